@@ -1,0 +1,171 @@
+//! WIT values and the engine's own, both ways.
+
+use std::collections::BTreeMap;
+
+use edge_sync_engine::{self as engine, Uuid};
+
+use crate::bindings::shard::{
+    ScoredPoint, ScrollRequest, SearchRequest, Selection, StoredPoint, Target,
+};
+use crate::bindings::types::{NamedVector, Point, PointId, SparseVector, Vector};
+use crate::error::{Result, invalid};
+
+pub fn points_in(points: Vec<Point>) -> Result<Vec<engine::Point>> {
+    points
+        .into_iter()
+        .enumerate()
+        .map(|(index, point)| point_in(&format!("points[{index}]"), point))
+        .collect()
+}
+
+fn point_in(field: &str, point: Point) -> Result<engine::Point> {
+    let mut vectors = BTreeMap::new();
+    for NamedVector { name, vector } in point.vectors {
+        if vectors.insert(name.clone(), vector_in(vector)).is_some() {
+            return Err(invalid(
+                format!("{field}.vectors"),
+                format!("there are two vectors of the name `{name}`"),
+            ));
+        }
+    }
+    let payload = point
+        .payload
+        .map(|json| {
+            serde_json::from_str(&json).map_err(|error| {
+                invalid(format!("{field}.payload"), format!("not a JSON object: {error}"))
+            })
+        })
+        .transpose()?;
+    Ok(engine::Point {
+        id: id_in(&format!("{field}.id"), point.id)?,
+        vectors,
+        payload,
+    })
+}
+
+pub fn ids_in(field: &str, ids: Vec<PointId>) -> Result<Vec<engine::PointId>> {
+    ids.into_iter()
+        .enumerate()
+        .map(|(index, id)| id_in(&format!("{field}[{index}]"), id))
+        .collect()
+}
+
+fn id_in(field: &str, id: PointId) -> Result<engine::PointId> {
+    match id {
+        PointId::Num(number) => Ok(engine::PointId::Num(number)),
+        PointId::Uuid(text) => match Uuid::parse_str(&text) {
+            Ok(uuid) => Ok(engine::PointId::Uuid(uuid)),
+            Err(error) => Err(invalid(field, format!("`{text}` is not a UUID: {error}"))),
+        },
+    }
+}
+
+pub fn id_out(id: engine::PointId) -> PointId {
+    match id {
+        engine::PointId::Num(number) => PointId::Num(number),
+        engine::PointId::Uuid(uuid) => PointId::Uuid(uuid.to_string()),
+    }
+}
+
+fn vector_in(vector: Vector) -> engine::Vector {
+    match vector {
+        Vector::Dense(values) => engine::Vector::Dense(values),
+        Vector::Sparse(SparseVector { indices, values }) => {
+            engine::Vector::Sparse { indices, values }
+        }
+        Vector::Multi(rows) => engine::Vector::Multi(rows),
+    }
+}
+
+fn vectors_out(vectors: BTreeMap<String, engine::Vector>) -> Vec<NamedVector> {
+    vectors
+        .into_iter()
+        .map(|(name, vector)| NamedVector {
+            name,
+            vector: match vector {
+                engine::Vector::Dense(values) => Vector::Dense(values),
+                engine::Vector::Sparse { indices, values } => {
+                    Vector::Sparse(SparseVector { indices, values })
+                }
+                engine::Vector::Multi(rows) => Vector::Multi(rows),
+            },
+        })
+        .collect()
+}
+
+fn payload_out(payload: Option<serde_json::Map<String, serde_json::Value>>) -> Option<String> {
+    payload.map(|payload| serde_json::Value::Object(payload).to_string())
+}
+
+pub fn stored_out(point: engine::StoredPoint) -> StoredPoint {
+    StoredPoint {
+        id: id_out(point.id),
+        payload: payload_out(point.payload),
+        vectors: vectors_out(point.vectors),
+    }
+}
+
+pub fn scored_out(point: engine::ScoredPoint) -> ScoredPoint {
+    ScoredPoint {
+        id: id_out(point.id),
+        version: point.version,
+        score: point.score,
+        payload: payload_out(point.payload),
+        vectors: vectors_out(point.vectors),
+    }
+}
+
+pub fn selection_in(selection: &Selection) -> Result<engine::Selection> {
+    Ok(engine::Selection {
+        payload: json_in("selection.payload", selection.payload.clone())?,
+        vectors: json_in("selection.vectors", selection.vectors.clone())?,
+    })
+}
+
+/// Parses an optional JSON argument.
+pub fn json_in(field: &str, json: Option<String>) -> Result<Option<serde_json::Value>> {
+    Ok(json
+        .map(|json| engine::parse_json(field, &json))
+        .transpose()?)
+}
+
+pub fn search_in(request: SearchRequest) -> Result<engine::SearchRequest> {
+    let target = match request.target {
+        Target::Vector(NamedVector { name, vector }) => engine::Target::Vector {
+            name,
+            vector: vector_in(vector),
+        },
+        Target::Point(point) => engine::Target::Point {
+            id: id_in("target.id", point.id)?,
+            name: point.name,
+        },
+    };
+    Ok(engine::SearchRequest {
+        target,
+        filter: json_in("filter", request.filter)?,
+        params: json_in("params", request.params)?,
+        limit: limit_in(request.limit)?,
+        offset: request.offset as usize,
+        score_threshold: request.score_threshold,
+        selection: selection_in(&request.selection)?,
+    })
+}
+
+pub fn scroll_in(request: ScrollRequest) -> Result<engine::ScrollRequest> {
+    Ok(engine::ScrollRequest {
+        offset: request
+            .offset
+            .map(|id| id_in("offset", id))
+            .transpose()?,
+        limit: limit_in(request.limit)?,
+        filter: json_in("filter", request.filter)?,
+        selection: selection_in(&request.selection)?,
+    })
+}
+
+fn limit_in(limit: u32) -> Result<usize> {
+    if limit == 0 {
+        return Err(invalid("limit", "0 results; at least 1 must be asked for"));
+    }
+    Ok(limit as usize)
+}

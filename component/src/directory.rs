@@ -1,0 +1,161 @@
+//! Where things are in a data directory.
+//!
+//! ```text
+//! CURRENT                    generation in force and both positions; replaced atomically
+//! log/                       the durable log: write-ahead log and upload queue in one
+//! rejected/                  operations that the server refused
+//! generations/N/shard/       the engine's files
+//! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
+//! staging/                   snapshots on their way in; the courier's only folder
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Result, storage};
+
+/// The paths below one data directory.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    root: PathBuf,
+}
+
+impl Directory {
+    /// Names the directory; touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The data directory itself, which holds `CURRENT`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The log's folder.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// The rejected log's folder.
+    pub fn rejected(&self) -> PathBuf {
+        self.root.join("rejected")
+    }
+
+    /// Where snapshots are downloaded to.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    fn generations(&self) -> PathBuf {
+        self.root.join("generations")
+    }
+
+    /// The folder of one generation.
+    pub fn generation(&self, generation: u64) -> PathBuf {
+        self.generations().join(generation.to_string())
+    }
+
+    /// The engine's files of one generation.
+    pub fn shard(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("shard")
+    }
+
+    /// The collection configuration of one generation.
+    pub fn collection(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("collection.json")
+    }
+
+    /// Generations that have a folder, in ascending order.
+    pub fn list_generations(&self) -> Result<Vec<u64>> {
+        let folder = self.generations();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(storage("list generations", &folder, &error)),
+        };
+        let mut generations = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| storage("list generations", &folder, &error))?;
+            if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                generations.push(number);
+            }
+        }
+        generations.sort_unstable();
+        Ok(generations)
+    }
+
+    /// Makes the folder of a new generation, empty even if a crash left one of that number.
+    pub fn create_generation(&self, generation: u64) -> Result<()> {
+        self.remove_generation(generation)?;
+        let folder = self.generation(generation);
+        fs::create_dir_all(&folder).map_err(|error| storage("create generation", &folder, &error))
+    }
+
+    /// Removes a generation's folder if it is there.
+    pub fn remove_generation(&self, generation: u64) -> Result<()> {
+        remove_folder(&self.generation(generation))
+    }
+
+    /// Removes both logs, of a directory that has no shard.
+    pub fn remove_logs(&self) -> Result<()> {
+        remove_folder(&self.log())?;
+        remove_folder(&self.rejected())
+    }
+
+    /// Removes what downloads left behind.
+    pub fn clear_staging(&self) -> Result<()> {
+        remove_folder(&self.staging())
+    }
+
+    /// Makes a generation durable as a whole: every file, then every folder up to the root.
+    ///
+    /// The engine syncs the contents of what it maps, but neither the folders that hold its files
+    /// nor files it writes by plain IO; a position in `CURRENT` must not promise more than the
+    /// disk holds.
+    pub fn sync_generation(&self, generation: u64) -> Result<()> {
+        sync_tree(&self.generation(generation))?;
+        sync_path(&self.generations())?;
+        sync_path(&self.root)
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(storage("remove folder", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync_tree(folder: &Path) -> Result<()> {
+    let list = |error: io::Error| storage("list folder to sync", folder, &error);
+    for entry in fs::read_dir(folder).map_err(list)? {
+        let entry = entry.map_err(list)?;
+        let path = entry.path();
+        if entry.file_type().map_err(list)?.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            sync_path(&path)?;
+        }
+    }
+    sync_path(folder)
+}
+
+fn sync_path(path: &Path) -> Result<()> {
+    fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| storage("sync to disk", path, &error))
+}
+
+/// Writes a small file whole and durably; the folder is synced by the caller.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write as _;
+    fs::File::create(path)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .map_err(|error| storage("write file", path, &error))
+}

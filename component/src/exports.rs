@@ -1,0 +1,334 @@
+//! The exported interfaces: picks the instance's state and hands the call on.
+//!
+//! A component instance runs one call at a time and holds at most one shard, so its state is one
+//! thread-local slot.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use edge_sync_engine::Write;
+
+use crate::Component;
+use crate::bindings::shard::{Info, Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
+use crate::bindings::shard::{Selection, StoredPoint};
+use crate::bindings::types::{Options, Point, PointId, Receipt};
+use crate::bindings::{courier, queue, restore, shard, sync};
+use crate::convert;
+use crate::directory::Directory;
+use crate::error::{Error, Result, invalid};
+use crate::restore::Staging;
+use crate::store::Store;
+
+/// What an instance holds between calls.
+enum State {
+    Closed,
+    Open(Box<Store>),
+    Staged(Box<Staging>),
+}
+
+thread_local! {
+    static STATE: RefCell<State> = const { RefCell::new(State::Closed) };
+}
+
+fn with_state<T>(run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    STATE.with(|state| match state.try_borrow_mut() {
+        Ok(mut state) => run(&mut state),
+        Err(_) => Err(Error::Internal("a call is under way in this instance".to_owned())),
+    })
+}
+
+/// Runs with the open shard.
+pub fn with_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+    with_state(|state| match state {
+        State::Open(store) => run(store),
+        State::Closed | State::Staged(_) => Err(Error::NotOpen),
+    })
+}
+
+/// Puts what `make` opens into the instance, which must hold nothing.
+pub fn open_with(make: impl FnOnce() -> Result<(Store, Opened)>) -> Result<Opened> {
+    with_state(|state| match state {
+        State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+        State::Closed => {
+            let (store, opened) = make()?;
+            *state = State::Open(Box::new(store));
+            Ok(opened)
+        }
+    })
+}
+
+/// Flushes and closes the open shard.
+pub fn close() -> Result<()> {
+    with_state(|state| match std::mem::replace(state, State::Closed) {
+        State::Open(store) => store.close(),
+        other => {
+            *state = other;
+            Err(Error::NotOpen)
+        }
+    })
+}
+
+fn promote() -> Result<Opened> {
+    with_state(|state| match std::mem::replace(state, State::Closed) {
+        State::Staged(staging) => {
+            let (store, opened) = staging.promote()?;
+            *state = State::Open(Box::new(store));
+            Ok(opened)
+        }
+        other => {
+            *state = other;
+            Err(invalid("promote", "nothing is staged in this instance"))
+        }
+    })
+}
+
+impl shard::Guest for Component {
+    fn create(directory: String, config: String, options: Options) -> Result<Opened> {
+        open_with(|| Store::create(Directory::new(directory), &config, options))
+    }
+
+    fn open(directory: String, options: Options) -> Result<Opened> {
+        open_with(|| Store::open(Directory::new(directory), options))
+    }
+
+    fn close() -> Result<()> {
+        close()
+    }
+
+    fn upsert(points: Vec<Point>) -> Result<Receipt> {
+        with_store(|store| {
+            let points = convert::points_in(points)?;
+            let operations = store.shard()?.prepare_upsert(points)?;
+            store.commit(&operations)
+        })
+    }
+
+    fn delete(ids: Vec<PointId>) -> Result<Receipt> {
+        with_store(|store| {
+            let ids = convert::ids_in("ids", ids)?;
+            store.write(Write::delete_points(ids))
+        })
+    }
+
+    fn delete_by_filter(filter: String) -> Result<Receipt> {
+        with_store(|store| store.write(Write::delete_by_filter(&filter)?))
+    }
+
+    fn batch(body: String) -> Result<Receipt> {
+        with_store(|store| {
+            match edge_sync_engine::parse_request("POST", "/points/batch", &body)? {
+                edge_sync_engine::Request::Write(write) => store.write(write),
+                edge_sync_engine::Request::Read(_) => {
+                    Err(Error::Internal("points/batch parsed as a read".to_owned()))
+                }
+            }
+        })
+    }
+
+    fn create_payload_index(field_name: String, schema: String) -> Result<Receipt> {
+        with_store(|store| store.write(Write::create_payload_index(&field_name, &schema)?))
+    }
+
+    fn delete_payload_index(field_name: String) -> Result<Receipt> {
+        with_store(|store| store.write(Write::delete_payload_index(&field_name)?))
+    }
+
+    fn retrieve(ids: Vec<PointId>, selection: Selection) -> Result<Vec<StoredPoint>> {
+        with_store(|store| {
+            let ids = convert::ids_in("ids", ids)?;
+            let found = store
+                .shard()?
+                .retrieve(&ids, &convert::selection_in(&selection)?)?;
+            Ok(found.into_iter().map(convert::stored_out).collect())
+        })
+    }
+
+    fn search(request: SearchRequest) -> Result<Vec<ScoredPoint>> {
+        with_store(|store| {
+            let found = store.shard()?.search(convert::search_in(request)?)?;
+            Ok(found.into_iter().map(convert::scored_out).collect())
+        })
+    }
+
+    fn scroll(request: ScrollRequest) -> Result<ScrollPage> {
+        with_store(|store| {
+            let page = store.shard()?.scroll(convert::scroll_in(request)?)?;
+            Ok(ScrollPage {
+                points: page.points.into_iter().map(convert::stored_out).collect(),
+                next: page.next.map(convert::id_out),
+            })
+        })
+    }
+
+    fn count(filter: Option<String>) -> Result<u64> {
+        with_store(|store| {
+            let filter = convert::json_in("filter", filter)?;
+            Ok(store.shard()?.count(filter.as_ref())?)
+        })
+    }
+
+    fn request(method: String, path: String, body: String) -> Result<String> {
+        with_store(|store| Ok(store.request(&method, &path, &body)?.to_string()))
+    }
+
+    fn optimize() -> Result<bool> {
+        with_store(Store::optimize)
+    }
+
+    fn flush() -> Result<()> {
+        with_store(Store::checkpoint)
+    }
+
+    fn info() -> Result<Info> {
+        with_store(|store| {
+            let shard = store.shard()?;
+            let info = shard.info()?;
+            Ok(Info {
+                config: shard.config().to_json().to_string(),
+                payload_schema: info.payload_schema.to_string(),
+                points: info.points,
+                indexed_vectors: info.indexed_vectors,
+                segments: u32::try_from(info.segments).unwrap_or(u32::MAX),
+                generation: store.current().generation,
+                memory_bytes: memory_bytes(),
+            })
+        })
+    }
+}
+
+fn memory_bytes() -> u64 {
+    const PAGE: u64 = 64 << 10;
+    #[cfg(target_arch = "wasm32")]
+    let pages = core::arch::wasm32::memory_size(0) as u64;
+    #[cfg(not(target_arch = "wasm32"))]
+    let pages = 0;
+    pages * PAGE
+}
+
+impl queue::Guest for Component {
+    fn next_batch(
+        limits: queue::BatchLimits,
+        until: Option<u64>,
+    ) -> Result<Option<queue::UploadBatch>> {
+        with_store(|store| crate::queue::next_batch(store, limits, until))
+    }
+
+    fn acknowledge(last: u64) -> Result<()> {
+        with_store(|store| store.acknowledge(last))
+    }
+
+    fn reject(sequence: u64, status: u16, message: String) -> Result<()> {
+        with_store(|store| store.reject(sequence, status, &message))
+    }
+
+    fn rejected() -> Result<Vec<queue::RejectedOperation>> {
+        with_store(|store| crate::queue::rejected(store))
+    }
+
+    fn retry_rejected(sequence: u64) -> Result<()> {
+        with_store(|store| store.retry_rejected(sequence))
+    }
+
+    fn drop_rejected(sequence: u64) -> Result<()> {
+        with_store(|store| store.drop_rejected(sequence))
+    }
+
+    fn status() -> Result<queue::Status> {
+        with_store(|store| crate::queue::status(store))
+    }
+}
+
+impl restore::Guest for Component {
+    fn stage(
+        directory: String,
+        snapshot: String,
+        barrier: u64,
+        options: Options,
+    ) -> Result<restore::Staged> {
+        with_state(|state| match state {
+            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+            State::Closed => {
+                let (staging, staged) = Staging::stage(
+                    Directory::new(directory),
+                    Path::new(&snapshot),
+                    barrier,
+                    options,
+                )?;
+                *state = State::Staged(Box::new(staging));
+                Ok(staged)
+            }
+        })
+    }
+
+    fn promote() -> Result<Opened> {
+        promote()
+    }
+
+    fn abandon() -> Result<()> {
+        with_state(|state| match state {
+            State::Staged(_) => {
+                *state = State::Closed;
+                Ok(())
+            }
+            State::Open(_) | State::Closed => {
+                Err(invalid("abandon", "nothing is staged in this instance"))
+            }
+        })
+    }
+}
+
+impl courier::Guest for Component {
+    type Download = std::cell::RefCell<crate::courier::Download>;
+
+    fn send(server: courier::Server, request: queue::UploadRequest) -> Result<()> {
+        crate::courier::Server::new(server)?.send(&request)
+    }
+
+    fn ensure_collection(server: courier::Server, config: String) -> Result<bool> {
+        crate::courier::Server::new(server)?.ensure_collection(&config)
+    }
+
+    fn download(
+        server: courier::Server,
+        source: courier::SnapshotSource,
+        file: String,
+    ) -> Result<courier::Download> {
+        let server = crate::courier::Server::new(server)?;
+        let download = crate::courier::Download::start(server, source, file.into())?;
+        Ok(courier::Download::new(std::cell::RefCell::new(download)))
+    }
+}
+
+impl courier::GuestDownload for std::cell::RefCell<crate::courier::Download> {
+    fn step(&self) -> Result<courier::DownloadProgress> {
+        match self.try_borrow_mut() {
+            Ok(mut download) => download.step(),
+            Err(_) => Err(Error::Internal("a step of this download is under way".to_owned())),
+        }
+    }
+}
+
+impl sync::Guest for Component {
+    fn sync(
+        server: courier::Server,
+        limits: queue::BatchLimits,
+        attempts: u32,
+    ) -> Result<sync::SyncReport> {
+        let server = crate::courier::Server::new(server)?;
+        with_store(|store| crate::sync::drain(store, &server, limits, attempts))
+    }
+
+    fn restore(
+        directory: String,
+        server: courier::Server,
+        source: courier::SnapshotSource,
+        options: Options,
+    ) -> Result<Opened> {
+        let server = crate::courier::Server::new(server)?;
+        crate::sync::restore(Directory::new(directory), &server, source, options)
+    }
+
+    fn restore_file(directory: String, snapshot: String, options: Options) -> Result<Opened> {
+        crate::sync::restore_file(Directory::new(directory), Path::new(&snapshot), options)
+    }
+}

@@ -1,0 +1,23 @@
+//! The component: a Qdrant Edge shard, its log and the exchange with a Qdrant server, behind the
+//! WIT interfaces of `wit/`.
+//!
+//! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
+//! upload, `courier` the network, `restore` how a generation is replaced, `sync` the whole in one
+//! call, `cli` the `wasi:cli/run` command line. The rest of this file and `convert` are glue.
+
+mod bindings;
+mod cli;
+mod convert;
+mod courier;
+mod directory;
+mod error;
+mod exports;
+mod queue;
+mod restore;
+mod store;
+mod sync;
+
+bindings::export!(Component with_types_in bindings);
+
+/// Implements every exported interface; stateless itself, see [`exports`].
+struct Component;

@@ -1,0 +1,221 @@
+//! How a snapshot becomes the generation in force.
+//!
+//! A new generation is unpacked, loaded, checked and brought up to the log beside the one in
+//! force. Replacing `CURRENT` is the switch; until then everything done here is in folders that
+//! the next open removes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use edge_sync_engine::{CollectionConfig, ScrollRequest, Selection, Shard, SnapshotLimits};
+use edge_sync_log::{Current, Log, Record};
+
+use crate::bindings::restore::Staged;
+use crate::bindings::shard::Opened;
+use crate::bindings::types::Options;
+use crate::directory::{self, Directory};
+use crate::error::{Error, Result, storage};
+use crate::store::{Store, check_options, load_shard, log_options, replay};
+
+/// Points read at a time while a new generation is checked.
+const CHECK_PAGE: usize = 256;
+
+/// A generation that is complete but not in force.
+pub struct Staging {
+    directory: Directory,
+    options: Options,
+    /// Positions as the generation in force has them; none if the directory has no shard.
+    current: Option<Current>,
+    generation: u64,
+    shard: Option<Shard>,
+    replayed_to: u64,
+    /// The last record replayed from a log that another instance was writing.
+    last_followed: Option<Record>,
+    promoted: bool,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard.take() {
+            shard.discard();
+        }
+        if !self.promoted
+            && let Err(error) = self.directory.remove_generation(self.generation)
+        {
+            // The next open removes it.
+            eprintln!("edge-sync: a given-up restore was not removed: {error:?}");
+        }
+    }
+}
+
+impl Staging {
+    /// Unpacks, loads, checks, and replays what the log holds above `barrier` by now.
+    pub fn stage(
+        directory: Directory,
+        snapshot: &Path,
+        barrier: u64,
+        options: Options,
+    ) -> Result<(Self, Staged)> {
+        check_options(&options)?;
+        fs::create_dir_all(directory.root())
+            .map_err(|error| storage("create data directory", directory.root(), &error))?;
+        let current = Current::load(directory.root())?;
+        let generation = current.as_ref().map_or(0, |current| current.generation) + 1;
+        let mut staging = Self {
+            directory,
+            options,
+            current,
+            generation,
+            shard: None,
+            replayed_to: barrier,
+            last_followed: None,
+            promoted: false,
+        };
+        let staged = staging.build(snapshot)?;
+        Ok((staging, staged))
+    }
+
+    fn build(&mut self, snapshot: &Path) -> Result<Staged> {
+        self.directory.create_generation(self.generation)?;
+        let target = self.directory.shard(self.generation);
+        edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
+        let shard = Shard::load_snapshot(&target)?;
+        let points = check_readable(&shard)?;
+        let config = self.settle_config(&shard)?;
+        directory::write_durably(
+            &self.directory.collection(self.generation),
+            config.to_json().to_string().as_bytes(),
+        )?;
+        // Loaded again as it will be from now on: with the configuration that is in force.
+        shard.flush()?;
+        drop(shard);
+        let shard = self.shard.insert(load_shard(&self.directory, self.generation)?);
+
+        let mut replayed = 0;
+        if self.current.is_some() {
+            let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1)?;
+            let done = replay(shard, records)?;
+            replayed = done.operations;
+            if let Some(last) = done.last {
+                self.replayed_to = last.sequence;
+                self.last_followed = Some(last);
+            }
+        }
+        Ok(Staged { points, replayed })
+    }
+
+    /// The snapshot must hold the vectors that this directory's writes were validated against.
+    fn settle_config(&self, shard: &Shard) -> Result<CollectionConfig> {
+        let found = shard.config();
+        let Some(current) = &self.current else {
+            return Ok(found);
+        };
+        let path = self.directory.collection(current.generation);
+        let json = fs::read_to_string(&path)
+            .map_err(|error| storage("read collection configuration", &path, &error))?;
+        let expected = CollectionConfig::from_json(&json)?;
+        expected.check_same_vectors(&found).map_err(|error| {
+            Error::BadSnapshot(format!("it is of another collection configuration: {error}"))
+        })?;
+        Ok(expected)
+    }
+
+    /// An instance that fails takes what it logged back, and what was followed may have been
+    /// that. Sequences are given again then, but not with the same content.
+    fn check_log_continues(&self, log: &Log) -> Result<()> {
+        let Some(followed) = &self.last_followed else {
+            return Ok(());
+        };
+        let found = log.read(followed.sequence).next().transpose()?;
+        if found.as_ref() == Some(followed) {
+            Ok(())
+        } else {
+            Err(Error::Internal(format!(
+                "operation {} was taken back while the restore replayed it; restore again",
+                followed.sequence
+            )))
+        }
+    }
+
+    /// Replays the rest of the log, switches, and opens the new generation for use.
+    pub fn promote(mut self) -> Result<(Store, Opened)> {
+        if self.current.is_none() {
+            // What an interrupted `create` may have left; no shard means no operation.
+            self.directory.remove_logs()?;
+        }
+        let (log, report) = Log::open(&self.directory.log(), log_options(&self.options))?;
+        self.check_log_continues(&log)?;
+        let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
+        replay(shard, log.read(self.replayed_to + 1))?;
+        let applied = log.last();
+        shard.flush()?;
+        self.directory.sync_generation(self.generation)?;
+        drop(log);
+        let previous = self.current.take();
+        let switched = Current {
+            generation: self.generation,
+            applied,
+            ..previous.clone().unwrap_or(Current {
+                acknowledged: applied,
+                ..Current::default()
+            })
+        };
+        // From here on only `CURRENT` itself can tell which generation is in force.
+        self.promoted = true;
+        switched.store(self.directory.root())?;
+
+        let mut notes: Vec<String> = report.notes();
+        if let Some(previous) = previous
+            && let Err(error) = self.directory.remove_generation(previous.generation)
+        {
+            notes.push(format!(
+                "generation {} was replaced but could not be removed yet: {error:?}",
+                previous.generation
+            ));
+        }
+        let shard = self.shard.take().ok_or(Error::NotOpen)?;
+        Store::assemble(
+            self.directory.clone(),
+            self.options.clone(),
+            shard,
+            switched,
+            notes,
+        )
+    }
+}
+
+/// Reads every point with its payload and vectors, so that damage shows before the switch.
+fn check_readable(shard: &Shard) -> Result<u64> {
+    let expected = shard.info()?.points;
+    let mut read = 0_u64;
+    let mut offset = None;
+    loop {
+        let page = shard
+            .scroll(ScrollRequest {
+                offset,
+                limit: CHECK_PAGE,
+                filter: None,
+                selection: Selection::everything(),
+            })
+            .map_err(|error| Error::BadSnapshot(format!("a point is not readable: {error}")))?;
+        read += page.points.len() as u64;
+        offset = page.next;
+        if offset.is_none() {
+            break;
+        }
+    }
+    if read != expected {
+        return Err(Error::BadSnapshot(format!(
+            "it counts {expected} points, but {read} can be read"
+        )));
+    }
+    Ok(read)
+}
+
+/// Where a download for `restore` goes.
+pub fn download_path(directory: &Directory) -> Result<PathBuf> {
+    let staging = directory.staging();
+    fs::create_dir_all(&staging)
+        .map_err(|error| storage("create staging folder", &staging, &error))?;
+    Ok(staging.join("shard.snapshot"))
+}

@@ -1,0 +1,130 @@
+//! What can go wrong, and what it means for the caller.
+
+use std::fmt;
+use std::path::Path;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way in which the engine can fail.
+///
+/// [`Error::InvalidInput`], [`Error::NotFound`], [`Error::AlreadyExists`] and
+/// [`Error::Unsupported`] mean that nothing was changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The caller's input is at fault; `field` is a path from the request body
+    /// (`points[3].vector.image`), empty for the body as a whole.
+    #[error("{}{message}", FieldPrefix(.field))]
+    InvalidInput {
+        /// Where in the input.
+        field: String,
+        /// What is wrong there and what would be accepted.
+        message: String,
+    },
+    /// No point, shard, vector or file of that name.
+    #[error("Not found: {0}")]
+    NotFound(String),
+    /// There is a shard, or a vector with other parameters, of that name.
+    #[error("Already exists: {0}")]
+    AlreadyExists(String),
+    /// The engine cannot do that; the text says what and why.
+    #[error("Not supported: {0}")]
+    Unsupported(String),
+    /// The file system failed.
+    #[error("{operation} {path}: {message}")]
+    Storage {
+        /// The class of the failure.
+        kind: StorageKind,
+        /// What was being done ("flush the shard").
+        operation: String,
+        /// To which path; empty where the engine did not say.
+        path: String,
+        /// What the file system or the engine reported.
+        message: String,
+    },
+    /// Stored bytes are not what was written.
+    #[error("{file} is damaged{}: {message}", AtOffset(.offset))]
+    Corrupt {
+        /// Which file, or what the bytes are.
+        file: String,
+        /// Byte offset of the damage, where known.
+        offset: Option<u64>,
+        /// What was found.
+        message: String,
+    },
+    /// A snapshot that cannot be restored: damaged, hostile, or of another configuration.
+    #[error("bad snapshot: {0}")]
+    BadSnapshot(String),
+    /// The engine failed in a way that is none of the above.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// Why storage failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageKind {
+    /// The disk or the quota is full.
+    NoSpace,
+    /// Access is not granted.
+    Permission,
+    /// The file or directory is not there.
+    NotFound,
+    /// Anything else that the file system reported.
+    Io,
+}
+
+impl StorageKind {
+    /// Classifies an IO error.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Permission,
+            ErrorKind::NotFound => Self::NotFound,
+            _ => Self::Io,
+        }
+    }
+}
+
+impl Error {
+    /// Input at `field` that is refused.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidInput {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A file operation that failed.
+    pub fn storage(operation: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::Storage {
+            kind: StorageKind::of(error),
+            operation: operation.to_owned(),
+            path: path.display().to_string(),
+            message: error.to_string(),
+        }
+    }
+}
+
+struct FieldPrefix<'a>(&'a str);
+
+impl fmt::Display for FieldPrefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "{}: ", self.0)
+        }
+    }
+}
+
+struct AtOffset<'a>(&'a Option<u64>);
+
+impl fmt::Display for AtOffset<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(offset) => write!(f, " at byte {offset}"),
+            None => Ok(()),
+        }
+    }
+}

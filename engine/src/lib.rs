@@ -1,0 +1,25 @@
+//! The local shard: everything that touches the qdrant-edge engine.
+//!
+//! Maps Qdrant's REST JSON (schema of Qdrant 1.19) to the engine's types, in one place:
+//! [`parse_request`] turns a request into a [`ReadRequest`] or a [`Write`], [`Shard::read`] answers
+//! the former, and [`Shard::prepare`] turns the latter into [`Operation`]s that are logged, applied
+//! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field.
+//!
+//! The engine's own write-ahead log is off: what is not flushed is lost in a crash, and the
+//! caller's log replays it. Applying an operation again is harmless.
+
+mod error;
+mod operation;
+mod point;
+mod request;
+mod shard;
+mod snapshot;
+mod config;
+
+pub use config::CollectionConfig;
+pub use error::{Error, Result, StorageKind};
+pub use operation::{Operation, UpdateMode, Upload, merge_uploads};
+pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
+pub use request::{ReadRequest, Request, Write, parse_json, parse_request};
+pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
+pub use snapshot::{SnapshotLimits, unpack_snapshot};

@@ -1,0 +1,338 @@
+//! The courier instance: one HTTP origin and the staging folder, no shard.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::ResourceAny;
+
+use crate::bindings::EdgeSync;
+use crate::bindings::exports::edge_sync::shard::courier::{DownloadProgress, Server};
+use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::component::Component;
+use crate::error::{Error, Result};
+use crate::instance::{Grants, Guest, Instance};
+use crate::origin::{Origin, Outbound};
+use crate::owner::Owner;
+use crate::secret::Secret;
+use crate::types::{SnapshotSource, UploadRequest};
+
+/// The staging folder's name in the guest.
+const GUEST_STAGING: &str = "/staging";
+
+/// A request body is a few MiB, an answer less; a snapshot is written out as it comes.
+const MEMORY_BYTES: usize = 1 << 30;
+
+/// Which collection on which server, and how to reach it.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// `http` or `https` URL of the server; a path is a prefix of every request's.
+    pub url: String,
+    /// The collection's name.
+    pub collection: String,
+    /// Sent as the `api-key` header.
+    pub api_key: Option<Secret>,
+    /// The shard whose snapshot is restored from. Default: 0.
+    pub shard: u32,
+    /// Time-outs and size limits.
+    pub http: HttpLimits,
+}
+
+impl ServerSettings {
+    /// The collection `collection` on the server at `url`, without an API key.
+    pub fn new(url: impl Into<String>, collection: impl Into<String>) -> ServerSettings {
+        ServerSettings {
+            url: url.into(),
+            collection: collection.into(),
+            api_key: None,
+            shard: 0,
+            http: HttpLimits::default(),
+        }
+    }
+
+    /// Sets the API key.
+    #[must_use]
+    pub fn api_key(mut self, key: Secret) -> ServerSettings {
+        self.api_key = Some(key);
+        self
+    }
+
+    fn for_guest(&self) -> Server {
+        Server {
+            url: self.url.clone(),
+            collection: self.collection.clone(),
+            api_key: self.api_key.as_ref().map(|key| key.expose().to_owned()),
+            shard: self.shard,
+            connect_timeout_ms: u64::try_from(self.http.connect.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Time-outs and size limits of requests to the server.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// Longest wait for a connection. Default: 10 s.
+    pub connect: Duration,
+    /// Longest time from the connection to the first byte of the answer, sending the request
+    /// included. Default: 60 s.
+    pub first_byte: Duration,
+    /// Same for a snapshot, which the server makes first. Default: 15 minutes.
+    pub snapshot_first_byte: Duration,
+    /// Longest silence within an answer. Default: 30 s.
+    pub between_bytes: Duration,
+    /// Largest answer, in bytes. Default: 64 MiB.
+    pub response_bytes: u64,
+    /// Largest snapshot, in bytes. Default: 64 GiB.
+    pub snapshot_bytes: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> HttpLimits {
+        HttpLimits {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(60),
+            snapshot_first_byte: Duration::from_secs(900),
+            between_bytes: Duration::from_secs(30),
+            response_bytes: 64 << 20,
+            snapshot_bytes: 64 << 30,
+        }
+    }
+}
+
+/// Talks to one collection on one server. Calls wait for those before them.
+pub struct Courier {
+    owner: Owner<CourierState>,
+}
+
+impl Courier {
+    /// A courier that writes downloads below `staging`, a folder that exists.
+    ///
+    /// Errors: [`Error::Setting`] for a URL or collection name that cannot be one.
+    pub fn start(
+        component: &Component,
+        staging: impl AsRef<Path>,
+        server: ServerSettings,
+    ) -> Result<Courier> {
+        let origin = Origin::of_url(&server.url)?;
+        if server.collection.is_empty() {
+            return Err(Error::Setting {
+                name: "collection",
+                message: "must not be empty".to_owned(),
+            });
+        }
+        if let Some(key) = &server.api_key
+            && http::HeaderValue::from_str(key.expose()).is_err()
+        {
+            return Err(Error::Setting {
+                name: "api_key",
+                message: "holds characters that an HTTP header cannot".to_owned(),
+            });
+        }
+        let owner = Owner::spawn(
+            "courier",
+            CourierState {
+                component: component.clone(),
+                staging: staging.as_ref().to_owned(),
+                origin,
+                for_guest: server.for_guest(),
+                limits: server.http,
+                instance: None,
+                download: None,
+            },
+        )?;
+        Ok(Courier { owner })
+    }
+
+    /// Sends one request and waits for the server's confirmation.
+    pub fn send(&self, request: UploadRequest) -> Result<()> {
+        self.owner.call(move |state| {
+            state.run("send", Body::Answer, |guest, store, server| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_send(store, server, &request)
+            })
+        })
+    }
+
+    /// Creates the collection from a shard's configuration if it is not there. True if it was
+    /// created.
+    pub fn ensure_collection(&self, config: &str) -> Result<bool> {
+        let config = config.to_owned();
+        self.owner.call(move |state| {
+            state.run("ensure-collection", Body::Answer, |guest, store, server| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_ensure_collection(store, server, &config)
+            })
+        })
+    }
+
+    /// Downloads a snapshot into the file `name` of the staging folder and returns its size in
+    /// bytes. `progress` is told after each piece and may stop it.
+    ///
+    /// Errors: [`Error::Server`], [`Error::Storage`], [`Error::BadSnapshot`] for a wrong checksum,
+    /// [`Error::Cancelled`].
+    pub fn download(
+        &self,
+        source: SnapshotSource,
+        name: &str,
+        mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
+    ) -> Result<u64> {
+        let mut download = self.begin_download(source, name)?;
+        loop {
+            let so_far = download.step()?;
+            let go_on = progress(so_far.bytes, so_far.total);
+            if so_far.done {
+                return Ok(so_far.bytes);
+            }
+            if go_on.is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+    }
+
+    /// Starts a download; only one can be under way.
+    pub(crate) fn begin_download(
+        &self,
+        source: SnapshotSource,
+        name: &str,
+    ) -> Result<Download<'_>> {
+        let file = format!("{GUEST_STAGING}/{name}");
+        self.owner.call(move |state| {
+            state.end_download();
+            let download = state.run("download", Body::Snapshot, |guest, store, server| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_download(store, server, source, &file)
+            })?;
+            state.download = Some(download);
+            Ok(())
+        })?;
+        Ok(Download(self))
+    }
+}
+
+/// A download under way; dropping it ends it and leaves the partial file.
+pub(crate) struct Download<'a>(&'a Courier);
+
+impl Download<'_> {
+    /// Reads on for a little while.
+    pub(crate) fn step(&mut self) -> Result<DownloadProgress> {
+        self.0.owner.call(|state| {
+            let download = state
+                .download
+                .ok_or(Error::Internal("the download was lost".into()))?;
+            state.run("download.step", Body::Snapshot, |guest, store, _| {
+                guest
+                    .edge_sync_shard_courier()
+                    .download()
+                    .call_step(store, download)
+            })
+        })
+    }
+}
+
+impl Drop for Download<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.owner.call(|state| {
+            state.end_download();
+            Ok(())
+        });
+    }
+}
+
+/// What a call expects from the server.
+#[derive(Clone, Copy)]
+enum Body {
+    Answer,
+    Snapshot,
+}
+
+struct CourierState {
+    component: Component,
+    staging: PathBuf,
+    origin: Origin,
+    for_guest: Server,
+    limits: HttpLimits,
+    instance: Option<Instance>,
+    download: Option<ResourceAny>,
+}
+
+impl CourierState {
+    fn run<R>(
+        &mut self,
+        name: &'static str,
+        body: Body,
+        function: impl FnOnce(
+            &EdgeSync,
+            &mut Store<Guest>,
+            &Server,
+        ) -> wasmtime::Result<Result<R, GuestError>>,
+    ) -> Result<R> {
+        let outbound = self.outbound(body);
+        let limit = self.call_limit(body);
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => {
+                self.download = None;
+                Instance::new(
+                    &self.component,
+                    Grants {
+                        folder: self.staging.clone(),
+                        guest_folder: GUEST_STAGING,
+                        outbound: Outbound::Denied,
+                        memory_bytes: MEMORY_BYTES,
+                    },
+                )?
+            }
+        };
+        instance.guest_mut().outbound = outbound;
+        let server = &self.for_guest;
+        let outcome = instance.call(name, limit, |guest, store| function(guest, store, server));
+        match &outcome {
+            Err(error) if error.ends_instance() => self.download = None,
+            _ => self.instance = Some(instance),
+        }
+        outcome
+    }
+
+    fn outbound(&self, body: Body) -> Outbound {
+        let mut limits = self.limits.clone();
+        let response_bytes = match body {
+            Body::Answer => limits.response_bytes,
+            Body::Snapshot => {
+                limits.first_byte = limits.snapshot_first_byte;
+                limits.snapshot_bytes
+            }
+        };
+        Outbound::Only {
+            origin: self.origin.clone(),
+            limits,
+            response_bytes,
+        }
+    }
+
+    /// The time-outs of the exchange end a call long before this does; it is against a guest that
+    /// hangs. A call may make a few exchanges.
+    fn call_limit(&self, body: Body) -> Duration {
+        let first_byte = match body {
+            Body::Answer => self.limits.first_byte,
+            Body::Snapshot => self.limits.snapshot_first_byte,
+        };
+        (self.limits.connect * 2 + first_byte + self.limits.between_bytes) * 4
+            + Duration::from_secs(300)
+    }
+
+    fn end_download(&mut self) {
+        if let (Some(download), Some(instance)) = (self.download.take(), &mut self.instance) {
+            let limit = Duration::from_secs(60);
+            let dropped = instance.call("drop download", limit, |_, store| {
+                download.resource_drop(store).map(Ok)
+            });
+            if dropped.is_err() {
+                self.instance = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One instance of the component: what it is granted, and calling it within limits.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::bindings::EdgeSync;
+use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::component::Component;
+use crate::error::{Error, Result};
+use crate::origin::Outbound;
+use crate::stderr::StderrTail;
+
+/// Longest times that calls may take. A call that takes longer is stopped and its instance made
+/// anew. The limits are against guests that hang, and so are generous.
+#[derive(Clone, Debug)]
+pub struct TimeLimits {
+    /// Reads: search, scroll, ... Default: 2 minutes.
+    pub read: Duration,
+    /// Writes and flush. Default: 10 minutes.
+    pub write: Duration,
+    /// Opening (which replays the log) and restoring. Default: 1 hour.
+    pub open: Duration,
+    /// Optimizing, which builds indexes. Default: 12 hours.
+    pub optimize: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> TimeLimits {
+        TimeLimits {
+            read: Duration::from_secs(120),
+            write: Duration::from_secs(600),
+            open: Duration::from_secs(3600),
+            optimize: Duration::from_secs(12 * 3600),
+        }
+    }
+}
+
+/// What an instance is given. There is nothing else: no environment, no arguments, no sockets.
+pub(crate) struct Grants {
+    /// One folder of the host, and its name in the guest.
+    pub(crate) folder: PathBuf,
+    pub(crate) guest_folder: &'static str,
+    pub(crate) outbound: Outbound,
+    pub(crate) memory_bytes: usize,
+}
+
+/// The store's data.
+pub(crate) struct Guest {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    pub(crate) outbound: Outbound,
+    memory: MemoryLimit,
+    stderr: StderrTail,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.outbound,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Refuses growth past the limit and remembers that it did, so that the abort which follows in
+/// the guest can be told from others.
+#[derive(Debug)]
+struct MemoryLimit {
+    bytes: usize,
+    exceeded: bool,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.exceeded |= desired > self.bytes;
+        Ok(desired <= self.bytes)
+    }
+
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // The component's tables hold its functions and do not grow with data.
+        Ok(desired <= 1 << 20)
+    }
+}
+
+/// An instance with its store. After an error that [`Error::ends_instance`], it must be dropped.
+pub(crate) struct Instance {
+    component: Component,
+    store: Store<Guest>,
+    bindings: EdgeSync,
+    folder: PathBuf,
+    guest_folder: &'static str,
+}
+
+impl Instance {
+    pub(crate) fn new(component: &Component, grants: Grants) -> Result<Instance> {
+        let stderr = StderrTail::default();
+        let wasi = WasiCtx::builder()
+            // The owner's thread serves nobody else, and a hop to another thread for each file
+            // access costs more than the access.
+            .allow_blocking_current_thread(true)
+            .stderr(stderr.clone())
+            .preopened_dir(&grants.folder, grants.guest_folder, FsPerms::ReadWrite)
+            .map_err(|error| Error::Io {
+                operation: "open the folder",
+                path: grants.folder.clone(),
+                source: error
+                    .downcast()
+                    .unwrap_or_else(|error| std::io::Error::other(format!("{error:#}"))),
+            })?
+            .build();
+        let mut store = Store::new(
+            component.engine(),
+            Guest {
+                wasi,
+                http: WasiHttpCtx::new(),
+                table: ResourceTable::new(),
+                outbound: grants.outbound,
+                memory: MemoryLimit {
+                    bytes: grants.memory_bytes,
+                    exceeded: false,
+                },
+                stderr,
+            },
+        );
+        store.limiter(|guest| &mut guest.memory);
+        store.epoch_deadline_trap();
+        let (ticks, _ticking) = component.timed(Duration::from_secs(60));
+        store.set_epoch_deadline(ticks);
+        let bindings = component.pre().instantiate(&mut store).map_err(|error| {
+            if store.data().memory.exceeded {
+                return Error::MemoryLimit {
+                    call: "instantiate",
+                    limit_bytes: store.data().memory.bytes,
+                };
+            }
+            Error::BadComponent(format!("{error:#}"))
+        })?;
+        Ok(Instance {
+            component: component.clone(),
+            store,
+            bindings,
+            folder: grants.folder,
+            guest_folder: grants.guest_folder,
+        })
+    }
+
+    /// Calls a function of the component; `name` is its WIT name, for errors.
+    pub(crate) fn call<R>(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        function: impl FnOnce(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
+    ) -> Result<R> {
+        let _span = tracing::debug_span!("call", name).entered();
+        let (ticks, _ticking) = self.component.timed(limit);
+        self.store.set_epoch_deadline(ticks);
+        match function(&self.bindings, &mut self.store) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                Err(Error::from(error).with_host_paths(self.guest_folder, &self.folder))
+            }
+            Err(trap) => Err(self.describe(name, limit, &trap)),
+        }
+    }
+
+    /// The folder it was granted.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn guest_mut(&mut self) -> &mut Guest {
+        self.store.data_mut()
+    }
+
+    fn describe(&mut self, call: &'static str, limit: Duration, trap: &wasmtime::Error) -> Error {
+        let guest = self.store.data_mut();
+        let said = guest.stderr.take();
+        let error = if trap.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+            Error::TimedOut { call, limit }
+        } else if guest.memory.exceeded {
+            Error::MemoryLimit {
+                call,
+                limit_bytes: guest.memory.bytes,
+            }
+        } else {
+            let why = trap.root_cause().to_string();
+            let message = if said.is_empty() {
+                why
+            } else {
+                format!("{why}; it said: {said}")
+            };
+            Error::Trapped { call, message }
+        };
+        tracing::error!(call, said, "{trap:?}");
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_limit_admits_up_to_the_limit_and_remembers_refusals() {
+        let mut limit = MemoryLimit {
+            bytes: 1 << 20,
+            exceeded: false,
+        };
+        assert!(limit.memory_growing(0, 1 << 20, None).unwrap());
+        assert!(!limit.exceeded);
+        assert!(!limit.memory_growing(0, (1 << 20) + 65536, None).unwrap());
+        assert!(limit.exceeded);
+    }
+}

@@ -1,0 +1,69 @@
+//! Runs the edge-sync component in Wasmtime.
+//!
+//! The component holds a Qdrant Edge shard and keeps it in step with a collection on a Qdrant
+//! server; the contract between it and this crate is the WIT package `edge-sync:shard`. Plugin
+//! hosts start at [`EdgeSync`], which owns everything:
+//!
+//! - [`Component`]: the component, compiled, the machine code cached on disk.
+//! - [`Shard`]: an instance that has one data directory and no network.
+//! - [`Courier`]: a second instance of the same component that may reach one HTTP origin and the
+//!   staging folder, and knows no shard. The API key exists only there.
+//! - [`Syncer`]: the worker that carries batches from the one to the other.
+//!
+//! Each instance lives on a thread of its own; calls are sent to it and answered one by one, so
+//! every handle can be shared between threads. A call that traps, or runs past its time or memory
+//! limit, costs that call only: the instance is made anew and the shard opened again.
+//!
+//! ```no_run
+//! use edge_sync_host::{Component, EdgeSync, Point, PointId};
+//!
+//! # fn main() -> Result<(), edge_sync_host::Error> {
+//! let component = Component::load("edge_sync.wasm")?;
+//! let edge = EdgeSync::builder(component, "data")
+//!     .open_or_create(r#"{"vectors": {"size": 2, "distance": "Cosine"}}"#)?;
+//! edge.shard().upsert(vec![Point::new(PointId::Num(1)).with_vector("", vec![0.6, 0.8])])?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod bindings;
+mod component;
+mod courier;
+mod edge;
+mod error;
+mod instance;
+mod lock;
+mod origin;
+mod owner;
+mod restore;
+mod secret;
+mod shard;
+mod signal;
+mod status;
+mod stderr;
+mod sync;
+mod syncer;
+mod types;
+
+pub use backoff::BackoffOptions;
+pub use component::{Component, ComponentOptions};
+pub use courier::{Courier, HttpLimits, ServerSettings};
+pub use edge::{Builder, EdgeSync};
+pub use error::{Error, Result};
+pub use instance::TimeLimits;
+pub use lock::DirectoryLock;
+pub use origin::Origin;
+pub use restore::{RestoreProgress, RestoreReport, RestoreSource};
+pub use secret::Secret;
+pub use shard::{Shard, ShardOptions};
+pub use signal::Cancel;
+pub use status::{FailureNote, SyncRecord, WorkerState};
+pub use sync::{Progress, SyncOptions, SyncReport};
+pub use syncer::{Syncer, SyncerOptions};
+pub use types::{
+    BatchLimits, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point, PointId,
+    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
+    SearchRequest, Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure,
+    StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
+};

@@ -1,0 +1,127 @@
+//! The values of the WIT contract under the names that hosts use, and ways to build them.
+
+use crate::bindings::exports::edge_sync::shard as wit;
+
+pub use wit::courier::SnapshotSource;
+pub use wit::queue::{
+    BatchLimits, RejectedOperation, Status as QueueStatus, UploadBatch, UploadRequest,
+};
+pub use wit::shard::{
+    Info, Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, Target,
+};
+pub use wit::types::{
+    Corruption, Durability, FailureClass, NamedVector, Point, PointId, Receipt, ScoredPoint,
+    ServerFailure, SparseVector, StorageFailure, StorageKind, StoredPoint, Vector,
+};
+
+impl Point {
+    /// A point without vectors and payload.
+    pub fn new(id: PointId) -> Point {
+        Point {
+            id,
+            vectors: Vec::new(),
+            payload: None,
+        }
+    }
+
+    /// Adds a vector; the empty `name` is the collection's default vector.
+    #[must_use]
+    pub fn with_vector(mut self, name: &str, vector: impl Into<Vector>) -> Point {
+        self.vectors.push(NamedVector {
+            name: name.to_owned(),
+            vector: vector.into(),
+        });
+        self
+    }
+
+    /// Sets the payload: the text of a JSON object.
+    #[must_use]
+    pub fn with_payload(mut self, json: impl Into<String>) -> Point {
+        self.payload = Some(json.into());
+        self
+    }
+}
+
+impl From<Vec<f32>> for Vector {
+    fn from(values: Vec<f32>) -> Vector {
+        Vector::Dense(values)
+    }
+}
+
+impl From<Vec<Vec<f32>>> for Vector {
+    fn from(rows: Vec<Vec<f32>>) -> Vector {
+        Vector::Multi(rows)
+    }
+}
+
+impl From<SparseVector> for Vector {
+    fn from(vector: SparseVector) -> Vector {
+        Vector::Sparse(vector)
+    }
+}
+
+impl Selection {
+    /// The whole payload and no vectors, which is what most readers want.
+    pub fn payload() -> Selection {
+        Selection {
+            payload: Some("true".to_owned()),
+            vectors: None,
+        }
+    }
+
+    /// Ids (and scores) only.
+    pub fn none() -> Selection {
+        Selection {
+            payload: None,
+            vectors: None,
+        }
+    }
+}
+
+impl SearchRequest {
+    /// The `limit` points nearest to `vector` under the vector name `name` (empty: default), with
+    /// their payloads.
+    pub fn nearest(name: &str, vector: impl Into<Vector>, limit: u32) -> SearchRequest {
+        SearchRequest {
+            target: Target::Vector(NamedVector {
+                name: name.to_owned(),
+                vector: vector.into(),
+            }),
+            filter: None,
+            params: None,
+            limit,
+            offset: 0,
+            score_threshold: None,
+            selection: Selection::payload(),
+        }
+    }
+
+    /// The points nearest to the stored vector `name` of the point `id`, itself left out.
+    pub fn like_point(name: &str, id: PointId, limit: u32) -> SearchRequest {
+        SearchRequest {
+            target: Target::Point(PointTarget {
+                id,
+                name: name.to_owned(),
+            }),
+            ..SearchRequest::nearest(name, Vec::<f32>::new(), limit)
+        }
+    }
+
+    /// Only points that match this REST filter.
+    #[must_use]
+    pub fn filter(mut self, json: impl Into<String>) -> SearchRequest {
+        self.filter = Some(json.into());
+        self
+    }
+}
+
+impl Default for BatchLimits {
+    /// 10 operations, as Qdrant's own examples of edge sync use, and 8 MiB, a quarter of what a
+    /// server accepts by default.
+    fn default() -> BatchLimits {
+        BatchLimits {
+            operations: 10,
+            bytes: 8 << 20,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What the layer asks of whatever holds the points.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Holds collections and answers requests about them.
+///
+/// Calls block; the layer makes them on the runtime's blocking pool, several at a time. A request
+/// whose client has gone away is still carried out.
+pub trait Backend: Send + Sync + 'static {
+    /// Names of the collections, in any order.
+    ///
+    /// # Errors
+    /// Whatever keeps the backend from knowing.
+    fn collections(&self) -> Result<Vec<String>>;
+
+    /// State of one collection.
+    ///
+    /// # Errors
+    /// [`Error::no_collection`] if it is not there.
+    fn collection(&self, collection: &str) -> Result<CollectionState>;
+
+    /// Carries out a request below `/collections/{collection}` and answers the REST `result`:
+    /// for a write, `{"operation_id", "status": "completed"}`.
+    ///
+    /// `path` begins with a slash (`/points/query`), is percent-encoded as the client sent it, and
+    /// has no query string: `wait`, `ordering`, `timeout` and `consistency` are the layer's
+    /// business. `body` is well-formed JSON, or empty where the endpoint takes none.
+    ///
+    /// # Errors
+    /// [`Error::no_collection`], or what the request deserves.
+    fn request(&self, collection: &str, method: &str, path: &str, body: &str) -> Result<Value>;
+
+    /// Creates a collection; `body` is that of `PUT /collections/{collection}`.
+    ///
+    /// # Errors
+    /// [`Error::collection_exists`]; [`Error::InvalidInput`] for a configuration that cannot be.
+    fn create_collection(&self, collection: &str, body: &str) -> Result<()> {
+        let _ = body;
+        Err(Error::Unsupported(format!(
+            "this endpoint serves a fixed set of collections, `{collection}` cannot be created"
+        )))
+    }
+
+    /// Changes a collection's parameters; `body` is that of `PATCH /collections/{collection}`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
+        let _ = body;
+        Err(Error::Unsupported(format!(
+            "the parameters of `{collection}` cannot be changed after creation"
+        )))
+    }
+
+    /// Deletes a collection with its snapshots. False if there was none.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn delete_collection(&self, collection: &str) -> Result<bool> {
+        Err(Error::Unsupported(format!(
+            "this endpoint serves a fixed set of collections, `{collection}` cannot be deleted"
+        )))
+    }
+
+    /// Makes a snapshot and keeps it until it is deleted.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn create_snapshot(&self, scope: SnapshotScope<'_>) -> Result<SnapshotDescription> {
+        Err(no_snapshots(scope))
+    }
+
+    /// The stored snapshots, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn snapshots(&self, scope: SnapshotScope<'_>) -> Result<Vec<SnapshotDescription>> {
+        Err(no_snapshots(scope))
+    }
+
+    /// Where a stored snapshot lies.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unsupported`] unless overridden.
+    fn stored_snapshot(&self, scope: SnapshotScope<'_>, name: &str) -> Result<StoredSnapshot> {
+        let _ = name;
+        Err(no_snapshots(scope))
+    }
+
+    /// Deletes a stored snapshot.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unsupported`] unless overridden.
+    fn delete_snapshot(&self, scope: SnapshotScope<'_>, name: &str) -> Result<()> {
+        let _ = name;
+        Err(no_snapshots(scope))
+    }
+
+    /// Makes a snapshot of one shard that is kept nowhere, for
+    /// `GET /collections/{c}/shards/{s}/snapshot`. The file is sent from its start to its end and
+    /// then closed; it may have no name any more.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn stream_snapshot(&self, collection: &str, shard: u32) -> Result<File> {
+        Err(no_snapshots(SnapshotScope {
+            collection,
+            shard: Some(shard),
+        }))
+    }
+}
+
+fn no_snapshots(scope: SnapshotScope<'_>) -> Error {
+    Error::Unsupported(format!(
+        "this endpoint makes no snapshots of `{}`",
+        scope.collection
+    ))
+}
+
+/// State of a collection, from which `GET /collections/{collection}` is answered.
+#[derive(Debug, Clone, Default)]
+pub struct CollectionState {
+    /// The configuration, as the body of `PUT /collections/{collection}`.
+    pub config: Value,
+    /// Payload indexes: field name to `{"data_type", "params", "points"}`.
+    pub payload_schema: Value,
+    /// Points held.
+    pub points: u64,
+    /// Vectors that an index covers.
+    pub indexed_vectors: u64,
+    /// Segments of the shard.
+    pub segments: u64,
+}
+
+/// Whose snapshots are meant: a whole collection's, or one shard's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotScope<'a> {
+    /// The collection.
+    pub collection: &'a str,
+    /// The shard, for `/collections/{c}/shards/{s}/snapshots`; none for
+    /// `/collections/{c}/snapshots`.
+    pub shard: Option<u32>,
+}
+
+/// A stored snapshot, as the API lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotDescription {
+    /// File name, unique within its scope.
+    pub name: String,
+    /// Local time without zone, `2022-08-04T10:49:10`.
+    pub creation_time: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the file, in hexadecimal.
+    pub checksum: Option<String>,
+}
+
+/// A stored snapshot, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// The file, on the machine that answers.
+    pub path: PathBuf,
+}

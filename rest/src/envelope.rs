@@ -1,0 +1,44 @@
+//! The shape of every JSON answer: `{"result", "status", "time"}`.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{Error, Result};
+
+/// Wraps a result, or an error, with the seconds it took since `started`.
+pub(crate) fn answer<T: Serialize>(started: Instant, result: Result<T>) -> Response {
+    match result {
+        Ok(result) => {
+            let time = started.elapsed().as_secs_f64();
+            Json(json!({"result": result, "status": "ok", "time": time})).into_response()
+        }
+        Err(error) => failure(started, &error),
+    }
+}
+
+/// The answer to `wait=false` where Qdrant promises nothing but that it will happen.
+pub(crate) fn accepted(started: Instant) -> Response {
+    let time = started.elapsed().as_secs_f64();
+    let body = Json(json!({"status": "accepted", "time": time}));
+    (StatusCode::ACCEPTED, body).into_response()
+}
+
+pub(crate) fn failure(started: Instant, error: &Error) -> Response {
+    if error.status().is_server_error() {
+        tracing::warn!(%error, "request failed");
+    }
+    let time = started.elapsed().as_secs_f64();
+    let body = Json(json!({"status": {"error": error.to_string()}, "time": time}));
+    (error.status(), body).into_response()
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        failure(Instant::now(), &self)
+    }
+}

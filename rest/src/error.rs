@@ -1,0 +1,96 @@
+//! Failures, with the status and the words that Qdrant uses for them.
+
+use axum::http::StatusCode;
+
+/// Why a request was not served. The `Display` text is what the client reads as `status.error`;
+/// the prefixes are Qdrant's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The request is well formed but asks for something impossible. 400.
+    #[error("Wrong input: {}", labelled(field, message))]
+    InvalidInput {
+        /// The field at fault, as a path from the body (`points[3].vector`); may be empty.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The body, the path or the query string cannot be parsed; the text says which. 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// No API key, or a wrong one. 401.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The key does not permit this. 403.
+    #[error("Forbidden: {0}")]
+    Forbidden(String),
+    /// No such collection, point, vector, shard, snapshot or endpoint. 404.
+    #[error("Not found: {0}")]
+    NotFound(String),
+    /// The path exists, the method does not. 405.
+    #[error("Bad request: {0}")]
+    MethodNotAllowed(String),
+    /// The collection, index or vector is there already. 409.
+    #[error("Wrong input: {0}")]
+    AlreadyExists(String),
+    /// Qdrant's API has this, the backend does not; the text says why. 501.
+    #[error("Not supported: {0}")]
+    Unsupported(String),
+    /// The backend cannot serve right now. 503.
+    #[error("Shard temporarily unavailable: {0}")]
+    Unavailable(String),
+    /// The disk or the quota is full. 507.
+    #[error("Insufficient storage: {0}")]
+    InsufficientStorage(String),
+    /// Anything else. 500.
+    #[error("Service internal error: {0}")]
+    Internal(String),
+}
+
+fn labelled(field: &str, message: &str) -> String {
+    if field.is_empty() {
+        message.to_owned()
+    } else {
+        format!("{field}: {message}")
+    }
+}
+
+impl Error {
+    /// Input at fault, with the field it is in (may be empty).
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidInput {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// A body that is not what it should be.
+    pub fn body_format(detail: impl std::fmt::Display) -> Self {
+        Self::Malformed(format!("Format error in JSON body: {detail}"))
+    }
+
+    /// The answer to any request on a collection that is not there.
+    pub fn no_collection(name: &str) -> Self {
+        Self::NotFound(format!("Collection `{name}` doesn't exist!"))
+    }
+
+    /// The answer to creating a collection twice.
+    pub fn collection_exists(name: &str) -> Self {
+        Self::AlreadyExists(format!("Collection `{name}` already exists!"))
+    }
+
+    /// The HTTP status that goes with the error.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidInput { .. } | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::AlreadyExists(_) => StatusCode::CONFLICT,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InsufficientStorage(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}

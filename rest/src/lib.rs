@@ -1,0 +1,33 @@
+//! Qdrant's REST API over a pluggable backend.
+//!
+//! [`router`] turns a [`Backend`] into an axum router that speaks the part of Qdrant 1.19's REST
+//! API that concerns points, payload indexes, collections and snapshots: its paths, its
+//! `{"result", "status", "time"}` envelope, its error shape, statuses and wording, its `api-key`
+//! header and its limit on bodies. `edge-sync serve` runs it over the component, the server double
+//! of the tests over the native engine; both are therefore tested by the same requests.
+//!
+//! What the layer does not do is understand points or queries: everything below
+//! `/collections/{collection}/points`, `/index`, `/vectors` and `/facet` goes to
+//! [`Backend::request`] as method, path and body.
+//!
+//! Statuses and wording follow the server's own source (`src/actix`, `StorageError`), with one
+//! deliberate difference: a refused API key is answered in the error shape that the OpenAPI
+//! description promises, where the server sends the bare sentence as plain text.
+
+mod access;
+mod backend;
+mod collection_info;
+mod envelope;
+mod error;
+mod points;
+mod router;
+mod service;
+mod snapshots;
+
+pub use backend::{Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot};
+pub use collection_info::collection_info;
+pub use error::Error;
+pub use router::{Identity, Options, router, serve};
+
+/// What a backend call gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,208 @@
+//! Everything that goes to [`Backend::request`]: points, payload indexes, named vectors, facets.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::router::App;
+use crate::{Backend, Error, Result, envelope};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
+}
+
+/// Method, path below the collection, and whether it writes.
+const ENDPOINTS: [(MethodFilter, &str, Kind); 23] = {
+    use Kind::{Read, Write};
+    const GET: MethodFilter = MethodFilter::GET;
+    const POST: MethodFilter = MethodFilter::POST;
+    const PUT: MethodFilter = MethodFilter::PUT;
+    const DELETE: MethodFilter = MethodFilter::DELETE;
+    [
+        (GET, "/points/{id}", Read),
+        (POST, "/points", Read),
+        (PUT, "/points", Write),
+        (POST, "/points/delete", Write),
+        (PUT, "/points/vectors", Write),
+        (POST, "/points/vectors/delete", Write),
+        (POST, "/points/payload", Write),
+        (PUT, "/points/payload", Write),
+        (POST, "/points/payload/delete", Write),
+        (POST, "/points/payload/clear", Write),
+        (POST, "/points/batch", Write),
+        (POST, "/points/scroll", Read),
+        (POST, "/points/count", Read),
+        (POST, "/points/query", Read),
+        (POST, "/points/query/batch", Read),
+        (POST, "/points/query/groups", Read),
+        (POST, "/points/search/matrix/pairs", Read),
+        (POST, "/points/search/matrix/offsets", Read),
+        (POST, "/facet", Read),
+        (PUT, "/index", Write),
+        (DELETE, "/index/{field}", Write),
+        (PUT, "/vectors/{vector}", Write),
+        (DELETE, "/vectors/{vector}", Write),
+    ]
+};
+
+pub(crate) fn routes<B: Backend>() -> Vec<(String, MethodRouter<Arc<App<B>>>)> {
+    let route = |(method, below, kind)| {
+        (
+            format!("/collections/{{collection}}{below}"),
+            on(
+                method,
+                async move |State(app): State<Arc<App<B>>>,
+                            Path(CollectionPath { collection }): Path<CollectionPath>,
+                            request: Request| {
+                    let started = Instant::now();
+                    envelope::answer(started, forward(app, collection, request, kind).await)
+                },
+            ),
+        )
+    };
+    ENDPOINTS.into_iter().map(route).collect()
+}
+
+#[derive(Deserialize)]
+struct CollectionPath {
+    collection: String,
+}
+
+/// Query parameters that points endpoints take. There is one replica, and a write is durable and
+/// applied before it is answered; so all but `wait` are checked and then without effect.
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "parsed to refuse what the server refuses")]
+pub(crate) struct Params {
+    pub(crate) wait: Option<bool>,
+    ordering: Option<Ordering>,
+    timeout: Option<std::num::NonZeroU64>,
+    consistency: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ordering {
+    Weak,
+    Medium,
+    Strong,
+}
+
+impl Params {
+    pub(crate) fn of(uri: &Uri) -> Result<Self> {
+        let refuse = |what: &dyn std::fmt::Display| {
+            Error::Malformed(format!("Deserialize error in query parameters: {what}"))
+        };
+        let Query(params) = Query::<Self>::try_from_uri(uri).map_err(|e| refuse(&e.body_text()))?;
+        match params.consistency.as_deref() {
+            None | Some("majority" | "quorum" | "all") => Ok(params),
+            Some(factor) if factor.parse::<std::num::NonZeroU32>().is_ok() => Ok(params),
+            Some(other) => Err(refuse(&format_args!(
+                "consistency: `{other}` is none of `majority`, `quorum`, `all`, or a number of replicas"
+            ))),
+        }
+    }
+}
+
+async fn forward<B: Backend>(
+    app: Arc<App<B>>,
+    collection: String,
+    request: Request,
+    kind: Kind,
+) -> Result<Value> {
+    let (parts, body) = request.into_parts();
+    let params = Params::of(&parts.uri)?;
+    let path = below_collection(parts.uri.path()).to_owned();
+    let body = if parts.method == "GET" || parts.method == "DELETE" {
+        String::new()
+    } else if path.starts_with("/vectors/") {
+        optional_json_body(&parts.headers, body, app.options.body_limit).await?
+    } else {
+        json_body(&parts.headers, body, app.options.body_limit).await?
+    };
+    let mut result = app
+        .blocking(move |backend| backend.request(&collection, parts.method.as_str(), &path, &body))
+        .await?;
+    if kind == Kind::Write && params.wait != Some(true) {
+        mark_acknowledged(&mut result);
+    }
+    Ok(result)
+}
+
+/// The raw path after `/collections/{collection}`; a collection name holds no raw slash.
+fn below_collection(path: &str) -> &str {
+    let after = path.strip_prefix("/collections/").unwrap_or_default();
+    after
+        .find('/')
+        .and_then(|at| after.get(at..))
+        .unwrap_or_default()
+}
+
+/// Without `wait=true` the server promises only to have logged the write. It holds here as well
+/// that it has been applied, but clients compare the word.
+fn mark_acknowledged(result: &mut Value) {
+    match result {
+        Value::Array(results) => results.iter_mut().for_each(mark_acknowledged),
+        Value::Object(update) if update.get("status") == Some(&json!("completed")) => {
+            update.insert("status".to_owned(), json!("acknowledged"));
+        }
+        _ => {}
+    }
+}
+
+/// Reads a body that has to be JSON.
+pub(crate) async fn json_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(Error::Malformed("Content type error".to_owned()));
+    }
+    let text = text_body(headers, body, limit).await?;
+    // Syntax only: what the JSON has to hold is the backend's business.
+    serde_json::from_str::<IgnoredAny>(&text).map_err(Error::body_format)?;
+    Ok(text)
+}
+
+async fn optional_json_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
+    if headers.contains_key(header::CONTENT_TYPE) {
+        json_body(headers, body, limit).await
+    } else {
+        text_body(headers, body, limit).await
+    }
+}
+
+async fn text_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    if let Some(length) = announced
+        && length > u64::try_from(limit).unwrap_or(u64::MAX)
+    {
+        // The server answers 400, not 413.
+        return Err(Error::Malformed(format!(
+            "Payload error: JSON payload ({length} bytes) is larger than allowed (limit: {limit} bytes)."
+        )));
+    }
+    let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let over_limit = std::error::Error::source(&error)
+            .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
+        Error::Malformed(if over_limit {
+            format!("Payload error: JSON payload has exceeded limit ({limit} bytes).")
+        } else {
+            format!("Payload error: {error}")
+        })
+    })?;
+    String::from_utf8(bytes.into()).map_err(|error| Error::body_format(error.utf8_error()))
+}

@@ -1,0 +1,213 @@
+//! Puts the parts together: routes, API key, limits, and the server loop.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::points::{self, Params, json_body};
+use crate::{Backend, Error, Result, access, collection_info, envelope, service, snapshots};
+
+/// Settings of the layer.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Required in every request but those that ask whether the service is alive.
+    pub api_key: Option<String>,
+    /// Largest request body, in bytes. Qdrant's default is 32 MiB.
+    pub body_limit: usize,
+    /// What `GET /` answers.
+    pub identity: Identity,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            body_limit: 32 * 1024 * 1024,
+            identity: Identity::default(),
+        }
+    }
+}
+
+/// What `GET /` answers. Clients compare the version with their own.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Name of the service.
+    pub title: String,
+    /// The version of Qdrant's API that is spoken.
+    pub version: String,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            title: "qdrant - vector search engine".to_owned(),
+            version: "1.19.0".to_owned(),
+        }
+    }
+}
+
+pub(crate) struct App<B> {
+    backend: Arc<B>,
+    pub(crate) options: Options,
+}
+
+impl<B: Backend> App<B> {
+    /// Calls the backend where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&B) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let backend = Arc::clone(&self.backend);
+        tokio::task::spawn_blocking(move || call(&backend))
+            .await
+            .unwrap_or_else(|error| Err(Error::Internal(format!("the request died: {error}"))))
+    }
+}
+
+/// Qdrant's REST API over `backend`.
+pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
+    let key = options.api_key.clone();
+    let mut router = Router::new()
+        .route("/collections", get(list::<B>))
+        .route(
+            "/collections/{collection}",
+            get(info::<B>)
+                .put(create::<B>)
+                .patch(update::<B>)
+                .delete(delete::<B>),
+        )
+        .route("/collections/{collection}/exists", get(exists::<B>));
+    for (path, route) in service::routes() {
+        router = router.route(path, route);
+    }
+    for (path, route) in points::routes() {
+        router = router.route(&path, route);
+    }
+    for (path, route) in snapshots::routes() {
+        router = router.route(path, route);
+    }
+    let router = router
+        .fallback(service::no_such_endpoint)
+        .method_not_allowed_fallback(service::no_such_method)
+        // Bodies are read, limited and refused in Qdrant's words in one place.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::new(App { backend, options }));
+    match key {
+        Some(key) => router.layer(from_fn_with_state(Arc::from(key), access::require_key)),
+        None => router,
+    }
+}
+
+/// Serves until `shutdown` resolves, then stops to accept, lets running requests finish, and
+/// returns.
+///
+/// # Errors
+/// Whatever the listener reports.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+type Shared<B> = State<Arc<App<B>>>;
+
+async fn list<B: Backend>(State(app): Shared<B>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(|backend| backend.collections()).await;
+    envelope::answer(
+        started,
+        result.map(|mut names| {
+            names.sort_unstable();
+            let collections: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+            json!({"collections": collections})
+        }),
+    )
+}
+
+async fn info<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app
+        .blocking(move |backend| Ok(collection_info(&backend.collection(&name)?)))
+        .await;
+    envelope::answer(started, result)
+}
+
+async fn exists<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app
+        .blocking(move |backend| Ok(json!({"exists": backend.collections()?.contains(&name)})))
+        .await;
+    envelope::answer(started, result)
+}
+
+async fn create<B: Backend>(
+    State(app): Shared<B>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    with_body(&app, request, move |backend, body| {
+        check_collection_name(&name)?;
+        backend.create_collection(&name, body)
+    })
+    .await
+}
+
+async fn update<B: Backend>(
+    State(app): Shared<B>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    with_body(&app, request, move |backend, body| {
+        backend.update_collection(&name, body)
+    })
+    .await
+}
+
+async fn with_body<B: Backend>(
+    app: &App<B>,
+    request: Request,
+    call: impl FnOnce(&B, &str) -> Result<()> + Send + 'static,
+) -> Response {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let result = async {
+        Params::of(&parts.uri)?;
+        let body = json_body(&parts.headers, body, app.options.body_limit).await?;
+        app.blocking(move |backend| call(backend, &body)).await
+    };
+    envelope::answer(started, result.await.map(|()| true))
+}
+
+async fn delete<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| backend.delete_collection(&name));
+    envelope::answer(started, result.await)
+}
+
+/// The server's rule: a name becomes a directory.
+fn check_collection_name(name: &str) -> Result<()> {
+    const FORBIDDEN: [char; 11] = ['<', '>', ':', '"', '/', '\\', '|', '?', '*', '\0', '\u{1F}'];
+    let message = if name.is_empty() || name.len() > 255 {
+        "a collection name has 1 to 255 bytes".to_owned()
+    } else if name == "." || name == ".." {
+        format!("collection name cannot be `{name}`")
+    } else if let Some(character) = name.chars().find(|c| FORBIDDEN.contains(c)) {
+        format!("collection name cannot contain {character:?} char")
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid("collection_name", message))
+}

@@ -1,0 +1,17 @@
+//! Whole-system tests of edge-sync and what they stand on.
+//!
+//! - [`double`]: a Qdrant-compatible server over the native engine whose faults can be scripted;
+//!   also the `qdrant-double` program.
+//! - [`client`]: a small blocking REST client.
+//! - [`fixture`]: what a real Qdrant 1.19.0 server held and answered, and how to compare with it.
+//! - [`digits`]: the handwritten digits, real vectors that a person can look at.
+//! - [`openapi`]: checks answers against the server's own API description.
+//!
+//! The tests themselves are in `tests/tests/`. Code here may panic on a broken fixture or a server
+//! that cannot be started: its callers are tests.
+
+pub mod client;
+pub mod digits;
+pub mod double;
+pub mod fixture;
+pub mod openapi;

@@ -1,0 +1,232 @@
+//! The folder that all clones on this machine share: downloads, patched sources, built artifacts.
+//!
+//! ```text
+//! lock                      held by whoever works with the cache
+//! sysroots/<compiler>/      the WASI target, where the toolchain has none
+//! ports/<crate>-<digest>/   patched sources and stand-ins
+//! target/{native,wasm,..}/  cargo's artifacts
+//! component-cache/          compiled components (kept by the host)
+//! ```
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    progress,
+    repository::{Repository, folders},
+};
+
+/// Names the clone whose sources a target folder was last built from.
+const OWNER: &str = "edge-sync-clone";
+
+/// How the packages of this repository begin.
+const OUR_PACKAGES: &str = "edge-sync";
+
+/// The shared folder.
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache folder of this user, created if need be.
+    ///
+    /// # Errors
+    /// Where no place for it is known, or it cannot be created.
+    pub fn open() -> Result<Self> {
+        let root = place(|name| std::env::var_os(name).map(PathBuf::from))?;
+        Self::at(&root)
+    }
+
+    /// The cache at `root`.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn at(root: &Path) -> Result<Self> {
+        create_folder(root)?;
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("the cache folder {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where cargo puts what it builds for `kind` (`native`, `wasm`).
+    pub fn target(&self, kind: &str) -> PathBuf {
+        self.root.join("target").join(kind)
+    }
+
+    /// Keeps other clones from working with the cache until the file is dropped; waits for them.
+    ///
+    /// # Errors
+    /// Where the file system has no locks or cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.root.join("lock");
+        let describe = || format!("the lock {}", path.display());
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(describe)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress::step(
+                    &format!("waiting for another cargo xtask ({})", path.display()),
+                    || file.lock().with_context(describe),
+                )?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(describe),
+        }
+        Ok(file)
+    }
+
+    /// Makes cargo look again at the clone's own packages if another clone built there last.
+    ///
+    /// Cargo takes artifacts for fresh if they are younger than the sources. With two clones the
+    /// younger artifacts may be made from the other one's. Patched sources need no such care: each
+    /// carries its digest in its manifest.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn take_over(&self, kind: &str, repository: &Repository) -> Result<()> {
+        let target = self.target(kind);
+        create_folder(&target)?;
+        let path = target.join(OWNER);
+        let ours = repository.root().as_os_str().as_encoded_bytes();
+        if std::fs::read(&path).is_ok_and(|owner| owner == ours) {
+            return Ok(());
+        }
+        // First, so that a crash in between leaves no owner rather than a wrong one.
+        remove(&path)?;
+        for fingerprints in fingerprint_folders(&target)? {
+            for package in folders(&fingerprints)? {
+                if package
+                    .file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(OUR_PACKAGES))
+                {
+                    std::fs::remove_dir_all(&package)
+                        .with_context(|| format!("removing {}", package.display()))?;
+                }
+            }
+        }
+        std::fs::write(&path, ours).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn place(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
+    let set = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
+    if let Some(root) = set("EDGE_SYNC_CACHE") {
+        return Ok(root);
+    }
+    // The XDG specification wants relative paths to be ignored.
+    if let Some(folder) = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
+        return Ok(folder.join("edge-sync"));
+    }
+    match set("HOME") {
+        Some(home) => Ok(home.join(".cache/edge-sync")),
+        None => bail!("no place for the cache: set EDGE_SYNC_CACHE or HOME"),
+    }
+}
+
+/// The `.fingerprint` folders of every profile, below `target` and below its triples.
+fn fingerprint_folders(target: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for profile in folders(target)? {
+        found.push(profile.join(".fingerprint"));
+        for nested in folders(&profile)? {
+            found.push(nested.join(".fingerprint"));
+        }
+    }
+    found.retain(|folder| folder.is_dir());
+    Ok(found)
+}
+
+/// Creates a folder and those it stands in.
+///
+/// # Errors
+/// Where that fails, naming the folder.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("creating the folder {}", folder.display()))
+}
+
+/// Removes a file or link, if it is there.
+///
+/// # Errors
+/// Where that fails, naming the file.
+pub fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_looked_up_in_order() {
+        let all = [
+            ("EDGE_SYNC_CACHE", "/a"),
+            ("XDG_CACHE_HOME", "/b"),
+            ("HOME", "/c"),
+        ];
+        for (skipped, expected) in [(0, "/a"), (1, "/b/edge-sync"), (2, "/c/.cache/edge-sync")] {
+            let found = place(|name| {
+                let known = all.iter().skip(skipped).find(|(key, _)| *key == name);
+                known.map(|(_, value)| PathBuf::from(value))
+            });
+            assert_eq!(found.expect("a place"), Path::new(expected));
+        }
+        assert!(place(|_| None).is_err());
+    }
+
+    #[test]
+    fn another_clone_makes_only_our_packages_stale() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clones = ["one", "two"].map(|name| {
+            let root = folder.path().join(name);
+            create_folder(&root).expect("a folder");
+            std::fs::write(root.join("Cargo.toml"), "").expect("a file");
+            Repository::at(&root).expect("a clone")
+        });
+        let cache = Cache::at(&folder.path().join("cache")).expect("a cache");
+        let fingerprints = cache.target("wasm").join("wasm32-wasip2/release/.fingerprint");
+        let [ours, engine] = ["edge-sync-log-1", "qdrant-edge-1"].map(|name| fingerprints.join(name));
+        let build = |clone| {
+            cache.take_over("wasm", clone).expect("taken over");
+            let kept = ours.exists();
+            create_folder(&ours).expect("a folder");
+            create_folder(&engine).expect("a folder");
+            kept
+        };
+        let [one, two] = &clones;
+        assert!(!build(one));
+        assert!(build(one), "its own artifacts stay");
+        assert!(!build(two), "the other's go");
+        assert!(engine.exists());
+        assert!(!build(one));
+    }
+
+    #[test]
+    fn the_lock_is_exclusive() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(folder.path()).expect("a cache");
+        let held = cache.lock().expect("the lock");
+        let other = File::open(folder.path().join("lock")).expect("the file");
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        assert!(other.try_lock().is_ok());
+    }
+}

@@ -1,0 +1,169 @@
+//! Child processes whose failures say what was run, what it printed and what to install.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+
+/// How much of a failed command's output is repeated.
+const TAIL_LINES: usize = 40;
+
+/// Runs a command and returns what it wrote to stdout; its stderr is shown only if it fails.
+///
+/// # Errors
+/// Where the program is missing (naming what to install) or exits with a failure.
+pub fn capture(command: &mut Command) -> Result<String> {
+    output(command).map(|(stdout, _)| stdout)
+}
+
+/// Like [`capture`], with what it wrote to stderr after that.
+///
+/// # Errors
+/// As there.
+pub fn capture_all(command: &mut Command) -> Result<String> {
+    output(command).map(|(stdout, stderr)| stdout + &stderr)
+}
+
+fn output(command: &mut Command) -> Result<(String, String)> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| not_started(command, error))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        return Ok((stdout, stderr));
+    }
+    let text = tail(&(stdout + &stderr));
+    bail!("{} ({})\n{text}", line(command), output.status)
+}
+
+/// Runs a command whose output goes to the terminal.
+///
+/// # Errors
+/// Where the program is missing or exits with a failure.
+pub fn show(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .map_err(|error| not_started(command, error))?;
+    if !status.success() {
+        bail!("{} ({status})", line(command));
+    }
+    Ok(())
+}
+
+/// Runs a command, shows its stdout and hands each line of it to `see`. Its stderr is shown too.
+///
+/// # Errors
+/// Where the program is missing or exits with a failure.
+pub fn show_lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| not_started(command, error))?;
+    let copied = copy_lines(&mut child, &mut see);
+    let status = child.wait().with_context(|| line(command))?;
+    copied.with_context(|| line(command))?;
+    if !status.success() {
+        bail!("{} ({status})", line(command));
+    }
+    Ok(())
+}
+
+fn copy_lines(child: &mut Child, see: &mut impl FnMut(&str)) -> Result<()> {
+    let mut reader = BufReader::new(child.stdout.take().context("its output is not piped")?);
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        if reader.read_until(b'\n', &mut bytes)? == 0 {
+            return Ok(());
+        }
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&bytes)?;
+        stdout.flush()?;
+        see(String::from_utf8_lossy(&bytes).trim_end());
+    }
+}
+
+/// Whether a program of this name can be started.
+pub fn exists(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
+}
+
+fn not_started(command: &Command, error: std::io::Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return anyhow!("{}: {error}", line(command));
+    }
+    let program = name(command);
+    let advice = match program.as_str() {
+        "git" => "install git (Debian, Ubuntu: apt-get install git)".to_owned(),
+        "apt-get" | "apt-cache" | "dpkg" => format!("{program} is part of Debian and its kin"),
+        "cargo" | "rustc" => "install Rust 1.95 or newer".to_owned(),
+        _ => format!("install {program}"),
+    };
+    anyhow!("{} cannot be started: {advice}", line(command))
+}
+
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    program.file_name().map_or_else(
+        || program.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn line(command: &Command) -> String {
+    let mut line = name(command);
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let from = lines.len().saturating_sub(TAIL_LINES);
+    lines.get(from..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_repeats_what_was_said() {
+        let error = capture(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"]))
+            .expect_err("it exits with 3");
+        let text = error.to_string();
+        assert!(text.contains("out") && text.contains("why"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_program_says_what_to_install() {
+        let error = capture(&mut Command::new("no-such-program-here")).expect_err("missing");
+        assert!(
+            error.to_string().contains("install no-such-program-here"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn lines_are_handed_over() {
+        let mut seen = Vec::new();
+        show_lines(Command::new("printf").arg("a\\nb"), |line| {
+            seen.push(line.to_owned());
+        })
+        .expect("printf runs");
+        assert_eq!(seen, ["a", "b"]);
+    }
+}

@@ -1,0 +1,93 @@
+//! Every chore of the repository behind one command: `cargo xtask --help`.
+//!
+//! A chore provides what it needs by itself (the wasm target, the patched sources, the builds),
+//! says what it does, and does nothing where nothing is to be done.
+
+mod build;
+mod cache;
+mod chores;
+mod command;
+mod debian;
+mod hygiene;
+mod patching;
+mod ports;
+mod progress;
+mod repository;
+mod target;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::chores::Chores;
+
+/// The chores of edge-sync
+///
+/// Downloads and builds are kept in a cache that every clone on the machine shares:
+/// $EDGE_SYNC_CACHE, else $XDG_CACHE_HOME/edge-sync, else ~/.cache/edge-sync.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build the component and the edge-sync command
+    Build,
+    /// Run every check: format, lints, licences, unit tests, whole-system tests
+    Test {
+        /// Run only the tests whose name contains this, without lints and other checks
+        filter: Option<String>,
+        /// Leave out the lints, the component and the whole-system tests
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Show two devices and a server staying in step, on real data
+    Demo {
+        /// Passed to the demo, for example --qdrant-url URL
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure the component against the native engine
+    Bench {
+        /// Passed to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Provide the wasm32-wasip2 target
+    Target,
+    /// Fetch the crates of ports/, check and patch them
+    Ports,
+    /// Print the environment that plain cargo commands need, for a shell to evaluate
+    Env,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    let chores = Chores::new()?;
+    match chore {
+        Chore::Build => chores.locked(|| build::everything(&chores).map(|built| built.print())),
+        Chore::Test { filter, quick } => {
+            chores.locked(|| test::run(&chores, filter.as_deref(), quick))
+        }
+        Chore::Demo { arguments } => build::run_program(&chores, "demo", &arguments),
+        Chore::Bench { arguments } => build::run_program(&chores, "bench", &arguments),
+        Chore::Target => chores.locked(|| target::provide(&chores).map(drop)),
+        Chore::Ports => chores.locked(|| ports::provide(&chores)),
+        Chore::Env => build::print_environment(&chores),
+    }
+}

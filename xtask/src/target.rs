@@ -1,0 +1,259 @@
+//! The standard library for `wasm32-wasip2`: from the toolchain, from rustup, or built here.
+
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    cache::{create_folder, remove},
+    chores::Chores,
+    command,
+    debian::{self, Wanted},
+    progress,
+    toolchain::{self, Toolchain},
+};
+
+/// The target that components are built for.
+pub const TRIPLE: &str = "wasm32-wasip2";
+
+/// Written last: a sysroot without it was cut off.
+const COMPLETE: &str = "complete";
+
+/// What wasi-libc gives the linker.
+const START_FILES: [&str; 3] = ["crt1-command.o", "crt1-reactor.o", "libc.a"];
+
+/// Where the target's standard library is.
+pub struct WasmTarget {
+    /// The sysroot to pass to the compiler; none where the toolchain has the target itself.
+    pub sysroot: Option<PathBuf>,
+}
+
+/// Finds the target or gets it. The installed toolchain is changed by rustup only.
+///
+/// # Errors
+/// Where the target is missing and cannot be had, saying how to install it.
+pub fn provide(chores: &Chores) -> Result<WasmTarget> {
+    let toolchain = &chores.toolchain;
+    if toolchain.has(TRIPLE)? {
+        return Ok(WasmTarget { sysroot: None });
+    }
+    let sysroot = private_sysroot(chores);
+    if sysroot.join(COMPLETE).exists() {
+        link(&toolchain.host_folder(), &host_link(&sysroot, toolchain))?;
+        return Ok(WasmTarget {
+            sysroot: Some(sysroot),
+        });
+    }
+    if command::exists("rustup") {
+        let added = progress::step(&format!("getting {TRIPLE} from rustup"), || {
+            command::capture(Command::new("rustup").args(["target", "add", TRIPLE]))
+        });
+        match added {
+            Ok(_) if toolchain.has(TRIPLE)? => return Ok(WasmTarget { sysroot: None }),
+            Ok(_) => progress::note("rustup has it for another toolchain than the one in use"),
+            Err(_) => progress::note("rustup cannot get it here"),
+        }
+    }
+    build(chores, &sysroot).with_context(|| {
+        format!(
+            "there is no {TRIPLE} for rustc {}: install it with `rustup target add {TRIPLE}`, or \
+             give this machine a Debian mirror with rust-src {} and wasi-libc",
+            toolchain.release, toolchain.release
+        )
+    })?;
+    Ok(WasmTarget {
+        sysroot: Some(sysroot),
+    })
+}
+
+fn private_sysroot(chores: &Chores) -> PathBuf {
+    let Toolchain {
+        release,
+        commit,
+        host,
+        ..
+    } = &chores.toolchain;
+    // A library works only with the very build of the compiler that made it.
+    let compiler = format!("{release}-{commit}-{host}");
+    chores.cache.root().join("sysroots").join(compiler)
+}
+
+fn host_link(sysroot: &Path, toolchain: &Toolchain) -> PathBuf {
+    sysroot.join("lib/rustlib").join(&toolchain.host)
+}
+
+/// Builds the standard library from the distribution's sources into `sysroot`.
+fn build(chores: &Chores, sysroot: &Path) -> Result<()> {
+    let toolchain = &chores.toolchain;
+    let linker = toolchain.host_folder().join("bin/wasm-component-ld");
+    ensure!(
+        linker.exists(),
+        "the toolchain lacks {}: install Rust with rustup",
+        linker.display()
+    );
+    let parent = sysroot.parent().context("a sysroot is in the cache")?;
+    create_folder(parent)?;
+    let work = tempfile::Builder::new()
+        .prefix("building-")
+        .tempdir_in(parent)
+        .context("a folder to build in")?;
+
+    let unpacked = progress::step("getting rust-src and wasi-libc from the Debian mirror", || {
+        debian::unpack(
+            work.path(),
+            &[
+                Wanted {
+                    name: "rust-src",
+                    version: &toolchain.release,
+                },
+                Wanted {
+                    name: "wasi-libc",
+                    version: "",
+                },
+            ],
+        )
+    })?;
+    let sources = unpacked
+        .join("usr/src")
+        .join(format!("rustc-{}", toolchain.release))
+        .join("library");
+    let artifacts = progress::step(&format!("building std for {TRIPLE}"), || {
+        build_std(toolchain, &sources, work.path())
+    })?;
+
+    let staged = work.path().join("sysroot");
+    let library = staged.join("lib/rustlib").join(TRIPLE).join("lib");
+    let start = library.join("self-contained");
+    create_folder(&start)?;
+    copy_rlibs(&artifacts, &library)?;
+    let libc = unpacked.join("usr/lib").join(TRIPLE);
+    for name in START_FILES {
+        copy(&libc.join(name), &start.join(name))?;
+    }
+    ensure!(
+        toolchain::holds_std(&library),
+        "building the standard library left no libstd in {}",
+        artifacts.display()
+    );
+    link(&toolchain.host_folder(), &host_link(&staged, toolchain))?;
+    let complete = staged.join(COMPLETE);
+    std::fs::write(&complete, "").with_context(|| complete.display().to_string())?;
+    if sysroot.exists() {
+        std::fs::remove_dir_all(sysroot).with_context(|| sysroot.display().to_string())?;
+    }
+    std::fs::rename(&staged, sysroot).with_context(|| sysroot.display().to_string())
+}
+
+/// Compiles `sources` for the target and returns the folder of the results.
+fn build_std(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathBuf> {
+    ensure!(
+        sources.join("std/Cargo.toml").is_file(),
+        "rust-src has no {}",
+        sources.display()
+    );
+    let compiler = wrap_compiler(toolchain, sources, work)?;
+    let package = work.join("empty");
+    create_folder(&package.join("src"))?;
+    for (file, text) in [
+        // A library, since a program could not be linked yet.
+        (
+            "Cargo.toml",
+            "[workspace]\n[package]\nname = \"empty\"\nedition = \"2024\"\n[lib]\n",
+        ),
+        ("src/lib.rs", ""),
+    ] {
+        let path = package.join(file);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    let target = work.join("std");
+    command::capture(
+        toolchain
+            .cargo()
+            .args(["build", "--release", "-Zbuild-std=std,panic_abort"])
+            .args(["--target", TRIPLE])
+            .current_dir(&package)
+            .env("CARGO_TARGET_DIR", &target)
+            .env("RUSTC", compiler)
+            // Building std is an unstable feature of a stable compiler.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+    )?;
+    Ok(target.join(TRIPLE).join("release/deps"))
+}
+
+/// A compiler whose sysroot is the installed one with std's sources in it.
+fn wrap_compiler(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathBuf> {
+    let real = &toolchain.sysroot;
+    let copy = work.join("compiler");
+    let rustlib = Path::new("lib/rustlib");
+    create_folder(&copy.join(rustlib).join("src/rust"))?;
+    link_entries(real, &copy, "lib")?;
+    link_entries(&real.join("lib"), &copy.join("lib"), "rustlib")?;
+    link_entries(&real.join(rustlib), &copy.join(rustlib), "src")?;
+    link(sources, &copy.join(rustlib).join("src/rust/library"))?;
+    let script = work.join("rustc");
+    let text = format!(
+        "#!/bin/sh\n\
+         for argument in \"$@\"; do\n\
+         \tcase \"$argument\" in --sysroot*) exec '{real}/bin/rustc' \"$@\";; esac\n\
+         done\n\
+         exec '{real}/bin/rustc' --sysroot '{copy}' \"$@\"\n",
+        real = real.display(),
+        copy = copy.display()
+    );
+    std::fs::write(&script, text).with_context(|| script.display().to_string())?;
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).with_context(|| script.display().to_string())?;
+    Ok(script)
+}
+
+/// Links everything in `from` into `to`, but for the entry `except`.
+fn link_entries(from: &Path, to: &Path, except: &str) -> Result<()> {
+    for entry in from.read_dir().with_context(|| from.display().to_string())? {
+        let entry = entry.with_context(|| from.display().to_string())?;
+        if entry.file_name() != except {
+            link(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_rlibs(from: &Path, to: &Path) -> Result<()> {
+    for entry in from.read_dir().with_context(|| from.display().to_string())? {
+        let path = entry.with_context(|| from.display().to_string())?.path();
+        let Some(name) = path.file_name() else {
+            continue;
+        };
+        let is_empty_crate = name.to_string_lossy().starts_with("libempty-");
+        if path.extension().is_some_and(|extension| extension == "rlib") && !is_empty_crate {
+            copy(&path, &to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("copying {} to {}", from.display(), to.display()))
+}
+
+/// Makes `at` a link to `to`, whatever link was there before.
+///
+/// # Errors
+/// Where something else than a link is there, or the folder cannot be written.
+pub fn link(to: &Path, at: &Path) -> Result<()> {
+    if at.read_link().is_ok_and(|present| present == to) {
+        return Ok(());
+    }
+    if at.is_symlink() {
+        remove(at)?;
+    }
+    symlink(to, at).with_context(|| format!("linking {} to {}", at.display(), to.display()))
+}
