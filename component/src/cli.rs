@@ -171,7 +171,11 @@ fn run(arguments: Arguments) -> Result<()> {
         .map_err(|error| storage("write the answer", Path::new("<stdout>"), &error))
 }
 
-fn restore(directory: Directory, snapshot: Option<&Path>, server: ServerArguments) -> Result<Value> {
+fn restore(
+    directory: Directory,
+    snapshot: Option<&Path>,
+    server: ServerArguments,
+) -> Result<Value> {
     directory.clear_staging()?;
     match open_with(|| Store::open(directory.clone(), OPTIONS)) {
         Ok(_) | Err(Error::NotFound(_)) => {}
@@ -179,7 +183,12 @@ fn restore(directory: Directory, snapshot: Option<&Path>, server: ServerArgument
     }
     let opened = match snapshot {
         Some(snapshot) => sync::restore_file(directory, snapshot, OPTIONS)?,
-        None => sync::restore(directory, &server.server()?, SnapshotSource::Stream, OPTIONS)?,
+        None => sync::restore(
+            directory,
+            &server.server()?,
+            SnapshotSource::Stream,
+            OPTIONS,
+        )?,
     };
     Ok(opened_json(opened))
 }
@@ -193,7 +202,10 @@ fn on_shard(command: Command) -> Result<Value> {
         Command::Delete { ids } => {
             let points: Vec<Value> = ids
                 .into_iter()
-                .map(|id| id.parse::<u64>().map_or_else(|_| json!(id), |number| json!(number)))
+                .map(|id| {
+                    id.parse::<u64>()
+                        .map_or_else(|_| json!(id), |number| json!(number))
+                })
                 .collect();
             let body = json!({ "points": points }).to_string();
             with_store(|store| store.request("POST", "/points/delete", &body))
@@ -280,23 +292,22 @@ fn upsert(file: Option<&Path>, batch_size: usize) -> Result<Value> {
             .read_line(&mut line)
             .map_err(|error| storage("read points", name, &error))?;
         if !line.trim().is_empty() {
-            let point: Value = serde_json::from_str(&line).map_err(|error| {
-                invalid(format!("line {number}"), format!("not JSON: {error}"))
-            })?;
+            let point: Value = serde_json::from_str(&line)
+                .map_err(|error| invalid(format!("line {number}"), format!("not JSON: {error}")))?;
             points.push(point);
         }
         if points.len() == batch_size || (length == 0 && !points.is_empty()) {
             written += points.len();
             let body = json!({ "points": std::mem::take(&mut points) }).to_string();
-            with_store(|store| store.request("PUT", "/points", &body)).map_err(|error| {
-                match error {
+            with_store(|store| store.request("PUT", "/points", &body)).map_err(
+                |error| match error {
                     Error::InvalidInput(input) => invalid(
                         format!("lines up to {number}: {}", input.field),
                         input.message,
                     ),
                     other => other,
-                }
-            })?;
+                },
+            )?;
         }
         if length == 0 {
             break;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use edge_sync_engine::{self as engine, Uuid};
+use edge_sync_engine as engine;
 
 use crate::bindings::shard::{
     ScoredPoint, ScrollRequest, SearchRequest, Selection, StoredPoint, Target,
@@ -32,7 +32,10 @@ fn point_in(field: &str, point: Point) -> Result<engine::Point> {
         .payload
         .map(|json| {
             serde_json::from_str(&json).map_err(|error| {
-                invalid(format!("{field}.payload"), format!("not a JSON object: {error}"))
+                invalid(
+                    format!("{field}.payload"),
+                    format!("not a JSON object: {error}"),
+                )
             })
         })
         .transpose()?;
@@ -53,17 +56,15 @@ pub fn ids_in(field: &str, ids: Vec<PointId>) -> Result<Vec<engine::PointId>> {
 fn id_in(field: &str, id: PointId) -> Result<engine::PointId> {
     match id {
         PointId::Num(number) => Ok(engine::PointId::Num(number)),
-        PointId::Uuid(text) => match Uuid::parse_str(&text) {
-            Ok(uuid) => Ok(engine::PointId::Uuid(uuid)),
-            Err(error) => Err(invalid(field, format!("`{text}` is not a UUID: {error}"))),
-        },
+        PointId::Uuid(text) => engine::PointId::parse_uuid(&text)
+            .ok_or_else(|| invalid(field, format!("`{text}` is not a UUID"))),
     }
 }
 
 pub fn id_out(id: engine::PointId) -> PointId {
     match id {
         engine::PointId::Num(number) => PointId::Num(number),
-        engine::PointId::Uuid(uuid) => PointId::Uuid(uuid.to_string()),
+        engine::PointId::Uuid(uuid) => PointId::Uuid(uuid.hyphenated().to_string()),
     }
 }
 
@@ -153,10 +154,7 @@ pub fn search_in(request: SearchRequest) -> Result<engine::SearchRequest> {
 
 pub fn scroll_in(request: ScrollRequest) -> Result<engine::ScrollRequest> {
     Ok(engine::ScrollRequest {
-        offset: request
-            .offset
-            .map(|id| id_in("offset", id))
-            .transpose()?,
+        offset: request.offset.map(|id| id_in("offset", id)).transpose()?,
         limit: limit_in(request.limit)?,
         filter: json_in("filter", request.filter)?,
         selection: selection_in(&request.selection)?,

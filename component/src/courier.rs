@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::CollectionConfig;
 use serde_json::Value;
@@ -24,8 +24,8 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How much of a server's words goes into an error.
 const MAX_MESSAGE_CHARS: usize = 1_000;
 const CHUNK_BYTES: u64 = 256 << 10;
-/// Bytes that one `download.step` reads at the most before it reports.
-const STEP_BYTES: u64 = 4 << 20;
+/// How long one `download.step` reads on before it reports.
+const STEP: Duration = Duration::from_millis(250);
 
 /// One collection on one server.
 #[derive(Clone)]
@@ -61,7 +61,10 @@ impl Server {
             .api_key
             .map(|key| {
                 let mut value = HeaderValue::from_str(key.trim()).map_err(|_| {
-                    invalid("server.api-key", "it has characters that a header cannot carry")
+                    invalid(
+                        "server.api-key",
+                        "it has characters that a header cannot carry",
+                    )
                 })?;
                 value.set_sensitive(true);
                 Ok(value)
@@ -84,7 +87,12 @@ impl Server {
             "POST" => Method::Post,
             "PATCH" => Method::Patch,
             "DELETE" => Method::Delete,
-            other => return Err(invalid("request.method", format!("unknown method `{other}`"))),
+            other => {
+                return Err(invalid(
+                    "request.method",
+                    format!("unknown method `{other}`"),
+                ));
+            }
         };
         let body = (!request.body.is_empty()).then_some(request.body.as_str());
         self.call(method, &request.method, &request.path, body)
@@ -126,9 +134,8 @@ impl Server {
     }
 
     fn check_collection(&self, expected: &CollectionConfig, info: &Value) -> Result<()> {
-        let found = CollectionConfig::from_collection_info(info).and_then(|found| {
-            expected.check_same_vectors(&found)
-        });
+        let found = CollectionConfig::from_collection_info(info)
+            .and_then(|found| expected.check_same_vectors(&found));
         found.map_err(|error| {
             Error::Server(ServerFailure {
                 class: FailureClass::Stop,
@@ -232,7 +239,10 @@ fn check_status(answer: &Answer, request: &str) -> Result<()> {
     };
     let mut message = server_words(&answer.body);
     if let 300..=399 = answer.status {
-        let to = answer.headers.get("location").and_then(|to| to.to_str().ok());
+        let to = answer
+            .headers
+            .get("location")
+            .and_then(|to| to.to_str().ok());
         message = format!(
             "redirects are not followed; configure the final URL ({})",
             to.unwrap_or("the server names none")
@@ -272,12 +282,7 @@ fn server_words(body: &[u8]) -> String {
     words.chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
-fn failure(
-    class: FailureClass,
-    status: Option<u16>,
-    request: &str,
-    message: String,
-) -> Error {
+fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
     Error::Server(ServerFailure {
         class,
         status,
@@ -297,7 +302,8 @@ fn transport_failure(error: &anyhow::Error, request: &str) -> Error {
     failure(class, None, request, error.to_string())
 }
 
-fn encode_segment(segment: &str) -> String {
+/// Percent-encodes one segment of a URL's path.
+pub fn encode_segment(segment: &str) -> String {
     let mut encoded = String::with_capacity(segment.len());
     for byte in segment.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -436,8 +442,8 @@ impl Download {
     }
 
     fn read_some(&mut self) -> Result<()> {
-        let stop_at = self.bytes + STEP_BYTES;
-        while self.bytes < stop_at {
+        let started = Instant::now();
+        while started.elapsed() < STEP {
             let Some(response) = &self.response else {
                 return Ok(());
             };
@@ -448,10 +454,6 @@ impl Download {
                         .map_err(|error| storage("write snapshot", &self.target, &error))?;
                     self.hash.update(&chunk);
                     self.bytes += chunk.len() as u64;
-                    // Without this a slow server would hold the call, and its progress, for long.
-                    if chunk.len() < CHUNK_BYTES as usize / 4 {
-                        return Ok(());
-                    }
                 }
                 Ok(None) => {
                     self.response = None;
@@ -481,7 +483,11 @@ impl Download {
         {
             return Err(self.cut(&format!("{total} were announced")));
         }
-        if let Some(expected) = self.stored.as_ref().and_then(|stored| stored.checksum.clone()) {
+        if let Some(expected) = self
+            .stored
+            .as_ref()
+            .and_then(|stored| stored.checksum.clone())
+        {
             let found = hex(&self.hash.clone().finalize());
             if !expected.eq_ignore_ascii_case(&found) {
                 self.delete_stored();

@@ -77,7 +77,11 @@ impl Directory {
         let mut generations = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| storage("list generations", &folder, &error))?;
-            if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            if let Some(number) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            {
                 generations.push(number);
             }
         }

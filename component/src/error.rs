@@ -31,9 +31,9 @@ pub fn storage(operation: &str, path: &Path, error: &io::Error) -> Error {
 
 fn storage_kind(kind: io::ErrorKind) -> StorageKind {
     match kind {
-        io::ErrorKind::StorageFull
-        | io::ErrorKind::QuotaExceeded
-        | io::ErrorKind::FileTooLarge => StorageKind::NoSpace,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StorageKind::NoSpace
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             StorageKind::Permission
         }

@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use edge_sync_engine::Write;
+use edge_sync_engine as engine;
+use serde_json::{Value, json};
 
 use crate::Component;
-use crate::bindings::shard::{Info, Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
-use crate::bindings::shard::{Selection, StoredPoint};
+use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
+use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
 use crate::bindings::{courier, queue, restore, shard, sync};
 use crate::convert;
@@ -33,7 +34,9 @@ thread_local! {
 fn with_state<T>(run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
     STATE.with(|state| match state.try_borrow_mut() {
         Ok(mut state) => run(&mut state),
-        Err(_) => Err(Error::Internal("a call is under way in this instance".to_owned())),
+        Err(_) => Err(Error::Internal(
+            "a call is under way in this instance".to_owned(),
+        )),
     })
 }
 
@@ -82,6 +85,19 @@ fn promote() -> Result<Opened> {
     })
 }
 
+/// Runs a write by its REST form, the one way in which writes other than typed points are parsed.
+fn write(store: &mut Store, method: &str, path: &str, body: Value) -> Result<Receipt> {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    match engine::parse_request(method, path, &body)? {
+        engine::Request::Write(write) => store.write(write),
+        engine::Request::Read(_) => Err(Error::Internal(format!("{path} is not a write"))),
+    }
+}
+
 impl shard::Guest for Component {
     fn create(directory: String, config: String, options: Options) -> Result<Opened> {
         open_with(|| Store::create(Directory::new(directory), &config, options))
@@ -106,31 +122,38 @@ impl shard::Guest for Component {
     fn delete(ids: Vec<PointId>) -> Result<Receipt> {
         with_store(|store| {
             let ids = convert::ids_in("ids", ids)?;
-            store.write(Write::delete_points(ids))
+            let ids: Vec<Value> = ids.into_iter().map(engine::PointId::to_json).collect();
+            write(store, "POST", "/points/delete", json!({ "points": ids }))
         })
     }
 
     fn delete_by_filter(filter: String) -> Result<Receipt> {
-        with_store(|store| store.write(Write::delete_by_filter(&filter)?))
+        with_store(|store| {
+            let filter = engine::parse_json("filter", &filter)?;
+            write(store, "POST", "/points/delete", json!({ "filter": filter }))
+        })
     }
 
     fn batch(body: String) -> Result<Receipt> {
         with_store(|store| {
-            match edge_sync_engine::parse_request("POST", "/points/batch", &body)? {
-                edge_sync_engine::Request::Write(write) => store.write(write),
-                edge_sync_engine::Request::Read(_) => {
-                    Err(Error::Internal("points/batch parsed as a read".to_owned()))
-                }
-            }
+            let body = engine::parse_json("", &body)?;
+            write(store, "POST", "/points/batch", body)
         })
     }
 
     fn create_payload_index(field_name: String, schema: String) -> Result<Receipt> {
-        with_store(|store| store.write(Write::create_payload_index(&field_name, &schema)?))
+        with_store(|store| {
+            let schema = engine::parse_json("schema", &schema)?;
+            let body = json!({ "field_name": field_name, "field_schema": schema });
+            write(store, "PUT", "/index", body)
+        })
     }
 
     fn delete_payload_index(field_name: String) -> Result<Receipt> {
-        with_store(|store| store.write(Write::delete_payload_index(&field_name)?))
+        with_store(|store| {
+            let path = format!("/index/{}", crate::courier::encode_segment(&field_name));
+            write(store, "DELETE", &path, Value::Null)
+        })
     }
 
     fn retrieve(ids: Vec<PointId>, selection: Selection) -> Result<Vec<StoredPoint>> {
@@ -179,16 +202,16 @@ impl shard::Guest for Component {
         with_store(Store::checkpoint)
     }
 
-    fn info() -> Result<Info> {
+    fn info() -> Result<ShardInfo> {
         with_store(|store| {
             let shard = store.shard()?;
             let info = shard.info()?;
-            Ok(Info {
+            Ok(ShardInfo {
                 config: shard.config().to_json().to_string(),
                 payload_schema: info.payload_schema.to_string(),
                 points: info.points,
                 indexed_vectors: info.indexed_vectors,
-                segments: u32::try_from(info.segments).unwrap_or(u32::MAX),
+                segments: info.segments,
                 generation: store.current().generation,
                 memory_bytes: memory_bytes(),
             })
@@ -233,7 +256,7 @@ impl queue::Guest for Component {
         with_store(|store| store.drop_rejected(sequence))
     }
 
-    fn status() -> Result<queue::Status> {
+    fn status() -> Result<queue::QueueStatus> {
         with_store(|store| crate::queue::status(store))
     }
 }
@@ -288,7 +311,7 @@ impl courier::Guest for Component {
         crate::courier::Server::new(server)?.ensure_collection(&config)
     }
 
-    fn download(
+    fn start_download(
         server: courier::Server,
         source: courier::SnapshotSource,
         file: String,
@@ -303,7 +326,9 @@ impl courier::GuestDownload for std::cell::RefCell<crate::courier::Download> {
     fn step(&self) -> Result<courier::DownloadProgress> {
         match self.try_borrow_mut() {
             Ok(mut download) => download.step(),
-            Err(_) => Err(Error::Internal("a step of this download is under way".to_owned())),
+            Err(_) => Err(Error::Internal(
+                "a step of this download is under way".to_owned(),
+            )),
         }
     }
 }

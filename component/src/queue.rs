@@ -3,7 +3,9 @@
 use edge_sync_engine::{Operation, Upload, merge_uploads};
 use serde_json::json;
 
-use crate::bindings::queue::{BatchLimits, RejectedOperation, Status, UploadBatch, UploadRequest};
+use crate::bindings::queue::{
+    BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest,
+};
 use crate::error::{Result, invalid};
 use crate::store::Store;
 
@@ -14,7 +16,10 @@ pub fn next_batch(
     until: Option<u64>,
 ) -> Result<Option<UploadBatch>> {
     if limits.operations == 0 {
-        return Err(invalid("limits.operations", "0 operations; at least 1 is needed"));
+        return Err(invalid(
+            "limits.operations",
+            "0 operations; at least 1 is needed",
+        ));
     }
     // Refuses while the engine is in doubt: what it failed to apply is not to be uploaded.
     store.shard()?;
@@ -79,23 +84,17 @@ fn with_wait(path: &str) -> String {
 }
 
 /// Where the queue stands; see `queue.status`.
-pub fn status(store: &Store) -> Result<Status> {
+pub fn status(store: &Store) -> Result<QueueStatus> {
     let (log, current) = (store.log(), store.current());
     let queued = log.last() - current.acknowledged;
-    let oldest_queued_ms = if queued == 0 {
-        None
-    } else {
-        let oldest = log.read(current.acknowledged + 1).next().transpose()?;
-        oldest.map(|record| record.time_ms)
-    };
-    Ok(Status {
+    Ok(QueueStatus {
         logged: log.last(),
         applied: current.applied,
         acknowledged: current.acknowledged,
         queued,
-        queued_bytes: log.bytes_after(current.acknowledged),
-        oldest_queued_ms,
-        rejected: store.rejected().len() as u64,
+        queued_bytes: log.bytes_after(current.acknowledged)?,
+        oldest_queued_ms: log.time_of(current.acknowledged + 1)?,
+        rejected: store.rejected().len(),
     })
 }
 

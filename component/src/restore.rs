@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use edge_sync_engine::{CollectionConfig, ScrollRequest, Selection, Shard, SnapshotLimits};
-use edge_sync_log::{Current, Log, Record};
+use edge_sync_log::{Current, Log};
+use serde_json::Value;
 
 use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
@@ -29,8 +30,6 @@ pub struct Staging {
     generation: u64,
     shard: Option<Shard>,
     replayed_to: u64,
-    /// The last record replayed from a log that another instance was writing.
-    last_followed: Option<Record>,
     promoted: bool,
 }
 
@@ -68,7 +67,6 @@ impl Staging {
             generation,
             shard: None,
             replayed_to: barrier,
-            last_followed: None,
             promoted: false,
         };
         let staged = staging.build(snapshot)?;
@@ -79,7 +77,7 @@ impl Staging {
         self.directory.create_generation(self.generation)?;
         let target = self.directory.shard(self.generation);
         edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
-        let shard = Shard::load_snapshot(&target)?;
+        let shard = Shard::load(&target)?;
         let points = check_readable(&shard)?;
         let config = self.settle_config(&shard)?;
         directory::write_durably(
@@ -89,17 +87,16 @@ impl Staging {
         // Loaded again as it will be from now on: with the configuration that is in force.
         shard.flush()?;
         drop(shard);
-        let shard = self.shard.insert(load_shard(&self.directory, self.generation)?);
+        let shard = self
+            .shard
+            .insert(load_shard(&self.directory, self.generation)?);
 
         let mut replayed = 0;
         if self.current.is_some() {
-            let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1)?;
+            let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1);
             let done = replay(shard, records)?;
             replayed = done.operations;
-            if let Some(last) = done.last {
-                self.replayed_to = last.sequence;
-                self.last_followed = Some(last);
-            }
+            self.replayed_to = self.replayed_to.max(done.last);
         }
         Ok(Staged { points, replayed })
     }
@@ -115,26 +112,11 @@ impl Staging {
             .map_err(|error| storage("read collection configuration", &path, &error))?;
         let expected = CollectionConfig::from_json(&json)?;
         expected.check_same_vectors(&found).map_err(|error| {
-            Error::BadSnapshot(format!("it is of another collection configuration: {error}"))
+            Error::BadSnapshot(format!(
+                "it is of another collection configuration: {error}"
+            ))
         })?;
         Ok(expected)
-    }
-
-    /// An instance that fails takes what it logged back, and what was followed may have been
-    /// that. Sequences are given again then, but not with the same content.
-    fn check_log_continues(&self, log: &Log) -> Result<()> {
-        let Some(followed) = &self.last_followed else {
-            return Ok(());
-        };
-        let found = log.read(followed.sequence).next().transpose()?;
-        if found.as_ref() == Some(followed) {
-            Ok(())
-        } else {
-            Err(Error::Internal(format!(
-                "operation {} was taken back while the restore replayed it; restore again",
-                followed.sequence
-            )))
-        }
     }
 
     /// Replays the rest of the log, switches, and opens the new generation for use.
@@ -143,8 +125,8 @@ impl Staging {
             // What an interrupted `create` may have left; no shard means no operation.
             self.directory.remove_logs()?;
         }
-        let (log, report) = Log::open(&self.directory.log(), log_options(&self.options))?;
-        self.check_log_continues(&log)?;
+        let known = self.current.clone().unwrap_or_default();
+        let (log, report) = Log::open(&self.directory.log(), log_options(&self.options, &known))?;
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
         replay(shard, log.read(self.replayed_to + 1))?;
         let applied = log.last();
@@ -195,7 +177,10 @@ fn check_readable(shard: &Shard) -> Result<u64> {
                 offset,
                 limit: CHECK_PAGE,
                 filter: None,
-                selection: Selection::everything(),
+                selection: Selection {
+                    payload: Some(Value::Bool(true)),
+                    vectors: Some(Value::Bool(true)),
+                },
             })
             .map_err(|error| Error::BadSnapshot(format!("a point is not readable: {error}")))?;
         read += page.points.len() as u64;

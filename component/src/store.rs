@@ -10,19 +10,19 @@
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use edge_sync_engine::{CollectionConfig, Operation, Request, Shard, Write};
-use edge_sync_log::{Current, Log, LogOptions, Rejected};
-use serde_json::Value;
+use edge_sync_engine::{
+    CollectionConfig, Operation, Point, PointId, Request, Selection, Shard, Write,
+};
+use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
+use serde_json::{Value, json};
 
 use crate::bindings::shard::Opened;
 use crate::bindings::types::{Durability, Options, Receipt};
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, corrupt, invalid, storage};
 
-const DEFAULT_LOG_SEGMENT_BYTES: u64 = 16 << 20;
-const MIN_LOG_SEGMENT_BYTES: u64 = 4 << 10;
 const DEFAULT_FLUSH_AFTER_BYTES: u64 = 32 << 20;
 
 /// Operations applied to the engine at once while the log is replayed.
@@ -109,9 +109,10 @@ impl Store {
         current: Current,
         mut notes: Vec<String>,
     ) -> Result<(Self, Opened)> {
-        let (log, report) = Log::open(&directory.log(), log_options(&options))?;
+        let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
-        let rejected = Rejected::open(&directory.rejected())?;
+        let (rejected, report) = Rejected::open(&directory.rejected())?;
+        notes.extend(report.notes());
         let mut store = Self {
             directory,
             options,
@@ -123,19 +124,6 @@ impl Store {
             acknowledged_stored: Instant::now(),
             doubt: None,
         };
-        // A log that ends before a position was lost or replaced; going on would number new
-        // operations below positions that already passed them.
-        let reached = store.current.applied.max(store.current.acknowledged);
-        if store.log.last() < reached {
-            return Err(corrupt(
-                &store.directory.log(),
-                None,
-                format!(
-                    "the log ends at operation {}, but CURRENT says that {reached} was reached",
-                    store.log.last()
-                ),
-            ));
-        }
         let replayed = match replay(store.shard()?, store.log.read(store.current.applied + 1)) {
             Ok(replayed) => replayed,
             Err(error) => {
@@ -143,7 +131,7 @@ impl Store {
                 return Err(error);
             }
         };
-        store.unflushed_bytes = store.log.bytes_after(store.current.applied);
+        store.unflushed_bytes = store.log.bytes_after(store.current.applied)?;
         let opened = Opened {
             generation: store.current.generation,
             replayed: replayed.operations,
@@ -217,9 +205,6 @@ impl Store {
             let payloads: Vec<Vec<u8>> = operations.iter().map(Operation::encode).collect();
             let bytes: usize = payloads.iter().map(Vec::len).sum();
             if let Err(error) = self.log.append(&payloads) {
-                if self.log.is_poisoned() {
-                    self.doubt = Some(format!("an earlier append to the log failed: {error}"));
-                }
                 return Err(error.into());
             }
             if let Err(error) = self.shard()?.apply(operations) {
@@ -264,7 +249,6 @@ impl Store {
     /// log forget what both readers have passed.
     pub fn checkpoint(&mut self) -> Result<()> {
         let applied = self.log.last();
-        self.log.sync()?;
         self.shard()?.flush()?;
         self.directory.sync_generation(self.current.generation)?;
         self.current.applied = applied;
@@ -273,7 +257,9 @@ impl Store {
         Ok(())
     }
 
+    /// `CURRENT` is durable before the log's tail may be, but must never be ahead of it.
     fn store_current(&mut self) -> Result<()> {
+        self.log.sync()?;
         self.current.store(self.directory.root())?;
         self.acknowledged_stored = Instant::now();
         self.log
@@ -287,7 +273,10 @@ impl Store {
         if last > self.log.last() {
             return Err(invalid(
                 "last",
-                format!("{last} is beyond the last logged operation {}", self.log.last()),
+                format!(
+                    "{last} is beyond the last logged operation {}",
+                    self.log.last()
+                ),
             ));
         }
         if last <= self.current.acknowledged {
@@ -313,10 +302,17 @@ impl Store {
             ));
         }
         let Some(record) = self.log.read(sequence).next().transpose()? else {
-            return Err(Error::Internal(format!("operation {sequence} is not in the log")));
+            return Err(Error::Internal(format!(
+                "operation {sequence} is not in the log"
+            )));
         };
-        self.rejected
-            .add(sequence, status, message, &record.payload)?;
+        self.rejected.add(&RejectedOperation {
+            sequence,
+            status,
+            message: message.to_owned(),
+            rejected_ms: now_ms(),
+            operation: record.payload,
+        })?;
         self.current.acknowledged = sequence;
         self.store_current()
     }
@@ -337,9 +333,41 @@ impl Store {
             return Err(no_such_rejected(sequence));
         };
         let operation = Operation::decode(&entry.operation)?;
-        let again = self.shard()?.restate(&operation)?;
+        let again = self.restate(operation)?;
         self.commit(&again)?;
         self.drop_rejected(sequence)
+    }
+
+    /// The operations that bring the server's points to what this shard holds now, where
+    /// `operation` once changed them. One that concerns no points stays as it is.
+    fn restate(&self, operation: Operation) -> Result<Vec<Operation>> {
+        let shard = self.shard()?;
+        let ids: Vec<PointId> = operation.point_ids().into_iter().copied().collect();
+        if ids.is_empty() {
+            return Ok(vec![operation]);
+        }
+        let everything = Selection {
+            payload: Some(Value::Bool(true)),
+            vectors: Some(Value::Bool(true)),
+        };
+        let held = shard.retrieve(&ids, &everything)?;
+        let gone: Vec<PointId> = ids
+            .into_iter()
+            .filter(|id| held.iter().all(|point| point.id != *id))
+            .collect();
+        let points = held
+            .into_iter()
+            .map(|point| Point {
+                id: point.id,
+                vectors: point.vectors,
+                payload: point.payload,
+            })
+            .collect();
+        let mut operations = shard.prepare_upsert(points)?;
+        if !gone.is_empty() {
+            operations.push(Operation::DeletePoints { ids: gone });
+        }
+        Ok(operations)
     }
 
     /// Runs a REST request: reads answer at once, writes take the way of every write.
@@ -347,9 +375,18 @@ impl Store {
         match edge_sync_engine::parse_request(method, path, body)? {
             Request::Read(read) => Ok(self.shard()?.read(read)?),
             Request::Write(write) => {
-                let answers = write.answers();
+                let parts = write.len();
                 let receipt = self.write(write)?;
-                Ok(answers.result(receipt.sequence))
+                let update = json!({
+                    "operation_id": receipt.sequence,
+                    "status": "completed",
+                });
+                // A batch is answered operation by operation.
+                Ok(if path.starts_with("/points/batch") {
+                    Value::Array(vec![update; parts])
+                } else {
+                    update
+                })
             }
         }
     }
@@ -367,11 +404,11 @@ fn no_such_rejected(sequence: u64) -> Error {
 }
 
 /// How far a replay came.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Replayed {
     pub operations: u64,
-    /// The last record applied.
-    pub last: Option<edge_sync_log::Record>,
+    /// Sequence of the last operation applied; 0 if there was none.
+    pub last: u64,
 }
 
 /// Applies logged operations to an engine, in order.
@@ -385,7 +422,7 @@ pub fn replay(
         let record = record?;
         batch.push(Operation::decode(&record.payload)?);
         replayed.operations += 1;
-        replayed.last = Some(record);
+        replayed.last = record.sequence;
         if batch.len() == REPLAY_BATCH {
             shard.apply(&batch)?;
             batch.clear();
@@ -398,7 +435,10 @@ pub fn replay(
 /// `CURRENT`, or the error that there is no shard.
 pub fn load_current(directory: &Directory) -> Result<Current> {
     Current::load(directory.root())?.ok_or_else(|| {
-        Error::NotFound(format!("there is no shard in {}", directory.root().display()))
+        Error::NotFound(format!(
+            "there is no shard in {}",
+            directory.root().display()
+        ))
     })
 }
 
@@ -407,9 +447,14 @@ pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
     let path = directory.collection(generation);
     let json = fs::read_to_string(&path)
         .map_err(|error| storage("read collection configuration", &path, &error))?;
-    let config = CollectionConfig::from_json(&json)
-        .map_err(|error| corrupt(&path, None, format!("not a collection configuration: {error}")))?;
-    Ok(Shard::load(&directory.shard(generation), &config)?)
+    let config = CollectionConfig::from_json(&json).map_err(|error| {
+        corrupt(
+            &path,
+            None,
+            format!("not a collection configuration: {error}"),
+        )
+    })?;
+    Ok(Shard::load_as(&directory.shard(generation), &config)?)
 }
 
 /// Removes generations that are not in force: what a restore left that a crash cut off.
@@ -438,18 +483,18 @@ fn settle_generations(directory: &Directory, in_force: u64) -> Result<Vec<String
 /// Refuses options outside of their documented range.
 pub fn check_options(options: &Options) -> Result<()> {
     if let Some(bytes) = options.log_segment_bytes
-        && bytes < MIN_LOG_SEGMENT_BYTES
+        && bytes < MIN_SEGMENT_BYTES
     {
         return Err(invalid(
             "options.log-segment-bytes",
-            format!("{bytes} is too small, at least {MIN_LOG_SEGMENT_BYTES} are needed"),
+            format!("{bytes} is too small, at least {MIN_SEGMENT_BYTES} are needed"),
         ));
     }
     Ok(())
 }
 
-/// The log's side of the options.
-pub fn log_options(options: &Options) -> LogOptions {
+/// The log's side of the options, and what `current` tells of its end.
+pub fn log_options(options: &Options, current: &Current) -> LogOptions {
     LogOptions {
         durability: match options.durability {
             Durability::Always => edge_sync_log::Durability::Always,
@@ -458,8 +503,19 @@ pub fn log_options(options: &Options) -> LogOptions {
             }
             Durability::Os => edge_sync_log::Durability::Os,
         },
-        segment_bytes: options.log_segment_bytes.unwrap_or(DEFAULT_LOG_SEGMENT_BYTES),
+        segment_bytes: options
+            .log_segment_bytes
+            .unwrap_or_else(|| LogOptions::default().segment_bytes),
+        durable_to: current.applied.max(current.acknowledged),
     }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }
 
 fn count(length: usize) -> u32 {

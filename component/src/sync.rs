@@ -167,9 +167,8 @@ pub fn restore(
         }
     };
     drop(download);
-    let restored = downloaded.and_then(|()| {
-        replace_generation(&directory, &snapshot, Some(barrier), options)
-    });
+    let restored =
+        downloaded.and_then(|()| replace_generation(&directory, &snapshot, Some(barrier), options));
     let cleared = directory.clear_staging();
     let opened = restored?;
     cleared?;
@@ -202,8 +201,7 @@ fn replace_generation(
                 Err(error) => return Err(error),
             },
         };
-        let (staging, _) =
-            Staging::stage(directory.clone(), snapshot, barrier, options.clone())?;
+        let (staging, _) = Staging::stage(directory.clone(), snapshot, barrier, options.clone())?;
         exports::open_with(|| staging.promote())
     };
     staged().inspect_err(|_| {

@@ -1,46 +1,579 @@
 //! A collection's configuration: the body of `PUT /collections/{c}` and what the engine makes of it.
 
-use serde_json::Value;
+use std::collections::HashMap;
 
-use crate::error::Result;
+use qdrant_edge::{
+    EdgeConfig, EdgeOptimizersConfig, EdgeSparseVectorParams, EdgeVectorParams, HnswIndexConfig,
+    Memory, QuantizationConfig, VectorNameConfig, VectorStorageDatatype,
+};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::json::Node;
+
+const COLLECTION: &[&str] = &[
+    "vectors",
+    "shard_number",
+    "sharding_method",
+    "replication_factor",
+    "write_consistency_factor",
+    "on_disk_payload",
+    "payload",
+    "hnsw_config",
+    "wal_config",
+    "optimizers_config",
+    "quantization_config",
+    "sparse_vectors",
+    "strict_mode_config",
+    "metadata",
+];
+
+const HNSW: &[&str] = &[
+    "m",
+    "ef_construct",
+    "full_scan_threshold",
+    "max_indexing_threads",
+    "on_disk",
+    "memory",
+    "payload_m",
+    "inline_storage",
+];
+
+const OPTIMIZERS: &[&str] = &[
+    "deleted_threshold",
+    "vacuum_min_vector_number",
+    "default_segment_number",
+    "max_segment_size",
+    "memmap_threshold",
+    "indexing_threshold",
+    "flush_interval_sec",
+    "max_optimization_threads",
+    "prevent_unoptimized",
+];
+
+/// The server's largest dense vector.
+const MAX_DIMENSIONS: usize = 65_536;
 
 /// The body of `PUT /collections/{c}`, checked.
 ///
 /// Settings that only a server has (`shard_number`, `replication_factor`, `wal_config`,
 /// `strict_mode_config`, `metadata`, ...) are kept for upload and have no effect here.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CollectionConfig {}
+pub struct CollectionConfig {
+    json: Map<String, Value>,
+    edge: EdgeConfig,
+}
 
 impl CollectionConfig {
     /// Parses and checks the body of `PUT /collections/{c}`.
     ///
     /// Errors: [`crate::Error::InvalidInput`] names the field.
-    pub fn from_json(_json: &str) -> Result<Self> {
-        todo!()
+    pub fn from_json(json: &str) -> Result<Self> {
+        Self::from_value(&crate::request::parse_json("", json)?)
     }
 
     /// As [`CollectionConfig::from_json`], from parsed JSON.
-    pub fn from_value(_json: &Value) -> Result<Self> {
-        todo!()
+    pub fn from_value(json: &Value) -> Result<Self> {
+        let node = Node::root("", json);
+        Ok(Self {
+            json: node.fields(COLLECTION)?.clone(),
+            edge: edge_config(&node)?,
+        })
     }
 
     /// Reads the configuration out of the `result` of `GET /collections/{c}`.
     ///
     /// Errors: [`crate::Error::InvalidInput`] names the field that is missing or not understood.
-    pub fn from_collection_info(_result: &Value) -> Result<Self> {
-        todo!()
+    pub fn from_collection_info(result: &Value) -> Result<Self> {
+        let node = Node::root("", result);
+        let config = node.required("config")?;
+        let params = config.required("params")?;
+        let mut body = Map::new();
+        let mut take = |node: &Node<'_>, from: &str, to: &str| {
+            if let Some(value) = node.get(from) {
+                body.insert(to.to_owned(), value.value.clone());
+            }
+        };
+        for key in [
+            "vectors",
+            "sparse_vectors",
+            "shard_number",
+            "sharding_method",
+            "replication_factor",
+            "write_consistency_factor",
+            "on_disk_payload",
+            "payload",
+        ] {
+            take(&params, key, key);
+        }
+        for key in [
+            "hnsw_config",
+            "wal_config",
+            "quantization_config",
+            "strict_mode_config",
+            "metadata",
+        ] {
+            take(&config, key, key);
+        }
+        take(&config, "optimizer_config", "optimizers_config");
+        Self::from_value(&Value::Object(body))
     }
 
     /// The body of `PUT /collections/{c}` that creates such a collection.
     pub fn to_json(&self) -> Value {
-        todo!()
+        Value::Object(self.json.clone())
     }
 
     /// Checks that `other` stores the same vectors: names, sizes, distances, datatypes,
     /// multivectors and sparse modifiers. Indexing and memory settings may differ.
     ///
     /// Errors: [`crate::Error::InvalidInput`] names the vector and both sides.
-    pub fn check_same_vectors(&self, _other: &Self) -> Result<()> {
-        todo!()
+    pub fn check_same_vectors(&self, other: &Self) -> Result<()> {
+        let ours = vector_identities(&self.edge);
+        let theirs = vector_identities(&other.edge);
+        let mut names: Vec<_> = ours.keys().chain(theirs.keys()).collect();
+        names.sort();
+        let shown = |identity: Option<&String>| {
+            identity.map_or_else(|| "not there".to_owned(), Clone::clone)
+        };
+        for name in names {
+            let (our, their) = (ours.get(name), theirs.get(name));
+            if our != their {
+                return Err(Error::invalid(
+                    "vectors",
+                    format!(
+                        "vector `{name}` is {} here and {} there",
+                        shown(our),
+                        shown(their)
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
+
+    /// The engine's form.
+    pub(crate) fn edge(&self) -> &EdgeConfig {
+        &self.edge
+    }
+
+    /// What a shard was found to be, written as the body that would create it.
+    #[allow(deprecated, reason = "older shards say on_disk, not memory")]
+    pub(crate) fn from_edge(edge: EdgeConfig) -> Result<Self> {
+        let to_value = |value: serde_json::Result<Value>| {
+            value.map_err(|error| Error::Internal(format!("configuration: {error}")))
+        };
+        let mut json = Map::new();
+        let mut vectors = Map::new();
+        for (name, params) in sorted(&edge.vectors) {
+            vectors.insert(name.clone(), to_value(serde_json::to_value(params))?);
+        }
+        let only_default = vectors.len() == 1 && vectors.contains_key("");
+        json.insert(
+            "vectors".to_owned(),
+            if only_default {
+                vectors.remove("").unwrap_or_default()
+            } else {
+                Value::Object(vectors)
+            },
+        );
+        if !edge.sparse_vectors.is_empty() {
+            let mut sparse = Map::new();
+            for (name, params) in sorted(&edge.sparse_vectors) {
+                sparse.insert(name.clone(), sparse_to_json(params)?);
+            }
+            json.insert("sparse_vectors".to_owned(), Value::Object(sparse));
+        }
+        if let Some(on_disk) = edge.on_disk_payload {
+            json.insert("on_disk_payload".to_owned(), Value::Bool(on_disk));
+        }
+        if let Some(memory) = edge.payload_memory {
+            json.insert("payload".to_owned(), json!({ "memory": memory }));
+        }
+        if let Some(hnsw) = edge.hnsw_config {
+            json.insert(
+                "hnsw_config".to_owned(),
+                to_value(serde_json::to_value(hnsw))?,
+            );
+        }
+        if let Some(quantization) = &edge.quantization_config {
+            json.insert(
+                "quantization_config".to_owned(),
+                to_value(serde_json::to_value(quantization))?,
+            );
+        }
+        if let Some(optimizers) = &edge.optimizers {
+            let mut value = to_value(serde_json::to_value(optimizers))?;
+            if let Some(map) = value.as_object_mut() {
+                map.retain(|_, value| !value.is_null());
+            }
+            json.insert("optimizers_config".to_owned(), value);
+        }
+        Ok(Self { json, edge })
+    }
+
+    /// The configuration after a named vector was added.
+    pub(crate) fn with_vector(&self, name: &str, config: &VectorNameConfig) -> Result<Self> {
+        let mut json = self.json.clone();
+        let (key, value) = match config {
+            VectorNameConfig::Dense(config) => ("vectors", serde_json::to_value(&config.dense)),
+            VectorNameConfig::Sparse(config) => (
+                "sparse_vectors",
+                serde_json::to_value(config.sparse).map(sparse_from_name_config),
+            ),
+        };
+        let value = value.map_err(|error| Error::Internal(format!("configuration: {error}")))?;
+        let section = json
+            .entry(key.to_owned())
+            .or_insert_with(|| Value::Object(Map::new()));
+        if section.is_null() {
+            *section = Value::Object(Map::new());
+        }
+        if let Some(map) = section.as_object_mut() {
+            if key == "vectors" && is_single_vector(map) {
+                let single = std::mem::take(map);
+                map.insert(String::new(), Value::Object(single));
+            }
+            map.insert(name.to_owned(), value);
+        }
+        Self::from_value(&Value::Object(json))
+    }
+
+    /// The configuration after a named vector was removed.
+    pub(crate) fn without_vector(&self, name: &str) -> Result<Self> {
+        let mut json = self.json.clone();
+        for key in ["vectors", "sparse_vectors"] {
+            if let Some(map) = json.get_mut(key).and_then(Value::as_object_mut)
+                && !(key == "vectors" && is_single_vector(map))
+            {
+                map.shift_remove(name);
+            }
+        }
+        Self::from_value(&Value::Object(json))
+    }
+}
+
+fn sparse_from_name_config(value: Value) -> Value {
+    let Value::Object(mut map) = value else {
+        return value;
+    };
+    match map.shift_remove("datatype") {
+        Some(datatype) => {
+            map.insert("index".to_owned(), json!({ "datatype": datatype }));
+            Value::Object(map)
+        }
+        None => Value::Object(map),
+    }
+}
+
+#[allow(deprecated, reason = "older shards say on_disk, not memory")]
+fn sparse_to_json(params: &EdgeSparseVectorParams) -> Result<Value> {
+    let EdgeSparseVectorParams {
+        full_scan_threshold,
+        on_disk,
+        memory,
+        modifier,
+        datatype,
+    } = params;
+    let index = json!({
+        "full_scan_threshold": full_scan_threshold,
+        "on_disk": on_disk,
+        "memory": memory,
+        "datatype": datatype,
+    });
+    let mut value = json!({ "index": index, "modifier": modifier });
+    if let Some(map) = value.as_object_mut() {
+        for value in map.values_mut() {
+            if let Some(inner) = value.as_object_mut() {
+                inner.retain(|_, value| !value.is_null());
+            }
+        }
+        map.retain(|_, value| !value.is_null());
+    }
+    Ok(value)
+}
+
+fn sorted<T>(map: &HashMap<String, T>) -> Vec<(&String, &T)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by_key(|(name, _)| *name);
+    entries
+}
+
+/// `vectors` is one vector's parameters, and not a map of names (one of which may be "size").
+fn is_single_vector(map: &Map<String, Value>) -> bool {
+    map.get("size").is_some_and(|size| !size.is_object())
+}
+
+/// What a vector is, whatever its indexes are.
+fn vector_identities(edge: &EdgeConfig) -> HashMap<String, String> {
+    let dense = edge.vectors.iter().map(|(name, params)| {
+        let datatype = params.datatype.unwrap_or(VectorStorageDatatype::Float32);
+        let kind = match params.multivector_config {
+            Some(multi) => format!("multivector ({:?})", multi.comparator),
+            None => "dense vector".to_owned(),
+        };
+        let identity = format!(
+            "a {kind} of {} dimensions, {:?}, {datatype:?}",
+            params.size, params.distance
+        );
+        (name.clone(), identity)
+    });
+    let sparse = edge.sparse_vectors.iter().map(|(name, params)| {
+        let modifier = params.modifier.unwrap_or_default();
+        let datatype = params.datatype.unwrap_or(VectorStorageDatatype::Float32);
+        (
+            name.clone(),
+            format!("a sparse vector, modifier {modifier:?}, {datatype:?}"),
+        )
+    });
+    dense.chain(sparse).collect()
+}
+
+#[allow(deprecated, reason = "the REST schema still has on_disk")]
+fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
+    let hnsw = match node.get("hnsw_config") {
+        None => None,
+        Some(diff) => Some(merge_hnsw(HnswIndexConfig::default(), &diff)?),
+    };
+    let quantization_config = node
+        .get("quantization_config")
+        .map(|node| quantization(&node))
+        .transpose()?
+        .flatten();
+    let base = hnsw.unwrap_or_default();
+    let mut vectors = HashMap::new();
+    if let Some(config) = node.get("vectors") {
+        if is_single_vector(config.object()?) {
+            vectors.insert(String::new(), dense_params(&config, base)?);
+        } else {
+            for (name, config) in config.entries()? {
+                vectors.insert(name.to_owned(), dense_params(&config, base)?);
+            }
+        }
+    }
+    let mut sparse_vectors = HashMap::new();
+    if let Some(config) = node.get("sparse_vectors") {
+        for (name, config) in config.entries()? {
+            if vectors.contains_key(name) {
+                return Err(config.error(format!("`{name}` is a dense vector already")));
+            }
+            sparse_vectors.insert(name.to_owned(), sparse_params(&config)?);
+        }
+    }
+    for key in ["shard_number", "replication_factor", "write_consistency_factor"] {
+        if let Some(number) = node.get(key) {
+            number.size(1)?;
+        }
+    }
+    if let Some(method) = node.get("sharding_method")
+        && !matches!(method.string()?, "auto" | "custom")
+    {
+        return Err(method.error("unknown sharding method, expected `auto` or `custom`"));
+    }
+    for key in ["wal_config", "strict_mode_config", "metadata"] {
+        if let Some(object) = node.get(key) {
+            object.object()?;
+        }
+    }
+    let payload_memory = match node.get("payload") {
+        None => None,
+        Some(payload) => {
+            payload.fields(&["memory"])?;
+            memory(&payload)?
+        }
+    };
+    Ok(EdgeConfig {
+        on_disk_payload: flag(node, "on_disk_payload")?,
+        payload_memory,
+        id_tracker_memory: None,
+        vectors,
+        sparse_vectors,
+        hnsw_config: hnsw,
+        quantization_config,
+        optimizers: node
+            .get("optimizers_config")
+            .map(|node| optimizers(&node))
+            .transpose()?,
+        wal_options: None,
+        ..runtime()
+    })
+}
+
+/// The settings that hold for every shard here: the log above the engine replaces the engine's
+/// own, and WebAssembly has no threads.
+pub(crate) fn runtime() -> EdgeConfig {
+    EdgeConfig {
+        wal_enabled: Some(false),
+        max_search_threads: cfg!(target_family = "wasm").then_some(1),
+        ..EdgeConfig::default()
+    }
+}
+
+fn flag(node: &Node<'_>, key: &str) -> Result<Option<bool>> {
+    node.get(key).map(|flag| flag.bool()).transpose()
+}
+
+fn size(node: &Node<'_>, key: &str, min: usize) -> Result<Option<usize>> {
+    node.get(key).map(|size| size.size(min)).transpose()
+}
+
+fn memory(node: &Node<'_>) -> Result<Option<Memory>> {
+    node.get("memory").map(|memory| memory.parse()).transpose()
+}
+
+#[allow(deprecated, reason = "the REST schema still has on_disk")]
+fn dense_params(node: &Node<'_>, hnsw: HnswIndexConfig) -> Result<EdgeVectorParams> {
+    node.fields(&[
+        "size",
+        "distance",
+        "hnsw_config",
+        "quantization_config",
+        "on_disk",
+        "memory",
+        "datatype",
+        "multivector_config",
+    ])?;
+    let dimensions = node.required("size")?;
+    let size = dimensions.size(1)?;
+    if size > MAX_DIMENSIONS {
+        return Err(dimensions.error(format!(
+            "value {size} invalid, must be from 1 to {MAX_DIMENSIONS}"
+        )));
+    }
+    Ok(EdgeVectorParams {
+        size,
+        distance: node.required("distance")?.parse()?,
+        on_disk: flag(node, "on_disk")?,
+        memory: memory(node)?,
+        multivector_config: node
+            .get("multivector_config")
+            .map(|node| {
+                node.fields(&["comparator"])?;
+                node.parse()
+            })
+            .transpose()?,
+        datatype: datatype(node)?,
+        quantization_config: node
+            .get("quantization_config")
+            .map(|node| quantization(&node))
+            .transpose()?
+            .flatten(),
+        hnsw_config: node
+            .get("hnsw_config")
+            .map(|diff| merge_hnsw(hnsw, &diff))
+            .transpose()?,
+    })
+}
+
+fn datatype(node: &Node<'_>) -> Result<Option<VectorStorageDatatype>> {
+    node.get("datatype").map(|node| node.parse()).transpose()
+}
+
+#[allow(deprecated, reason = "the REST schema still has on_disk")]
+fn sparse_params(node: &Node<'_>) -> Result<EdgeSparseVectorParams> {
+    if node.value.is_null() {
+        return Ok(EdgeSparseVectorParams::default());
+    }
+    node.fields(&["index", "modifier"])?;
+    let mut params = EdgeSparseVectorParams {
+        modifier: node
+            .get("modifier")
+            .map(|modifier| modifier.parse())
+            .transpose()?,
+        ..EdgeSparseVectorParams::default()
+    };
+    if let Some(index) = node.get("index") {
+        index.fields(&["full_scan_threshold", "on_disk", "memory", "datatype"])?;
+        params.full_scan_threshold = size(&index, "full_scan_threshold", 0)?;
+        params.on_disk = flag(&index, "on_disk")?;
+        params.memory = memory(&index)?;
+        params.datatype = datatype(&index)?;
+    }
+    Ok(params)
+}
+
+#[allow(deprecated, reason = "the REST schema still has on_disk")]
+fn merge_hnsw(base: HnswIndexConfig, diff: &Node<'_>) -> Result<HnswIndexConfig> {
+    diff.fields(HNSW)?;
+    Ok(HnswIndexConfig {
+        m: size(diff, "m", 0)?.unwrap_or(base.m),
+        ef_construct: size(diff, "ef_construct", 4)?.unwrap_or(base.ef_construct),
+        full_scan_threshold: size(diff, "full_scan_threshold", 10)?
+            .unwrap_or(base.full_scan_threshold),
+        max_indexing_threads: size(diff, "max_indexing_threads", 0)?
+            .unwrap_or(base.max_indexing_threads),
+        on_disk: flag(diff, "on_disk")?.or(base.on_disk),
+        memory: memory(diff)?.or(base.memory),
+        payload_m: size(diff, "payload_m", 0)?.or(base.payload_m),
+        inline_storage: flag(diff, "inline_storage")?.or(base.inline_storage),
+    })
+}
+
+/// REST `quantization_config`; `"Disabled"`, as an update may say it, is none.
+fn quantization(node: &Node<'_>) -> Result<Option<QuantizationConfig>> {
+    if node.value.as_str() == Some("Disabled") {
+        return Ok(None);
+    }
+    let kinds: &[(&str, &[&str])] = &[
+        ("scalar", &["type", "quantile", "always_ram", "memory"]),
+        ("product", &["compression", "always_ram", "memory"]),
+        (
+            "binary",
+            &["always_ram", "memory", "encoding", "query_encoding"],
+        ),
+        ("turbo", &["always_ram", "memory", "bits"]),
+    ];
+    let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
+    let map = node.fields(&names)?;
+    if map.len() != 1 {
+        return Err(node.error("expected exactly one of `scalar`, `product`, `binary`, `turbo`"));
+    }
+    for (name, fields) in kinds {
+        if let Some(inner) = node.get(name) {
+            inner.fields(fields)?;
+            if let Some(quantile) = inner.get("quantile")
+                && !(0.5..=1.0).contains(&quantile.f32()?)
+            {
+                return Err(quantile.error("must be from 0.5 to 1.0"));
+            }
+        }
+    }
+    node.parse().map(Some)
+}
+
+fn optimizers(node: &Node<'_>) -> Result<EdgeOptimizersConfig> {
+    node.fields(OPTIMIZERS)?;
+    let deleted_threshold = match node.get("deleted_threshold") {
+        None => None,
+        Some(node) => match node.value.as_f64() {
+            Some(share) if (0.0..=1.0).contains(&share) => Some(share),
+            _ => return Err(node.error("must be a number from 0.0 to 1.0")),
+        },
+    };
+    size(node, "memmap_threshold", 0)?;
+    size(node, "flush_interval_sec", 0)?;
+    Ok(EdgeOptimizersConfig {
+        deleted_threshold,
+        vacuum_min_vector_number: size(node, "vacuum_min_vector_number", 100)?,
+        default_segment_number: size(node, "default_segment_number", 0)?,
+        max_segment_size: size(node, "max_segment_size", 1)?,
+        indexing_threshold: size(node, "indexing_threshold", 0)?,
+        prevent_unoptimized: flag(node, "prevent_unoptimized")?,
+    })
+}
+
+/// REST `VectorNameConfig`: `{"dense": {...}}` or `{"sparse": {...}}`.
+pub(crate) fn vector_name_config(node: &Node<'_>) -> Result<VectorNameConfig> {
+    let map = node.fields(&["dense", "sparse"])?;
+    if map.len() != 1 {
+        return Err(node.error("expected exactly one of `dense`, `sparse`"));
+    }
+    if let Some(dense) = node.get("dense") {
+        dense.fields(&["size", "distance", "multivector_config", "datatype"])?;
+        dense_params(&dense, HnswIndexConfig::default())?;
+    }
+    if let Some(sparse) = node.get("sparse") {
+        sparse.fields(&["modifier", "datatype"])?;
+    }
+    node.parse()
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use qdrant_edge::OperationError;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -126,5 +128,69 @@ impl fmt::Display for AtOffset<'_> {
             Some(offset) => write!(f, " at byte {offset}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What an error of the engine means, given what was being done to which path.
+pub(crate) fn from_engine(operation: &str, path: &Path, error: OperationError) -> Error {
+    use OperationError as E;
+    let message = error.to_string();
+    match error {
+        E::PointIdError { missed_point_id } => {
+            Error::NotFound(format!("No point with id {missed_point_id} found"))
+        }
+        E::WrongVectorDimension { .. }
+        | E::MalformedVectorBlob { .. }
+        | E::MalformedPayloadBlob { .. }
+        | E::VectorNameNotExists { .. }
+        | E::TypeError { .. }
+        | E::TypeInferenceError { .. }
+        | E::WrongSparse
+        | E::WrongMulti
+        | E::MissingRangeIndexForOrderBy { .. }
+        | E::MissingMapIndexForFacet { .. }
+        | E::VariableTypeError { .. }
+        | E::NonFiniteNumber { .. } => Error::invalid("", message),
+        E::ValidationError { description } => Error::invalid("", description),
+        E::FileNotFound { path } => Error::Storage {
+            kind: StorageKind::NotFound,
+            operation: operation.to_owned(),
+            path: path.display().to_string(),
+            message,
+        },
+        E::InconsistentStorage { description } => Error::Corrupt {
+            file: path.display().to_string(),
+            offset: None,
+            message: description,
+        },
+        E::ServiceError { description, .. } => match kind_in(&description) {
+            Some(kind) => Error::Storage {
+                kind,
+                operation: operation.to_owned(),
+                path: path.display().to_string(),
+                message: description,
+            },
+            None => Error::Internal(format!("{operation} {}: {description}", path.display())),
+        },
+        E::OutOfMemory { .. }
+        | E::Cancelled { .. }
+        | E::Timeout { .. }
+        | E::OutOfAppendableCapacity { .. } => Error::Internal(format!("{operation}: {message}")),
+    }
+}
+
+/// The engine turns IO errors into text; this finds them again.
+pub(crate) fn kind_in(description: &str) -> Option<StorageKind> {
+    let has = |words: &[&str]| words.iter().any(|word| description.contains(word));
+    if has(&["No space left on device", "quota exceeded"]) {
+        Some(StorageKind::NoSpace)
+    } else if has(&["Permission denied", "Read-only file system", "not permitted"]) {
+        Some(StorageKind::Permission)
+    } else if has(&["No such file or directory"]) {
+        Some(StorageKind::NotFound)
+    } else if has(&["(os error ", "IO Error", "I/O error"]) {
+        Some(StorageKind::Io)
+    } else {
+        None
     }
 }

@@ -8,13 +8,22 @@
 //! The engine's own write-ahead log is off: what is not flushed is lost in a crash, and the
 //! caller's log replays it. Applying an operation again is harmless.
 
+mod apply;
+mod config;
+mod encoding;
 mod error;
+mod filter;
+mod json;
 mod operation;
 mod point;
+mod prepare;
+mod query;
+mod read;
 mod request;
 mod shard;
 mod snapshot;
-mod config;
+mod vector;
+mod write;
 
 pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};

@@ -1,9 +1,12 @@
 //! Operations: single writes as they are logged, applied and uploaded.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use crate::error::Result;
-use crate::point::{Payload, Point, PointId, Vectors};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::point::{Payload, Point, PointId, Vectors, vectors_to_json};
+use crate::request::encoded;
 
 /// How an upsert treats points that exist or do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +18,24 @@ pub enum UpdateMode {
     InsertOnly,
     /// Replaces existing points, inserts none.
     UpdateOnly,
+}
+
+impl UpdateMode {
+    /// The REST name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upsert => "upsert",
+            Self::InsertOnly => "insert_only",
+            Self::UpdateOnly => "update_only",
+        }
+    }
+
+    /// The mode of that REST name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Upsert, Self::InsertOnly, Self::UpdateOnly]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
 }
 
 /// One write, by point id: applying it to the same shard gives the same shard, and applying it
@@ -127,39 +148,210 @@ pub enum Upload {
 }
 
 impl Operation {
-    /// Encodes the operation for the log.
-    pub fn encode(&self) -> Vec<u8> {
-        todo!()
-    }
-
-    /// Decodes what [`Operation::encode`] wrote; refuses anything else, trailing bytes included.
-    ///
-    /// Errors: [`crate::Error::Corrupt`].
-    pub fn decode(_bytes: &[u8]) -> Result<Self> {
-        todo!()
-    }
-
     /// The points it touches; none for operations on the collection.
     pub fn point_ids(&self) -> Vec<&PointId> {
-        todo!()
+        match self {
+            Self::UpsertPoint(point) | Self::UpsertPointIf { point, .. } => vec![&point.id],
+            Self::UpdateVectors { id, .. } => vec![id],
+            Self::DeletePoints { ids }
+            | Self::DeleteVectors { ids, .. }
+            | Self::SetPayload { ids, .. }
+            | Self::OverwritePayload { ids, .. }
+            | Self::DeletePayload { ids, .. }
+            | Self::ClearPayload { ids } => ids.iter().collect(),
+            Self::CreatePayloadIndex { .. }
+            | Self::DeletePayloadIndex { .. }
+            | Self::CreateVectorName { .. }
+            | Self::DeleteVectorName { .. } => Vec::new(),
+        }
     }
 
     /// Whether the operation can be an element of `points/batch`, and so of [`merge_uploads`].
     pub fn is_batchable(&self) -> bool {
-        todo!()
+        !matches!(
+            self,
+            Self::CreatePayloadIndex { .. }
+                | Self::DeletePayloadIndex { .. }
+                | Self::CreateVectorName { .. }
+                | Self::DeleteVectorName { .. }
+        )
     }
 
     /// How the operation goes to the server.
     pub fn upload(&self) -> Upload {
-        todo!()
+        match self {
+            Self::CreatePayloadIndex { field, schema } => Upload::Request {
+                method: "PUT",
+                path: "/index".to_owned(),
+                body: Some(json!({ "field_name": field, "field_schema": schema })),
+            },
+            Self::DeletePayloadIndex { field } => Upload::Request {
+                method: "DELETE",
+                path: format!("/index/{}", encoded(field)),
+                body: None,
+            },
+            Self::CreateVectorName { name, config } => Upload::Request {
+                method: "PUT",
+                path: format!("/vectors/{}", encoded(name)),
+                body: Some(config.clone()),
+            },
+            Self::DeleteVectorName { name } => Upload::Request {
+                method: "DELETE",
+                path: format!("/vectors/{}", encoded(name)),
+                body: None,
+            },
+            point_operation => Upload::Batch(Element::new(point_operation).into_json()),
+        }
+    }
+
+    /// The operation without the points in `ids`; none if nothing is left of it.
+    fn without(&self, ids: &HashSet<PointId>) -> Option<Self> {
+        let gone = |id: &PointId| ids.contains(id);
+        if !self.point_ids().into_iter().any(gone) {
+            return Some(self.clone());
+        }
+        let mut rest = self.clone();
+        match &mut rest {
+            Self::DeletePoints { ids }
+            | Self::DeleteVectors { ids, .. }
+            | Self::SetPayload { ids, .. }
+            | Self::OverwritePayload { ids, .. }
+            | Self::DeletePayload { ids, .. }
+            | Self::ClearPayload { ids } => {
+                ids.retain(|id| !gone(id));
+                (!ids.is_empty()).then_some(rest)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An element of `points/batch` while it grows.
+struct Element {
+    kind: &'static str,
+    /// The points list.
+    points: Vec<Value>,
+    ids: HashSet<PointId>,
+    /// Everything but the points.
+    rest: Map<String, Value>,
+}
+
+impl Element {
+    fn new(operation: &Operation) -> Self {
+        let ids = operation.point_ids();
+        let mut points: Vec<_> = ids.iter().map(|id| id.to_json()).collect();
+        let mut rest = Map::new();
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                rest.insert(key.to_owned(), value);
+            }
+        };
+        let kind = match operation {
+            Operation::UpsertPoint(point) => {
+                points = vec![point.to_json()];
+                "upsert"
+            }
+            Operation::UpsertPointIf {
+                point,
+                mode,
+                condition,
+            } => {
+                points = vec![point.to_json()];
+                set("update_mode", Some(mode.name().into()));
+                set("update_filter", condition.clone());
+                "upsert"
+            }
+            Operation::DeletePoints { .. } => "delete",
+            Operation::UpdateVectors {
+                id,
+                vectors,
+                condition,
+            } => {
+                points = vec![json!({ "id": id, "vector": vectors_to_json(vectors) })];
+                set("update_filter", condition.clone());
+                "update_vectors"
+            }
+            Operation::DeleteVectors { names, .. } => {
+                set("vector", Some(names.as_slice().into()));
+                "delete_vectors"
+            }
+            Operation::SetPayload { payload, key, .. } => {
+                set("payload", Some(Value::Object(payload.clone())));
+                set("key", key.clone().map(Value::String));
+                "set_payload"
+            }
+            Operation::OverwritePayload { payload, key, .. } => {
+                set("payload", Some(Value::Object(payload.clone())));
+                set("key", key.clone().map(Value::String));
+                "overwrite_payload"
+            }
+            Operation::DeletePayload { keys, .. } => {
+                set("keys", Some(keys.as_slice().into()));
+                "delete_payload"
+            }
+            Operation::ClearPayload { .. } => "clear_payload",
+            Operation::CreatePayloadIndex { .. }
+            | Operation::DeletePayloadIndex { .. }
+            | Operation::CreateVectorName { .. }
+            | Operation::DeleteVectorName { .. } => "",
+        };
+        Self {
+            kind,
+            points,
+            ids: operation.point_ids().into_iter().copied().collect(),
+            rest,
+        }
+    }
+
+    /// Takes the points of `next`, if the two do the same to different points.
+    fn join(&mut self, next: Self) -> Result<(), Self> {
+        if self.kind == next.kind && self.rest == next.rest && self.ids.is_disjoint(&next.ids) {
+            self.points.extend(next.points);
+            self.ids.extend(next.ids);
+            Ok(())
+        } else {
+            Err(next)
+        }
+    }
+
+    fn into_json(self) -> Value {
+        let mut body = Map::new();
+        body.insert("points".to_owned(), Value::Array(self.points));
+        body.extend(self.rest);
+        json!({ self.kind: body })
     }
 }
 
 /// The elements of `operations` in `POST /points/batch` that do what `ops` do, in fewer requests:
-/// an upsert or deletion of a point replaces what came before it for the same point, neighbours of
-/// one kind are joined.
+/// an upsert or deletion of a point replaces what came before it for the same point, neighbours
+/// that do the same to different points are joined.
 ///
 /// Errors: [`crate::Error::Internal`] if one is not [`Operation::is_batchable`].
-pub fn merge_uploads(_ops: &[Operation]) -> Result<Vec<Value>> {
-    todo!()
+pub fn merge_uploads(ops: &[Operation]) -> Result<Vec<Value>> {
+    if let Some(other) = ops.iter().find(|op| !op.is_batchable()) {
+        return Err(Error::Internal(format!(
+            "not an element of points/batch: {other:?}"
+        )));
+    }
+    let mut replaced = HashSet::new();
+    let mut kept = Vec::with_capacity(ops.len());
+    for op in ops.iter().rev() {
+        kept.extend(op.without(&replaced));
+        if let Operation::UpsertPoint(_) | Operation::DeletePoints { .. } = op {
+            replaced.extend(op.point_ids());
+        }
+    }
+    let mut elements: Vec<Element> = Vec::new();
+    for op in kept.iter().rev() {
+        let next = Element::new(op);
+        match elements.last_mut() {
+            None => elements.push(next),
+            Some(last) => {
+                if let Err(next) = last.join(next) {
+                    elements.push(next);
+                }
+            }
+        }
+    }
+    Ok(elements.into_iter().map(Element::into_json).collect())
 }

@@ -205,3 +205,21 @@ pub(crate) fn float_to_json(value: f32) -> Value {
         .unwrap_or(exact);
     Number::from_f64(short).map_or(Value::Null, Value::Number)
 }
+
+impl From<PointId> for qdrant_edge::PointId {
+    fn from(id: PointId) -> Self {
+        match id {
+            PointId::Num(num) => Self::NumId(num),
+            PointId::Uuid(uuid) => Self::Uuid(uuid),
+        }
+    }
+}
+
+impl From<qdrant_edge::PointId> for PointId {
+    fn from(id: qdrant_edge::PointId) -> Self {
+        match id {
+            qdrant_edge::PointId::NumId(num) => Self::Num(num),
+            qdrant_edge::PointId::Uuid(uuid) => Self::Uuid(uuid),
+        }
+    }
+}

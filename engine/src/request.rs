@@ -1,8 +1,17 @@
 //! Requests of Qdrant's points API, by method, path and body.
 
+use qdrant_edge::{Filter, JsonPath, OrderBy, WithPayloadInterface, WithVector};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::filter::{filter, order_by, with_payload};
+use crate::json::Node;
+use crate::point::PointId;
+use crate::query::{
+    GroupsBody, QueryBody, groups_body, limit, no_shard_key, query_body, vector_selection,
+};
+pub use crate::write::Write;
+use crate::write::{self, Kind, single};
 
 /// A parsed request.
 #[derive(Debug, Clone)]
@@ -15,28 +24,124 @@ pub enum Request {
 
 /// A parsed request that only reads.
 #[derive(Debug, Clone)]
-pub struct ReadRequest {}
+pub struct ReadRequest(pub(crate) Read);
 
-/// A parsed request that writes: one operation, or the list of `POST /points/batch`.
 #[derive(Debug, Clone)]
-pub struct Write {}
-
-impl Write {
-    /// Splits the write where an operation selects points by what earlier operations of the same
-    /// batch left behind (filters, conditional upserts). Prepare and apply each step before
-    /// preparing the next; most writes are a single step.
-    pub fn steps(self) -> Vec<Write> {
-        vec![self]
-    }
+pub(crate) enum Read {
+    Query(Box<QueryBody>),
+    QueryBatch(Vec<QueryBody>),
+    Groups(Box<GroupsBody>),
+    Matrix {
+        sample: usize,
+        limit: usize,
+        filter: Option<Filter>,
+        using: String,
+        form: MatrixForm,
+    },
+    Scroll {
+        offset: Option<PointId>,
+        limit: usize,
+        filter: Option<Filter>,
+        with_payload: WithPayloadInterface,
+        with_vector: WithVector,
+        order_by: Option<OrderBy>,
+    },
+    Retrieve {
+        ids: Vec<PointId>,
+        with_payload: WithPayloadInterface,
+        with_vector: WithVector,
+    },
+    Point(PointId),
+    Count {
+        filter: Option<Filter>,
+        exact: bool,
+    },
+    Facet {
+        key: JsonPath,
+        limit: usize,
+        filter: Option<Filter>,
+        exact: bool,
+    },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MatrixForm {
+    Pairs,
+    Offsets,
+}
+
+/// The server's bound on a matrix sample would be its memory; ours is the engine's pairwise work.
+const MAX_SAMPLE: usize = 1 << 16;
+
 /// Parses a request. `path` is below `/collections/{c}` and may carry a query string
-/// (`/points?wait=true`); `body` may be empty where the request has none.
+/// (`/points?wait=true`), which is ignored: a local shard always waits. `body` may be empty where
+/// the request has none.
 ///
 /// Errors: [`Error::InvalidInput`] names the field; [`Error::Unsupported`] says why;
 /// [`Error::NotFound`] for a path that Qdrant does not have.
-pub fn parse_request(_method: &str, _path: &str, _body: &str) -> Result<Request> {
-    todo!()
+pub fn parse_request(method: &str, path: &str, body: &str) -> Result<Request> {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let segments: Vec<_> = path.trim_matches('/').split('/').collect();
+    let method = method.to_ascii_uppercase();
+    let json = if body.trim().is_empty() {
+        Value::Null
+    } else {
+        parse_json("", body)?
+    };
+    let node = Node::root("", &json);
+    let write = |kind| Ok(Request::Write(single(kind)));
+    let read = |read| Ok(Request::Read(ReadRequest(read)));
+    match (method.as_str(), segments.as_slice()) {
+        ("POST", ["points", "query"]) => read(Read::Query(Box::new(query_body(&node)?))),
+        ("POST", ["points", "query", "batch"]) => {
+            node.fields(&["searches"])?;
+            read(Read::QueryBatch(
+                node.required("searches")?
+                    .items()?
+                    .map(|item| query_body(&item))
+                    .collect::<Result<_>>()?,
+            ))
+        }
+        ("POST", ["points", "query", "groups"]) => {
+            read(Read::Groups(Box::new(groups_body(&node)?)))
+        }
+        ("POST", ["points", "search", "matrix", "pairs"]) => {
+            read(matrix(&node, MatrixForm::Pairs)?)
+        }
+        ("POST", ["points", "search", "matrix", "offsets"]) => {
+            read(matrix(&node, MatrixForm::Offsets)?)
+        }
+        ("POST", ["points", "scroll"]) => read(scroll(&node)?),
+        ("POST", ["points"]) => read(retrieve(&node)?),
+        ("GET", ["points", id]) => read(Read::Point(decoded(id)?.parse()?)),
+        ("POST", ["points", "count"]) => read(count(&node)?),
+        ("POST", ["facet"]) => read(facet(&node)?),
+
+        ("PUT", ["points"]) => write(write::upsert(&node)?),
+        ("POST", ["points", "delete"]) => write(Kind::Delete(write::points_selector(&node)?)),
+        ("PUT", ["points", "vectors"]) => write(write::update_vectors(&node)?),
+        ("POST", ["points", "vectors", "delete"]) => write(write::delete_vectors(&node)?),
+        ("POST", ["points", "payload"]) => write(write::set_payload(&node)?),
+        ("PUT", ["points", "payload"]) => write(write::overwrite_payload(&node)?),
+        ("POST", ["points", "payload", "delete"]) => write(write::delete_payload(&node)?),
+        ("POST", ["points", "payload", "clear"]) => {
+            write(Kind::ClearPayload(write::points_selector(&node)?))
+        }
+        ("POST", ["points", "batch"]) => write::batch(&node).map(Request::Write),
+        ("PUT", ["index"]) => write(write::create_index(&node)?),
+        ("DELETE", ["index", field]) => write(write::delete_index(decoded(field)?)?),
+        ("PUT", ["vectors", name]) => write(write::create_vector_name(&node, decoded(name)?)?),
+        ("DELETE", ["vectors", name]) => write(Kind::DeleteVectorName {
+            name: decoded(name)?,
+        }),
+
+        (_, ["points", "search" | "recommend" | "discover", ..]) => Err(Error::Unsupported(
+            format!("{method} {path}: removed from Qdrant's API; use POST /points/query"),
+        )),
+        _ => Err(Error::NotFound(format!(
+            "{method} {path}: not a request of the points API"
+        ))),
+    }
 }
 
 /// Parses JSON text that was given as the argument `field`.
@@ -44,4 +149,147 @@ pub fn parse_request(_method: &str, _path: &str, _body: &str) -> Result<Request>
 /// Errors: [`Error::InvalidInput`] with line and column.
 pub fn parse_json(field: &str, text: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("not JSON: {error}")))
+}
+
+/// Undoes the percent-encoding of a path segment.
+fn decoded(segment: &str) -> Result<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || {
+            rest.next()
+                .and_then(|digit| char::from(digit).to_digit(16))
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        match (digit(), digit()) {
+            (Some(high), Some(low)) => bytes.push(high << 4 | low),
+            _ => return Err(Error::invalid("path", "bad percent-encoding")),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Error::invalid("path", "not UTF-8"))
+}
+
+/// Percent-encodes a path segment.
+pub(crate) fn encoded(segment: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn optional_filter(node: &Node<'_>) -> Result<Option<Filter>> {
+    node.get("filter").map(|node| filter(&node)).transpose()
+}
+
+fn payload_selection(node: &Node<'_>) -> Result<WithPayloadInterface> {
+    node.get("with_payload")
+        .map_or(Ok(WithPayloadInterface::Bool(true)), |node| {
+            with_payload(&node)
+        })
+}
+
+fn flag(node: &Node<'_>, key: &str, default: bool) -> Result<bool> {
+    node.get(key).map_or(Ok(default), |flag| flag.bool())
+}
+
+fn matrix(node: &Node<'_>, form: MatrixForm) -> Result<Read> {
+    node.fields(&["shard_key", "filter", "sample", "limit", "using"])?;
+    no_shard_key(node)?;
+    Ok(Read::Matrix {
+        sample: node
+            .get("sample")
+            .map_or(Ok(10), |sample| sample.size(2))?
+            .min(MAX_SAMPLE),
+        limit: node
+            .get("limit")
+            .map_or(Ok(3), |limit| limit.size(1))?
+            .min(MAX_SAMPLE),
+        filter: optional_filter(node)?,
+        using: node
+            .get("using")
+            .map_or(Ok(""), |using| using.string())?
+            .to_owned(),
+        form,
+    })
+}
+
+fn scroll(node: &Node<'_>) -> Result<Read> {
+    node.fields(&[
+        "shard_key",
+        "offset",
+        "limit",
+        "filter",
+        "with_payload",
+        "with_vector",
+        "with_vectors",
+        "order_by",
+    ])?;
+    no_shard_key(node)?;
+    Ok(Read::Scroll {
+        offset: node
+            .get("offset")
+            .map(|offset| offset.point_id())
+            .transpose()?,
+        limit: limit(node)?,
+        filter: optional_filter(node)?,
+        with_payload: payload_selection(node)?,
+        with_vector: vector_selection(node)?,
+        order_by: node
+            .get("order_by")
+            .map(|node| order_by(&node))
+            .transpose()?,
+    })
+}
+
+fn retrieve(node: &Node<'_>) -> Result<Read> {
+    node.fields(&[
+        "shard_key",
+        "ids",
+        "with_payload",
+        "with_vector",
+        "with_vectors",
+    ])?;
+    no_shard_key(node)?;
+    Ok(Read::Retrieve {
+        ids: node.required("ids")?.point_ids()?,
+        with_payload: payload_selection(node)?,
+        with_vector: vector_selection(node)?,
+    })
+}
+
+fn count(node: &Node<'_>) -> Result<Read> {
+    if node.value.is_null() {
+        return Ok(Read::Count {
+            filter: None,
+            exact: true,
+        });
+    }
+    node.fields(&["shard_key", "filter", "exact"])?;
+    no_shard_key(node)?;
+    Ok(Read::Count {
+        filter: optional_filter(node)?,
+        exact: flag(node, "exact", true)?,
+    })
+}
+
+fn facet(node: &Node<'_>) -> Result<Read> {
+    node.fields(&["shard_key", "key", "limit", "filter", "exact"])?;
+    no_shard_key(node)?;
+    Ok(Read::Facet {
+        key: node.required("key")?.json_path()?,
+        limit: limit(node)?,
+        filter: optional_filter(node)?,
+        exact: flag(node, "exact", false)?,
+    })
 }

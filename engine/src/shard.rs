@@ -1,14 +1,18 @@
 //! The local shard over the engine.
 
-use std::path::Path;
+use std::collections::hash_map::Entry;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use serde_json::Value;
+use qdrant_edge::{EdgeConfig, EdgeShard, SEGMENT_STATE_FILE, SegmentState, ShardInfo};
+use serde_json::{Map, Value};
 
-use crate::config::CollectionConfig;
-use crate::error::Result;
-use crate::operation::Operation;
-use crate::point::{Point, PointId, ScoredPoint, StoredPoint, Vector};
-use crate::request::{ReadRequest, Write};
+use crate::config::{CollectionConfig, runtime};
+use crate::error::{Error, Result, from_engine};
+use crate::point::{PointId, StoredPoint, Vector};
+use crate::snapshot;
 
 /// What a search compares points with.
 #[derive(Debug, Clone)]
@@ -94,105 +98,227 @@ pub struct Info {
 
 /// One open shard in one directory. Dropping it flushes; see [`Shard::discard`].
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    pub(crate) dir: PathBuf,
+    pub(crate) engine: EdgeShard,
+    pub(crate) config: RwLock<CollectionConfig>,
+    /// Held while the shard's files change, so that a snapshot sees one state.
+    pub(crate) changing: Mutex<()>,
+}
 
 impl Shard {
     /// Creates a shard in `dir`, which is made if missing.
     ///
     /// Errors: [`crate::Error::AlreadyExists`] if there is one; storage errors.
-    pub fn create(_dir: &Path, _config: &CollectionConfig) -> Result<Self> {
-        todo!()
+    pub fn create(dir: &Path, config: &CollectionConfig) -> Result<Self> {
+        if has_segments(dir)? {
+            return Err(Error::AlreadyExists(format!("a shard in {}", dir.display())));
+        }
+        let engine = EdgeShard::new(dir, config.edge().clone())
+            .map_err(|error| from_engine("create the shard in", dir, error))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            engine,
+            config: RwLock::new(config.clone()),
+            changing: Mutex::new(()),
+        })
     }
 
-    /// Opens the shard in `dir`: one that was created here, or an unpacked snapshot.
+    /// Opens the shard in `dir`: one that was created here, or an unpacked snapshot. The
+    /// configuration is what the shard recorded, or what its segments show.
     ///
     /// Errors: [`crate::Error::NotFound`], [`crate::Error::Corrupt`], storage errors.
-    pub fn load(_dir: &Path) -> Result<Self> {
-        todo!()
+    pub fn load(dir: &Path) -> Result<Self> {
+        Self::open(dir, None)
     }
 
-    /// The configuration in force: as created, or derived from the segments.
+    /// As [`Shard::load`], with the configuration as the collection states it: segments do not
+    /// show all of it (HNSW parameters before there is an index, optimizer settings).
+    ///
+    /// Errors: as [`Shard::load`]; [`crate::Error::InvalidInput`] if the segments store other
+    /// vectors.
+    pub fn load_as(dir: &Path, config: &CollectionConfig) -> Result<Self> {
+        Self::open(dir, Some(config))
+    }
+
+    fn open(dir: &Path, config: Option<&CollectionConfig>) -> Result<Self> {
+        if !has_segments(dir)? {
+            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
+        }
+        let edge = match config {
+            Some(config) => config.edge().clone(),
+            None => EdgeConfig {
+                ..segments_config(dir)?.fill_unspecified_from(&runtime())
+            },
+        };
+        let recorded = EdgeConfig::load(dir)
+            .transpose()
+            .map_err(|error| from_engine("read the configuration in", dir, error))?;
+        // What was recorded beats what segments show, but not what the caller states.
+        let edge = match (config, recorded) {
+            (None, Some(recorded)) => recorded.fill_unspecified_from(&edge),
+            _ => edge,
+        };
+        let engine = EdgeShard::load(dir, Some(edge))
+            .map_err(|error| from_engine("load the shard in", dir, error))?;
+        let config = match config {
+            Some(config) => config.clone(),
+            None => CollectionConfig::from_edge(engine.config().clone())?,
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            engine,
+            config: RwLock::new(config),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// The configuration in force: as created or given, or as found.
     pub fn config(&self) -> CollectionConfig {
-        todo!()
-    }
-
-    /// Checks a write against the shard as far as that is possible before its earlier steps are
-    /// applied: names, kinds, dimensions, values, schemas.
-    pub fn validate(&self, _write: &Write) -> Result<()> {
-        todo!()
-    }
-
-    /// Checks a write, resolves its filters to point ids, and returns the operations to log and
-    /// apply. Nothing is changed. If this succeeds, [`Shard::apply`] fails for storage reasons only.
-    ///
-    /// A write of several [`Write::steps`] is refused.
-    ///
-    /// Errors: [`crate::Error::InvalidInput`], [`crate::Error::NotFound`] (a point whose payload or
-    /// vectors are to be changed), [`crate::Error::AlreadyExists`] (a named vector).
-    pub fn prepare(&self, _write: Write) -> Result<Vec<Operation>> {
-        todo!()
-    }
-
-    /// As [`Shard::prepare`], for typed points.
-    pub fn prepare_upsert(&self, _points: Vec<Point>) -> Result<Vec<Operation>> {
-        todo!()
-    }
-
-    /// Applies prepared operations in order. Applying them again, or replaying a log from an
-    /// earlier position, ends in the same state.
-    ///
-    /// Errors: storage errors; the shard must then be opened again.
-    pub fn apply(&self, _ops: &[Operation]) -> Result<()> {
-        todo!()
-    }
-
-    /// Answers a read with the REST `result`.
-    pub fn read(&self, _request: ReadRequest) -> Result<Value> {
-        todo!()
-    }
-
-    /// Points by id, in the order asked; ids that do not exist are left out.
-    pub fn retrieve(&self, _ids: &[PointId], _selection: &Selection) -> Result<Vec<StoredPoint>> {
-        todo!()
-    }
-
-    /// The nearest points, best first.
-    pub fn search(&self, _request: SearchRequest) -> Result<Vec<ScoredPoint>> {
-        todo!()
-    }
-
-    /// One page of points in order of id.
-    pub fn scroll(&self, _request: ScrollRequest) -> Result<ScrollPage> {
-        todo!()
-    }
-
-    /// How many points match a REST `filter`, exactly; all of them without one.
-    pub fn count(&self, _filter: Option<&Value>) -> Result<u64> {
-        todo!()
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Makes everything applied durable.
+    ///
+    /// Errors: storage errors.
     pub fn flush(&self) -> Result<()> {
-        todo!()
+        let _changing = self.begin_change();
+        self.engine
+            .flush()
+            .map_err(|error| from_engine("flush the shard in", &self.dir, error))
     }
 
     /// Merges segments and builds indexes as the configuration asks. True if anything was done.
+    ///
+    /// Errors: storage errors.
     pub fn optimize(&self) -> Result<bool> {
-        todo!()
+        let _changing = self.begin_change();
+        self.engine
+            .optimize()
+            .map_err(|error| from_engine("optimize the shard in", &self.dir, error))
     }
 
     /// Counts and payload schema.
+    ///
+    /// Errors: storage errors.
     pub fn info(&self) -> Result<Info> {
-        todo!()
+        let ShardInfo {
+            segments_count,
+            points_count: _,
+            indexed_vectors_count,
+            payload_schema,
+        } = self
+            .engine
+            .info()
+            .map_err(|error| from_engine("inspect the shard in", &self.dir, error))?;
+        // Segments count a point twice while it moves from one to another.
+        let points = self.count_points(None, true)?;
+        let mut fields: Vec<_> = payload_schema.into_iter().collect();
+        fields.sort_by_key(|(field, _)| field.to_string());
+        let mut schema = Map::new();
+        for (field, info) in fields {
+            let info = serde_json::to_value(info)
+                .map_err(|error| Error::Internal(format!("payload schema: {error}")))?;
+            schema.insert(field.to_string(), info);
+        }
+        Ok(Info {
+            points: points as u64,
+            indexed_vectors: indexed_vectors_count as u64,
+            segments: u32::try_from(segments_count).unwrap_or(u32::MAX),
+            payload_schema: Value::Object(schema),
+        })
     }
 
     /// Writes a snapshot of the shard to `file`, in the layout that a server streams and restores.
-    pub fn create_snapshot(&self, _file: &Path) -> Result<()> {
-        todo!()
+    /// Flushes first; writes wait meanwhile.
+    ///
+    /// Errors: storage errors.
+    pub fn create_snapshot(&self, file: &Path) -> Result<()> {
+        let _changing = self.begin_change();
+        self.engine
+            .flush()
+            .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
+        snapshot::write(&self.dir, file)
     }
 
     /// Drops the shard without flushing, for a shard whose memory is in doubt.
     pub fn discard(self) {
-        todo!()
+        // The engine flushes when it is dropped; what is in doubt must not reach the disk. Its
+        // memory and open files stay until the process or instance ends.
+        std::mem::forget(self);
     }
+
+    pub(crate) fn begin_change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a shard's segments are in `dir`.
+fn has_segments(dir: &Path) -> Result<bool> {
+    let segments = dir.join("segments");
+    match fs::read_dir(&segments) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::storage("list", &segments, &error)),
+    }
+}
+
+/// The configuration that the segments show together. The engine's own derivation takes the
+/// vectors of one segment whole; an appendable segment knows nothing of HNSW and little of
+/// quantization, so here every vector's settings come from the segment that knows them.
+#[allow(deprecated, reason = "older segments say on_disk, not memory")]
+fn segments_config(dir: &Path) -> Result<EdgeConfig> {
+    let segments = dir.join("segments");
+    let mut states = Vec::new();
+    let entries =
+        fs::read_dir(&segments).map_err(|error| Error::storage("list", &segments, &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::storage("list", &segments, &error))?;
+        let file = entry.path().join(SEGMENT_STATE_FILE);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(Error::storage("read", &file, &error)),
+        };
+        let state: SegmentState = serde_json::from_str(&text).map_err(|error| Error::Corrupt {
+            file: file.display().to_string(),
+            offset: None,
+            message: error.to_string(),
+        })?;
+        states.push((entry.file_name(), state));
+    }
+    states.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut merged: Option<EdgeConfig> = None;
+    for (_, state) in states {
+        let found = EdgeConfig::from_segment_config(&state.config);
+        let Some(merged) = &mut merged else {
+            merged = Some(found);
+            continue;
+        };
+        for (name, found) in found.vectors {
+            match merged.vectors.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(found);
+                }
+                Entry::Occupied(mut entry) => {
+                    let known = entry.get_mut();
+                    known.hnsw_config = known.hnsw_config.or(found.hnsw_config);
+                    known.quantization_config =
+                        known.quantization_config.take().or(found.quantization_config);
+                }
+            }
+        }
+        for (name, found) in found.sparse_vectors {
+            merged.sparse_vectors.entry(name).or_insert(found);
+        }
+        merged.hnsw_config = merged.hnsw_config.or(found.hnsw_config);
+    }
+    Ok(merged.unwrap_or_default())
 }

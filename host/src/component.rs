@@ -116,7 +116,9 @@ impl Component {
     pub(crate) fn timed(&self, limit: Duration) -> (u64, Ticking) {
         let ticks = limit.as_millis().div_ceil(TICK.as_millis());
         // One more, since the first tick may come at once.
-        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1);
+        let ticks = u64::try_from(ticks)
+            .unwrap_or(u64::MAX / 2)
+            .saturating_add(1);
         (ticks.min(u64::MAX / 2), self.inner.clock.begin())
     }
 }
@@ -190,20 +192,29 @@ impl Clock {
             .name("edge-sync clock".into())
             .spawn(move || {
                 while let Some(clock) = watched.upgrade() {
-                    let running = clock.running.lock().unwrap_or_else(PoisonError::into_inner);
-                    if *running == 0 {
-                        // Wakes now and then to see whether the component is still there.
-                        let _ = clock.changed.wait_timeout(running, Duration::from_secs(60));
+                    if !clock.wait() {
                         continue;
                     }
-                    drop((running, clock));
+                    drop(clock);
                     std::thread::sleep(TICK);
-                    let Some(engine) = engine.upgrade() else { break };
+                    let Some(engine) = engine.upgrade() else {
+                        break;
+                    };
                     engine.increment_epoch();
                 }
             })
             .map_err(Error::io("start a thread for", "the clock"))?;
         Ok(clock)
+    }
+
+    /// Waits for a call; false now and then, for a look at whether the component is still there.
+    fn wait(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let (running, _) = self
+            .changed
+            .wait_timeout_while(running, Duration::from_secs(60), |running| *running == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *running > 0
     }
 
     fn begin(self: &Arc<Clock>) -> Ticking {
@@ -219,7 +230,11 @@ pub(crate) struct Ticking(Arc<Clock>);
 
 impl Drop for Ticking {
     fn drop(&mut self) {
-        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *running = running.saturating_sub(1);
     }
 }

@@ -106,7 +106,7 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// A courier that writes downloads below `staging`, a folder that exists.
+    /// A courier that writes downloads below the folder `staging`.
     ///
     /// Errors: [`Error::Setting`] for a URL or collection name that cannot be one.
     pub fn start(
@@ -201,11 +201,12 @@ impl Courier {
         let file = format!("{GUEST_STAGING}/{name}");
         self.owner.call(move |state| {
             state.end_download();
-            let download = state.run("download", Body::Snapshot, |guest, store, server| {
-                guest
-                    .edge_sync_shard_courier()
-                    .call_download(store, server, source, &file)
-            })?;
+            let download =
+                state.run("start-download", Body::Snapshot, |guest, store, server| {
+                    guest
+                        .edge_sync_shard_courier()
+                        .call_start_download(store, server, source, &file)
+                })?;
             state.download = Some(download);
             Ok(())
         })?;
@@ -276,6 +277,8 @@ impl CourierState {
             Some(instance) => instance,
             None => {
                 self.download = None;
+                std::fs::create_dir_all(&self.staging)
+                    .map_err(Error::io("create the staging folder", &self.staging))?;
                 Instance::new(
                     &self.component,
                     Grants {

@@ -1,6 +1,6 @@
 //! One instance of the component: what it is granted, and calling it within limits.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
@@ -187,11 +187,6 @@ impl Instance {
             }
             Err(trap) => Err(self.describe(name, limit, &trap)),
         }
-    }
-
-    /// The folder it was granted.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     pub(crate) fn guest_mut(&mut self) -> &mut Guest {

@@ -36,6 +36,7 @@ mod instance;
 mod lock;
 mod origin;
 mod owner;
+mod rest_point;
 mod restore;
 mod secret;
 mod shard;
@@ -63,7 +64,7 @@ pub use sync::{Progress, SyncOptions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point, PointId,
-    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
-    SearchRequest, Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure,
-    StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
+    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
+    Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind,
+    StoredPoint, Target, UploadBatch, UploadRequest, Vector,
 };

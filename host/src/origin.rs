@@ -28,13 +28,12 @@ impl Origin {
             message,
         };
         let url = url::Url::parse(text).map_err(|error| {
-            refuse(format!("{error}; expected a URL such as http://127.0.0.1:6333"))
+            refuse(format!(
+                "{error}; expected a URL such as http://127.0.0.1:6333"
+            ))
         })?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(refuse(format!(
-                "`{}` is not http or https",
-                url.scheme()
-            )));
+            return Err(refuse(format!("`{}` is not http or https", url.scheme())));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(refuse(
@@ -135,7 +134,8 @@ impl WasiHttpHooks for Outbound {
 /// The guest's own time-outs as far as they are tighter than the host's.
 fn bounded(asked: Option<RequestOptions>, limits: &HttpLimits) -> RequestOptions {
     let asked = asked.unwrap_or_default();
-    let tighter = |asked: Option<Duration>, limit: Duration| Some(asked.map_or(limit, |a| a.min(limit)));
+    let tighter =
+        |asked: Option<Duration>, limit: Duration| Some(asked.map_or(limit, |a| a.min(limit)));
     RequestOptions {
         connect_timeout: tighter(asked.connect_timeout, limits.connect),
         first_byte_timeout: tighter(asked.first_byte_timeout, limits.first_byte),
@@ -252,7 +252,12 @@ mod tests {
                 .boxed_unsync()
         };
         assert_eq!(
-            limit_body(body(10), 10).collect().await.unwrap().to_bytes().len(),
+            limit_body(body(10), 10)
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .len(),
             10
         );
         assert!(matches!(

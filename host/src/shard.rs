@@ -15,9 +15,8 @@ use crate::lock::DirectoryLock;
 use crate::origin::Outbound;
 use crate::owner::Owner;
 use crate::types::{
-    BatchLimits, Durability, Info, Opened, Point, PointId, QueueStatus, Receipt,
-    RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
-    StoredPoint, UploadBatch,
+    BatchLimits, Durability, Info, Opened, Point, PointId, QueueStatus, Receipt, RejectedOperation,
+    ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection, StoredPoint, UploadBatch,
 };
 
 /// The data directory's name in the guest.
@@ -233,7 +232,11 @@ impl Shard {
 
     /// A second instance over the same directory, with nothing open, for a restore.
     pub(crate) fn fresh_instance(&self) -> Result<Instance> {
-        fresh(&self.inner.component, &self.inner.options, &self.inner.folder)
+        fresh(
+            &self.inner.component,
+            &self.inner.options,
+            &self.inner.folder,
+        )
     }
 
     pub(crate) fn options(&self) -> &ShardOptions {
@@ -376,7 +379,7 @@ calls! {
 
     /// How many points match a REST `filter`, exactly; all of them without one.
     [read Reads] count / count_async = edge_sync_shard_shard.call_count
-    (filter: Option<&str> = filter.map(str::to_owned) => filter.as_deref()) -> u64;
+    (filter: Option<&str> = filter.map(str::to_owned) => filter.as_ref()) -> u64;
 
     /// Any request of Qdrant's points API: `path` below `/collections/{c}` with its query string,
     /// and body. Answers the REST `result`.
@@ -457,7 +460,7 @@ impl ShardState {
         fresh(&self.component, &self.options, &self.folder)
     }
 
-    fn create(&mut self, config: &str) -> Result<Opened> {
+    fn create(&mut self, config: &String) -> Result<Opened> {
         let mut instance = match self.phase {
             Phase::Absent => self.fresh()?,
             Phase::Closed => return Err(Error::Closed("shard")),

@@ -17,7 +17,7 @@ const FILE_NAME: &str = ".sync-status.json";
 #[non_exhaustive]
 #[serde(default)]
 pub struct SyncRecord {
-    /// When the queue was last seen drained.
+    /// When the server last confirmed that nothing waits.
     pub last_sync_ms: Option<u64>,
     /// The failure that the last sync ended with; none after one that succeeded.
     pub last_error: Option<FailureNote>,
@@ -71,7 +71,9 @@ impl FailureNote {
     pub(crate) fn of(error: &Error) -> FailureNote {
         FailureNote {
             kind: error.kind().to_owned(),
-            class: error.failure_class().map(|class| class_name(class).to_owned()),
+            class: error
+                .failure_class()
+                .map(|class| class_name(class).to_owned()),
             message: error.to_string(),
             at_ms: now_ms(),
         }
@@ -106,13 +108,16 @@ impl SyncRecord {
         std::fs::rename(&new, &path).map_err(Error::io("replace", &path))
     }
 
-    /// Notes how a sync ended.
-    pub(crate) fn note(&mut self, failure: Option<&Error>, queue: Option<&QueueStatus>) {
+    /// Notes how a sync ended that exchanged something with the server.
+    pub(crate) fn note(&mut self, failure: Option<&Error>) {
         self.last_error = failure.map(FailureNote::of);
         if failure.is_none() {
             self.last_sync_ms = Some(now_ms());
-            self.next_attempt_ms = None;
         }
+    }
+
+    /// Notes what waits now.
+    pub(crate) fn note_queue(&mut self, queue: Option<&QueueStatus>) {
         if let Some(queue) = queue {
             self.queued = queue.queued;
             self.oldest_queued_ms = queue.oldest_queued_ms;
@@ -139,10 +144,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(SyncRecord::load(directory.path()), SyncRecord::default());
         let mut record = SyncRecord::default();
-        record.note(Some(&Error::Cancelled), None);
+        record.note(Some(&Error::Cancelled));
         record.store(directory.path()).unwrap();
         assert_eq!(SyncRecord::load(directory.path()), record);
-        record.note(None, None);
+        record.note(None);
         assert!(record.last_error.is_none() && record.last_sync_ms.is_some());
         std::fs::write(directory.path().join(FILE_NAME), "{").unwrap();
         assert_eq!(SyncRecord::load(directory.path()), SyncRecord::default());

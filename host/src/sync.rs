@@ -186,15 +186,6 @@ impl Uploader {
         server: &impl Server,
         until: Option<u64>,
     ) -> Result<Step> {
-        if !self.ensured {
-            return Ok(match server.ensure_collection(&queue.config()?) {
-                Ok(created) => {
-                    self.ensured = true;
-                    Step::Collection(created)
-                }
-                Err(error) => self.failed(error),
-            });
-        }
         let limits = BatchLimits {
             operations: self.operations,
             bytes: self.bytes,
@@ -202,6 +193,9 @@ impl Uploader {
         let Some(batch) = queue.next_batch(limits, until)? else {
             return Ok(Step::Done);
         };
+        if !self.ensured {
+            return self.ensure(queue, server);
+        }
         let body_bytes = batch.request.body.len();
         match server.send(batch.request) {
             Ok(()) => {
@@ -246,7 +240,18 @@ impl Uploader {
         }
     }
 
-    /// Uploads until nothing waits up to `until`, or a failure ends it, which the report tells.
+    fn ensure(&mut self, queue: &impl Queue, server: &impl Server) -> Result<Step> {
+        Ok(match server.ensure_collection(&queue.config()?) {
+            Ok(created) => {
+                self.ensured = true;
+                Step::Collection(created)
+            }
+            Err(error) => self.failed(error),
+        })
+    }
+
+    /// Creates the collection if it is missing, even if nothing waits, and uploads until nothing
+    /// waits up to `until`, or a failure ends it, which the report tells.
     pub(crate) fn run(
         &mut self,
         queue: &impl Queue,
@@ -263,7 +268,12 @@ impl Uploader {
                 report.failure = Some(Error::Cancelled);
                 break;
             }
-            match self.step(queue, server, until)? {
+            let step = if self.ensured {
+                self.step(queue, server, until)
+            } else {
+                self.ensure(queue, server)
+            };
+            match step? {
                 Step::Done => break,
                 Step::Smaller => {}
                 Step::Collection(created) => report.created_collection |= created,

@@ -3,11 +3,10 @@
 use crate::bindings::exports::edge_sync::shard as wit;
 
 pub use wit::courier::SnapshotSource;
-pub use wit::queue::{
-    BatchLimits, RejectedOperation, Status as QueueStatus, UploadBatch, UploadRequest,
-};
+pub use wit::queue::{BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest};
 pub use wit::shard::{
-    Info, Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, Target,
+    Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, ShardInfo as Info,
+    Target,
 };
 pub use wit::types::{
     Corruption, Durability, FailureClass, NamedVector, Point, PointId, Receipt, ScoredPoint,

@@ -94,16 +94,22 @@ pub(crate) fn rename(from: &Path, to: &Path, operation: &'static str) -> Result<
         .map_err(|source| Error::io(operation, to, source))
 }
 
-/// Creates a directory and makes it durable, if it is not there.
+/// Creates a directory, and those above it, and makes them durable, unless it is there.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {
-    if path.is_dir() {
+    if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(path).map_err(|source| Error::io("create directory", path, source))?;
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => sync_directory(Path::new(".")),
-        Some(parent) => sync_directory(parent),
-        None => Ok(()),
+    let parent = path.parent().unwrap_or(path);
+    if parent != path {
+        create_directory(parent)?;
+    }
+    step()
+        .and_then(|()| fs::create_dir(path))
+        .map_err(|source| Error::io("create directory", path, source))?;
+    if parent.as_os_str().is_empty() {
+        sync_directory(Path::new("."))
+    } else {
+        sync_directory(parent)
     }
 }
 

@@ -341,8 +341,7 @@ pub(crate) fn find_proof(path: &Path, seed: u32, scan: &Scan, len: u64) -> Resul
                 continue;
             }
             let mut input = reader_at(path, at)?;
-            let whole =
-                record::read(&mut input, seed, at, len, &mut payload).map_err(context)?;
+            let whole = record::read(&mut input, seed, at, len, &mut payload).map_err(context)?;
             if whole.is_ok() {
                 return Ok(Some(at));
             }

@@ -153,7 +153,7 @@ pub struct SnapshotScope<'a> {
 pub struct SnapshotDescription {
     /// File name, unique within its scope.
     pub name: String,
-    /// Local time without zone, `2022-08-04T10:49:10`.
+    /// UTC without zone, `2022-08-04T10:49:10`.
     pub creation_time: Option<String>,
     /// Bytes.
     pub size: u64,

@@ -1,5 +1,6 @@
 //! Puts the parts together: routes, API key, limits, and the server loop.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::points::{self, Params, json_body};
 use crate::{Backend, Error, Result, access, collection_info, envelope, service, snapshots};
 
 /// Settings of the layer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Required in every request but those that ask whether the service is alive.
     pub api_key: Option<String>,
@@ -25,6 +26,17 @@ pub struct Options {
     pub body_limit: usize,
     /// What `GET /` answers.
     pub identity: Identity,
+}
+
+impl fmt::Debug for Options {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("api_key", &self.api_key.as_ref().map(|_| "***"))
+            .field("body_limit", &self.body_limit)
+            .field("identity", &self.identity)
+            .finish()
+    }
 }
 
 impl Default for Options {

@@ -1,5 +1,6 @@
 //! A small blocking client of Qdrant's REST API, for tests.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,11 +8,20 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 /// Sends requests to one server. Cloning shares the connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     agent: Agent,
     url: String,
     api_key: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request that got no complete answer.
@@ -48,7 +58,9 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Result<Response<Body>, NoAnswer> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
         if let Some(key) = &self.api_key {
             request = request.header("api-key", key);
         }
@@ -89,7 +101,10 @@ impl Client {
             .limit(u64::MAX)
             .read_to_string()
             .map_err(|error| no_answer(method, path, error))?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        Ok((
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
     }
 
     /// The `result` of a request that has to succeed.
@@ -97,8 +112,9 @@ impl Client {
     /// # Panics
     /// If it does not; with the server's words.
     pub fn result(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let (status, mut answer) =
-            self.call(method, path, body).unwrap_or_else(|error| panic!("{error}"));
+        let (status, mut answer) = self
+            .call(method, path, body)
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(status, 200, "{method} {path}: {answer}");
         answer["result"].take()
     }
@@ -108,10 +124,13 @@ impl Client {
     /// # Panics
     /// If it succeeds or gets no answer.
     pub fn refusal(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
-        let (status, answer) =
-            self.call(method, path, body).unwrap_or_else(|error| panic!("{error}"));
+        let (status, answer) = self
+            .call(method, path, body)
+            .unwrap_or_else(|error| panic!("{error}"));
         assert!(status >= 400, "{method} {path} was not refused: {answer}");
-        let words = answer["status"]["error"].as_str().map_or(answer.to_string(), str::to_owned);
+        let words = answer["status"]["error"]
+            .as_str()
+            .map_or(answer.to_string(), str::to_owned);
         (status, words)
     }
 }

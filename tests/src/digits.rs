@@ -44,15 +44,24 @@ pub fn load() -> Vec<Digit> {
     GzDecoder::new(file)
         .read_to_string(&mut text)
         .unwrap_or_else(|e| panic!("unpack {}: {e}", path.display()));
-    text.lines().zip(0..).map(|(line, row)| parse(line, row)).collect()
+    text.lines()
+        .zip(0..)
+        .map(|(line, row)| parse(line, row))
+        .collect()
 }
 
 fn parse(line: &str, row: u64) -> Digit {
     let numbers: Vec<u8> = line
         .split(',')
-        .map(|n| n.trim().parse().unwrap_or_else(|e| panic!("digits row {row}: {n}: {e}")))
+        .map(|n| {
+            n.trim()
+                .parse()
+                .unwrap_or_else(|e| panic!("digits row {row}: {n}: {e}"))
+        })
         .collect();
-    let (label, pixels) = numbers.split_last().unwrap_or_else(|| panic!("digits row {row} is empty"));
+    let (label, pixels) = numbers
+        .split_last()
+        .unwrap_or_else(|| panic!("digits row {row} is empty"));
     let pixels: Vec<f32> = pixels.iter().map(|&p| f32::from(p)).collect();
     Digit {
         row,
@@ -70,6 +79,11 @@ mod tests {
         let digits = super::load();
         assert_eq!(digits.len(), 1797);
         assert!(digits.iter().all(|d| d.label <= 9));
-        assert!(digits.iter().flat_map(|d| d.pixels).all(|p| (0.0..=16.0).contains(&p)));
+        assert!(
+            digits
+                .iter()
+                .flat_map(|d| d.pixels)
+                .all(|p| (0.0..=16.0).contains(&p))
+        );
     }
 }

@@ -66,7 +66,11 @@ pub fn snapshot_file(directory: &Path) -> PathBuf {
         .read_to_end(&mut bytes)
         .unwrap_or_else(|e| panic!("unpack the fixture snapshot: {e}"));
     let expected = collection()["snapshot_sha256"].clone();
-    assert_eq!(hex::encode(Sha256::digest(&bytes)), expected, "the fixture snapshot is damaged");
+    assert_eq!(
+        hex::encode(Sha256::digest(&bytes)),
+        expected,
+        "the fixture snapshot is damaged"
+    );
     let path = directory.join("all-kinds.snapshot");
     std::fs::write(&path, bytes).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     path
@@ -110,7 +114,10 @@ pub fn same_result(name: &str, expected: &Value, got: &Value) -> Result<(), Stri
 fn same_recall(vector: &str, expected: &Value, got: &Value) -> Result<(), String> {
     static EXACT: OnceLock<HashMap<String, Value>> = OnceLock::new();
     let exact = EXACT.get_or_init(|| {
-        queries().into_iter().map(|query| (query.name, query.result)).collect()
+        queries()
+            .into_iter()
+            .map(|query| (query.name, query.result))
+            .collect()
     });
     let truth = exact
         .get(&format!("exact/{vector}"))
@@ -134,7 +141,11 @@ pub fn recall(truth: &Value, got: &Value) -> f64 {
 
 fn ids(result: &Value) -> Vec<&Value> {
     let points = result.get("points").and_then(Value::as_array);
-    points.into_iter().flatten().filter_map(|point| point.get("id")).collect()
+    points
+        .into_iter()
+        .flatten()
+        .filter_map(|point| point.get("id"))
+        .collect()
 }
 
 /// Compares two results in depth: numbers within [`TOLERANCE`]; lists of scored or ordered points,
@@ -144,28 +155,37 @@ fn ids(result: &Value) -> Vec<&Value> {
 fn same(expected: &Value, got: &Value, at: &str) -> Result<(), String> {
     match (expected, got) {
         (Value::Number(a), Value::Number(b)) => {
-            let close = a == b
-                || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if close(a, b));
-            close.then_some(()).ok_or_else(|| format!("{at}: expected {a}, got {b}"))
+            let close =
+                a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if close(a, b));
+            close
+                .then_some(())
+                .ok_or_else(|| format!("{at}: expected {a}, got {b}"))
         }
         (Value::Array(a), Value::Array(b)) if a.iter().chain(b).all(|v| rank(v).is_some()) => {
             same_ranking(a, b, at)
         }
         (Value::Array(a), Value::Array(b)) => {
             if a.len() != b.len() {
-                return Err(format!("{at}: expected {} entries, got {}", a.len(), b.len()));
+                return Err(format!(
+                    "{at}: expected {} entries, got {}",
+                    a.len(),
+                    b.len()
+                ));
             }
             let mut pairs = a.iter().zip(b).enumerate();
             pairs.try_for_each(|(n, (a, b))| same(a, b, &format!("{at}[{n}]")))
         }
         (Value::Object(a), Value::Object(b)) => {
             let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
-            names.into_iter().filter(|name| *name != "version").try_for_each(|name| {
-                let field = |side: &serde_json::Map<String, Value>| {
-                    side.get(name).cloned().unwrap_or_default()
-                };
-                same(&field(a), &field(b), &format!("{at}.{name}"))
-            })
+            names
+                .into_iter()
+                .filter(|name| *name != "version")
+                .try_for_each(|name| {
+                    let field = |side: &serde_json::Map<String, Value>| {
+                        side.get(name).cloned().unwrap_or_default()
+                    };
+                    same(&field(a), &field(b), &format!("{at}.{name}"))
+                })
         }
         (a, b) if a == b => Ok(()),
         (a, b) => Err(format!("{at}: expected {}, got {}", brief(a), brief(b))),
@@ -194,10 +214,16 @@ fn rank(entry: &Value) -> Option<f64> {
 /// its like in the other. Points that tie with the last may be others: the limit cut through them.
 fn same_ranking(expected: &[Value], got: &[Value], at: &str) -> Result<(), String> {
     if expected.len() != got.len() {
-        return Err(format!("{at}: expected {} entries, got {}", expected.len(), got.len()));
+        return Err(format!(
+            "{at}: expected {} entries, got {}",
+            expected.len(),
+            got.len()
+        ));
     }
     for (n, (a, b)) in expected.iter().zip(got).enumerate() {
-        let (Some(a), Some(b)) = (rank(a), rank(b)) else { continue };
+        let (Some(a), Some(b)) = (rank(a), rank(b)) else {
+            continue;
+        };
         if !close(a, b) {
             return Err(format!("{at}[{n}]: expected rank {a}, got {b}"));
         }
@@ -211,7 +237,10 @@ fn same_ranking(expected: &[Value], got: &[Value], at: &str) -> Result<(), Strin
             if cut_by_limit {
                 continue;
             }
-            return Err(format!("{at}[{n}]: {} is missing", brief(&key(entry).unwrap_or_default())));
+            return Err(format!(
+                "{at}[{n}]: {} is missing",
+                brief(&key(entry).unwrap_or_default())
+            ));
         };
         same(entry, found, &format!("{at}[{n}]"))?;
     }
@@ -232,7 +261,10 @@ mod tests {
     use serde_json::json;
 
     fn scored(points: &[(u64, f64)]) -> Value {
-        let points: Vec<_> = points.iter().map(|(id, s)| json!({"id": id, "score": s})).collect();
+        let points: Vec<_> = points
+            .iter()
+            .map(|(id, s)| json!({"id": id, "score": s}))
+            .collect();
         json!({"points": points})
     }
 
@@ -263,14 +295,21 @@ mod tests {
     #[test]
     fn the_limit_may_cut_through_a_tie() {
         let expected = scored(&[(1, 0.9), (2, 0.5), (3, 0.5)]);
-        assert_eq!(same_result("x", &expected, &scored(&[(1, 0.9), (2, 0.5), (8, 0.5)])), Ok(()));
-        let facet = |last: &str| json!({"hits": [{"value": "a", "count": 2}, {"value": last, "count": 1}]});
+        assert_eq!(
+            same_result("x", &expected, &scored(&[(1, 0.9), (2, 0.5), (8, 0.5)])),
+            Ok(())
+        );
+        let facet =
+            |last: &str| json!({"hits": [{"value": "a", "count": 2}, {"value": last, "count": 1}]});
         assert!(same_result("facet/x", &facet("b"), &facet("c")).is_err());
     }
 
     #[test]
     fn approximate_answers_are_judged_by_recall() {
-        let query = queries().into_iter().find(|q| q.name == "hnsw/cos").expect("a query");
+        let query = queries()
+            .into_iter()
+            .find(|q| q.name == "hnsw/cos")
+            .expect("a query");
         let mut got = query.result.clone();
         let points = got["points"].as_array_mut().expect("points");
         points.pop();

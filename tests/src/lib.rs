@@ -4,13 +4,17 @@
 //!   also the `qdrant-double` program.
 //! - [`client`]: a small blocking REST client.
 //! - [`fixture`]: what a real Qdrant 1.19.0 server held and answered, and how to compare with it.
+//! - [`bench`]: what the benchmarks are made of.
+//! - [`demo`]: what the demo shows and measures.
 //! - [`digits`]: the handwritten digits, real vectors that a person can look at.
 //! - [`openapi`]: checks answers against the server's own API description.
 //!
 //! The tests themselves are in `tests/tests/`. Code here may panic on a broken fixture or a server
 //! that cannot be started: its callers are tests.
 
+pub mod bench;
 pub mod client;
+pub mod demo;
 pub mod digits;
 pub mod double;
 pub mod fixture;

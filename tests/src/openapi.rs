@@ -25,7 +25,8 @@ pub struct Description {
 impl Description {
     /// The description that the server of the fixture came with.
     pub fn load() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qdrant-openapi-1.19.json.gz");
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qdrant-openapi-1.19.json.gz");
         let file = File::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
         let mut document: Value = serde_json::from_reader(GzDecoder::new(file))
             .unwrap_or_else(|e| panic!("parse {}: {e}", path.display()));
@@ -44,10 +45,14 @@ impl Description {
     /// Every operation: method (upper case), path template, operation id.
     pub fn operations(&self) -> Vec<(String, String, String)> {
         let operations = self.paths.iter().flat_map(|(path, methods)| {
-            methods.as_object().into_iter().flatten().map(move |(method, operation)| {
-                let id = operation["operationId"].as_str().unwrap_or_default();
-                (method.to_uppercase(), path.clone(), id.to_owned())
-            })
+            methods
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(move |(method, operation)| {
+                    let id = operation["operationId"].as_str().unwrap_or_default();
+                    (method.to_uppercase(), path.clone(), id.to_owned())
+                })
         });
         operations.collect()
     }
@@ -63,7 +68,10 @@ impl Description {
                     part == segment || (part.starts_with('{') && !segment.is_empty())
                 })
         };
-        let with_method = self.paths.iter().filter(|(_, methods)| methods.get(&method).is_some());
+        let with_method = self
+            .paths
+            .iter()
+            .filter(|(_, methods)| methods.get(&method).is_some());
         with_method
             .map(|(template, _)| template)
             .filter(fits)
@@ -106,10 +114,14 @@ impl Description {
             return Ok(Arc::clone(validator));
         }
         let responses = &self.paths[template][method.to_lowercase()]["responses"];
-        let response = [status.to_string(), format!("{}XX", status / 100), "default".to_owned()]
-            .iter()
-            .find_map(|name| responses.get(name))
-            .ok_or_else(|| format!("{key}: the description has no such response"))?;
+        let response = [
+            status.to_string(),
+            format!("{}XX", status / 100),
+            "default".to_owned(),
+        ]
+        .iter()
+        .find_map(|name| responses.get(name))
+        .ok_or_else(|| format!("{key}: the description has no such response"))?;
         let mut schema = response["content"]
             .as_object()
             .and_then(|content| content.values().next())
@@ -158,8 +170,8 @@ fn make_strict(value: &mut Value) {
                 }
             }
             schema.remove("format");
-            let is_schema_of_object =
-                schema.get("properties").is_some_and(Value::is_object) && !schema.contains_key("$ref");
+            let is_schema_of_object = schema.get("properties").is_some_and(Value::is_object)
+                && !schema.contains_key("$ref");
             if is_schema_of_object && !schema.contains_key("additionalProperties") {
                 schema.insert("additionalProperties".to_owned(), json!(false));
             }
@@ -200,12 +212,17 @@ mod tests {
             .iter()
             .filter_map(|query| {
                 let path = format!("/collections/c{}", query.path);
-                description.check(&query.method, &path, 200, &answered(&query.result)).err()
+                description
+                    .check(&query.method, &path, 200, &answered(&query.result))
+                    .err()
             })
             .collect();
         assert!(failures.is_empty(), "{failures:#?}");
         let info = answered(&fixture::collection()["collection"]);
-        assert_eq!(description.check("GET", "/collections/c", 200, &info), Ok(()));
+        assert_eq!(
+            description.check("GET", "/collections/c", 200, &info),
+            Ok(())
+        );
     }
 
     #[test]
@@ -215,20 +232,42 @@ mod tests {
             description.check("POST", "/collections/c/points/query", status, &body)
         };
         let point = |fields: Value| answered(&json!({"points": [fields]}));
-        assert_eq!(check(200, point(json!({"id": 1, "version": 0, "score": 0.5}))), Ok(()));
+        assert_eq!(
+            check(200, point(json!({"id": 1, "version": 0, "score": 0.5}))),
+            Ok(())
+        );
         for (what, body) in [
             ("no score", point(json!({"id": 1, "version": 0}))),
-            ("score is text", point(json!({"id": 1, "version": 0, "score": "0.5"}))),
-            ("negative id", point(json!({"id": -1, "version": 0, "score": 0.5}))),
-            ("unknown field", point(json!({"id": 1, "version": 0, "score": 0.5, "scroe": 1}))),
+            (
+                "score is text",
+                point(json!({"id": 1, "version": 0, "score": "0.5"})),
+            ),
+            (
+                "negative id",
+                point(json!({"id": -1, "version": 0, "score": 0.5})),
+            ),
+            (
+                "unknown field",
+                point(json!({"id": 1, "version": 0, "score": 0.5, "scroe": 1})),
+            ),
             ("no time", json!({"result": {"points": []}, "status": "ok"})),
             ("no result", json!({"status": "ok", "time": 0.1})),
-            ("wrong status", json!({"result": {"points": []}, "status": "fine", "time": 0.1})),
+            (
+                "wrong status",
+                json!({"result": {"points": []}, "status": "fine", "time": 0.1}),
+            ),
         ] {
             assert!(check(200, body).is_err(), "{what} went through");
         }
-        assert_eq!(check(404, json!({"status": {"error": "gone"}, "time": 0.0})), Ok(()));
+        assert_eq!(
+            check(404, json!({"status": {"error": "gone"}, "time": 0.0})),
+            Ok(())
+        );
         assert!(check(404, json!({"status": "error", "time": 0.0})).is_err());
-        assert!(description.check("GET", "/nowhere", 200, &json!({})).is_err());
+        assert!(
+            description
+                .check("GET", "/nowhere", 200, &json!({}))
+                .is_err()
+        );
     }
 }

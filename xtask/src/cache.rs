@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::{
     progress,
@@ -25,6 +26,9 @@ const OWNER: &str = "edge-sync-clone";
 
 /// How the packages of this repository begin.
 const OUR_PACKAGES: &str = "edge-sync";
+
+/// How folders begin that are not complete.
+const STAGE: &str = "incomplete-";
 
 /// The shared folder.
 pub struct Cache {
@@ -100,7 +104,7 @@ impl Cache {
         let target = self.target(kind);
         create_folder(&target)?;
         let path = target.join(OWNER);
-        let ours = repository.root().as_os_str().as_encoded_bytes();
+        let ours = repository.identity()?;
         if std::fs::read(&path).is_ok_and(|owner| owner == ours) {
             return Ok(());
         }
@@ -147,6 +151,26 @@ fn fingerprint_folders(target: &Path) -> Result<Vec<PathBuf>> {
     }
     found.retain(|folder| folder.is_dir());
     Ok(found)
+}
+
+/// A new folder in `parent` for what is moved to its place once it is complete. Those that were left
+/// behind by a chore that was killed go.
+///
+/// # Errors
+/// Where `parent` cannot be written.
+pub fn stage(parent: &Path) -> Result<TempDir> {
+    create_folder(parent)?;
+    for folder in folders(parent)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(STAGE) {
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("removing {}", folder.display()))?;
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(STAGE)
+        .tempdir_in(parent)
+        .with_context(|| format!("a new folder in {}", parent.display()))
 }
 
 /// Creates a folder and those it stands in.
@@ -202,8 +226,11 @@ mod tests {
             Repository::at(&root).expect("a clone")
         });
         let cache = Cache::at(&folder.path().join("cache")).expect("a cache");
-        let fingerprints = cache.target("wasm").join("wasm32-wasip2/release/.fingerprint");
-        let [ours, engine] = ["edge-sync-log-1", "qdrant-edge-1"].map(|name| fingerprints.join(name));
+        let fingerprints = cache
+            .target("wasm")
+            .join("wasm32-wasip2/release/.fingerprint");
+        let [ours, engine] =
+            ["edge-sync-log-1", "qdrant-edge-1"].map(|name| fingerprints.join(name));
         let build = |clone| {
             cache.take_over("wasm", clone).expect("taken over");
             let kept = ours.exists();
@@ -217,6 +244,17 @@ mod tests {
         assert!(!build(two), "the other's go");
         assert!(engine.exists());
         assert!(!build(one));
+    }
+
+    #[test]
+    fn what_a_killed_chore_left_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let left = stage(folder.path()).expect("a stage").keep();
+        create_folder(&folder.path().join("complete")).expect("a folder");
+        let stage = stage(folder.path()).expect("a stage");
+        assert!(!left.exists());
+        assert!(stage.path().exists());
+        assert!(folder.path().join("complete").exists());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Child processes whose failures say what was run, what it printed and what to install.
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, Write},
+    io::{BufRead, BufReader, ErrorKind},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -55,37 +55,32 @@ pub fn show(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command, shows its stdout and hands each line of it to `see`. Its stderr is shown too.
+/// Runs a command and hands each line of its stdout to `see`. Its stderr goes to the terminal.
 ///
 /// # Errors
 /// Where the program is missing or exits with a failure.
-pub fn show_lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
+pub fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| not_started(command, error))?;
-    let copied = copy_lines(&mut child, &mut see);
+    let read = read_lines(&mut child, &mut see);
     let status = child.wait().with_context(|| line(command))?;
-    copied.with_context(|| line(command))?;
+    read.with_context(|| line(command))?;
     if !status.success() {
         bail!("{} ({status})", line(command));
     }
     Ok(())
 }
 
-fn copy_lines(child: &mut Child, see: &mut impl FnMut(&str)) -> Result<()> {
+fn read_lines(child: &mut Child, see: &mut impl FnMut(&str)) -> Result<()> {
     let mut reader = BufReader::new(child.stdout.take().context("its output is not piped")?);
     let mut bytes = Vec::new();
-    loop {
+    while reader.read_until(b'\n', &mut bytes)? > 0 {
+        see(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']));
         bytes.clear();
-        if reader.read_until(b'\n', &mut bytes)? == 0 {
-            return Ok(());
-        }
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&bytes)?;
-        stdout.flush()?;
-        see(String::from_utf8_lossy(&bytes).trim_end());
     }
+    Ok(())
 }
 
 /// Whether a program of this name can be started.
@@ -160,7 +155,7 @@ mod tests {
     #[test]
     fn lines_are_handed_over() {
         let mut seen = Vec::new();
-        show_lines(Command::new("printf").arg("a\\nb"), |line| {
+        lines(Command::new("printf").arg("a\\nb"), |line| {
             seen.push(line.to_owned());
         })
         .expect("printf runs");

@@ -13,7 +13,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::{cache::create_folder, command, progress, repository};
 
 /// Where to look, the likeliest first.
-const SUITES: [&str; 4] = ["trixie-backports", "stable-backports", "testing", "unstable"];
+const SUITES: [&str; 4] = [
+    "trixie-backports",
+    "stable-backports",
+    "testing",
+    "unstable",
+];
 
 /// Signs every Debian suite; used where the machine's configuration names no key.
 const ARCHIVE_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -71,9 +76,8 @@ fn unpack_from(
     let mut downloads = vec!["download".to_owned(), "-q".to_owned()];
     for wanted in packages {
         let listing = command::capture(&mut apt.command("apt-cache", &["madison", wanted.name]))?;
-        let version = pick_version(&listing, wanted.version).ok_or_else(|| {
-            anyhow!("it has no {} of version {}", wanted.name, wanted.version)
-        })?;
+        let version = pick_version(&listing, wanted.version)
+            .ok_or_else(|| anyhow!("it has no {} of version {}", wanted.name, wanted.version))?;
         progress::note(&format!("{} {version} from {suite}", wanted.name));
         downloads.push(format!("{}={version}", wanted.name));
     }
@@ -93,7 +97,12 @@ struct Apt {
 
 impl Apt {
     fn new(root: PathBuf, mirror: &Mirror, suite: &str) -> Result<Self> {
-        for folder in ["state/lists/partial", "cache/archives/partial", "etc", "packages"] {
+        for folder in [
+            "state/lists/partial",
+            "cache/archives/partial",
+            "etc",
+            "packages",
+        ] {
             create_folder(&root.join(folder))?;
         }
         let apt = Self { root };
@@ -120,7 +129,9 @@ impl Apt {
             ("Dir::Etc::sourceparts", PathBuf::from("-")),
             ("Dir::Etc::preferencesparts", PathBuf::from("-")),
         ] {
-            command.arg("-o").arg(format!("{option}={}", value.display()));
+            command
+                .arg("-o")
+                .arg(format!("{option}={}", value.display()));
         }
         // apt's own user may not enter a home folder. The rest of the machine's configuration stays in
         // force: it may name a proxy.
@@ -187,7 +198,9 @@ fn list_mirrors(text: &str) -> Vec<Mirror> {
     let mut mirrors = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        let Some(rest) = line.strip_prefix("deb").filter(|rest| rest.starts_with([' ', '\t']))
+        let Some(rest) = line
+            .strip_prefix("deb")
+            .filter(|rest| rest.starts_with([' ', '\t']))
         else {
             continue;
         };
@@ -266,7 +279,8 @@ fn pick_version(listing: &str, wanted: &str) -> Option<String> {
         let version = line.split('|').nth(1)?.trim();
         let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
         let rest = upstream.strip_prefix(wanted)?;
-        let ends = wanted.is_empty() || !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.');
+        let ends = wanted.is_empty()
+            || !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.');
         ends.then(|| version.to_owned())
     })
 }
@@ -316,13 +330,17 @@ mod tests {
 
     #[test]
     fn only_the_exact_release_is_picked() {
-        let listing = " rust-src | 1.95.10+dfsg1-1 | mirror\n rust-src | 1.95.1+dfsg1-2~bpo13+1 | mirror\n";
+        let listing =
+            " rust-src | 1.95.10+dfsg1-1 | mirror\n rust-src | 1.95.1+dfsg1-2~bpo13+1 | mirror\n";
         assert_eq!(
             pick_version(listing, "1.95.1").as_deref(),
             Some("1.95.1+dfsg1-2~bpo13+1")
         );
         assert_eq!(pick_version(listing, "1.95"), None);
         assert_eq!(pick_version(listing, "1.95.0"), None);
-        assert_eq!(pick_version("wasi-libc | 0.0~git2 | mirror", "").as_deref(), Some("0.0~git2"));
+        assert_eq!(
+            pick_version("wasi-libc | 0.0~git2 | mirror", "").as_deref(),
+            Some("0.0~git2")
+        );
     }
 }

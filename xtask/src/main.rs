@@ -8,6 +8,7 @@ mod cache;
 mod chores;
 mod command;
 mod debian;
+mod digest;
 mod hygiene;
 mod patching;
 mod ports;

@@ -19,7 +19,11 @@ pub fn apply(patch: &Path, folder: &Path) -> Result<()> {
     git_apply(folder, patch, &[]).with_context(describe)?;
     // git skips what it takes for files outside of a surrounding repository, and calls it success.
     let done = git_apply(folder, patch, &["--check", "--reverse"]);
-    ensure!(done.is_ok(), "{}: git left the files as they were", describe());
+    ensure!(
+        done.is_ok(),
+        "{}: git left the files as they were",
+        describe()
+    );
     Ok(())
 }
 
@@ -49,7 +53,8 @@ mod tests {
 
     use super::*;
 
-    const PATCH: &str = "--- a/src/lib.rs\n+++ b/src/lib.rs\n@@ -2,3 +2,3 @@\n two\n-three\n+drei\n four\n";
+    const PATCH: &str =
+        "--- a/src/lib.rs\n+++ b/src/lib.rs\n@@ -2,3 +2,3 @@\n two\n-three\n+drei\n four\n";
 
     struct Sources {
         folder: tempfile::TempDir,

@@ -1,43 +1,43 @@
-//! What a chore tells the person who waits for it: a spinner on a terminal, plain lines in a pipe.
+//! What a chore tells the person who waits for it: lines, and on a terminal a spinner below them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Announces work whose own output is shown, such as a cargo build.
+/// The spinner of the step that is being done, which lines must not be written across.
+static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Announces work.
 pub fn heading(what: &str) {
-    eprintln!("==> {what}");
+    write(&format!("==> {what}"));
 }
 
 /// A line of detail.
 pub fn note(what: &str) {
-    eprintln!("    {what}");
+    write(&format!("    {what}"));
 }
 
-/// Does silent work under a line that says what it is and, once done, how long it took.
+/// Does silent work and says what it is, before it, and how long it took, after it.
 ///
 /// # Errors
 /// Those of `work`, with `what` as context.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    heading(what);
     let started = Instant::now();
-    // Hidden by itself where stderr is no terminal.
-    let bar = ProgressBar::new_spinner();
-    if bar.is_hidden() {
-        heading(what);
-    } else {
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(120));
+    // It hides itself where stderr is no terminal.
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("    {spinner} {elapsed}") {
+        spinner.set_style(style);
     }
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    replace_spinner(Some(spinner.clone()));
     let result = work();
-    let terminal = !bar.is_hidden();
-    bar.finish_and_clear();
-    if terminal {
-        heading(what);
-    }
+    replace_spinner(None);
+    spinner.finish_and_clear();
     if result.is_ok() {
         note(&format!("done in {:.1} s", started.elapsed().as_secs_f32()));
     }
@@ -51,5 +51,18 @@ pub fn failure(error: &anyhow::Error) {
         for line in cause.to_string().lines() {
             eprintln!("    {line}");
         }
+    }
+}
+
+fn write(line: &str) {
+    match SPINNER.lock().ok().and_then(|spinner| spinner.clone()) {
+        Some(spinner) => spinner.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
+}
+
+fn replace_spinner(spinner: Option<ProgressBar>) {
+    if let Ok(mut current) = SPINNER.lock() {
+        *current = spinner;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,7 +27,9 @@ impl Repository {
     pub fn of_this_program() -> Result<Self> {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = manifest.parent().context("xtask/ is at the root of disks")?;
+        let root = manifest
+            .parent()
+            .context("xtask/ is at the root of disks")?;
         Self::at(root)
     }
 
@@ -51,6 +54,18 @@ impl Repository {
         &self.root
     }
 
+    /// What tells this clone from all others, also from one that was at the same path before.
+    ///
+    /// # Errors
+    /// Where the clone is gone.
+    pub fn identity(&self) -> Result<Vec<u8>> {
+        let describe = || format!("the clone at {}", self.root.display());
+        let folder = self.root.metadata().with_context(describe)?;
+        let mut identity = self.root.as_os_str().as_encoded_bytes().to_vec();
+        identity.extend(format!("\n{}\n", folder.ino()).bytes());
+        Ok(identity)
+    }
+
     /// The folder of the component's workspace.
     pub fn component(&self) -> PathBuf {
         self.root.join("component")
@@ -66,18 +81,25 @@ impl Repository {
         self.root.join("target").join("edge-sync")
     }
 
-    /// The crates below `ports/` that have sources here, by path.
+    /// The workspaces that need neither the engine nor Wasmtime: this program and the stand-ins.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
-    pub fn stand_ins(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for folder in folders(&self.ports())? {
-            if folder.join("Cargo.toml").is_file() {
-                found.push(folder);
-            }
-        }
-        Ok(found)
+    /// Where `ports/` cannot be read.
+    pub fn small_workspaces(&self) -> Result<Vec<PathBuf>> {
+        let mut workspaces = vec![self.root.join("xtask")];
+        let ports = folders(&self.ports())?.into_iter();
+        workspaces.extend(ports.filter(|folder| folder.join("Cargo.toml").is_file()));
+        Ok(workspaces)
+    }
+
+    /// Every folder with a `Cargo.lock` of its own.
+    ///
+    /// # Errors
+    /// Where `ports/` cannot be read.
+    pub fn workspaces(&self) -> Result<Vec<PathBuf>> {
+        let mut workspaces = vec![self.root.clone(), self.component()];
+        workspaces.extend(self.small_workspaces()?);
+        Ok(workspaces)
     }
 
     /// Every file that is or would be committed, relative to the root, in order.
@@ -88,7 +110,15 @@ impl Repository {
         let mut files = if self.root.join(".git").exists() {
             let listing = command::capture(
                 Command::new("git")
-                    .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+                    // The clone may be another user's, as in a container.
+                    .args(["-c", "safe.directory=*"])
+                    .args([
+                        "ls-files",
+                        "-z",
+                        "--cached",
+                        "--others",
+                        "--exclude-standard",
+                    ])
                     .current_dir(&self.root),
             )?;
             listing
@@ -139,7 +169,10 @@ pub fn walk(folder: &Path, see: &mut impl FnMut(&Path)) -> Result<()> {
             .with_context(|| path.display().to_string())?;
         if !kind.is_dir() {
             see(&path);
-        } else if !NOT_OURS.iter().any(|name| path.file_name() == Some(OsStr::new(name))) {
+        } else if !NOT_OURS
+            .iter()
+            .any(|name| path.file_name() == Some(OsStr::new(name)))
+        {
             walk(&path, see)?;
         }
     }

@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cache::{create_folder, remove},
+    cache::{self, create_folder, remove},
     chores::Chores,
     command,
     debian::{self, Wanted},
-    progress,
+    digest, progress, repository,
     toolchain::{self, Toolchain},
 };
 
@@ -41,8 +41,7 @@ pub fn provide(chores: &Chores) -> Result<WasmTarget> {
     if toolchain.has(TRIPLE)? {
         return Ok(WasmTarget { sysroot: None });
     }
-    let sysroot = private_sysroot(chores);
-    if sysroot.join(COMPLETE).exists() {
+    if let Some(sysroot) = find_private(chores)? {
         link(&toolchain.host_folder(), &host_link(&sysroot, toolchain))?;
         return Ok(WasmTarget {
             sysroot: Some(sysroot),
@@ -58,7 +57,7 @@ pub fn provide(chores: &Chores) -> Result<WasmTarget> {
             Err(_) => progress::note("rustup cannot get it here"),
         }
     }
-    build(chores, &sysroot).with_context(|| {
+    let sysroot = build(chores).with_context(|| {
         format!(
             "there is no {TRIPLE} for rustc {}: install it with `rustup target add {TRIPLE}`, or \
              give this machine a Debian mirror with rust-src {} and wasi-libc",
@@ -70,24 +69,34 @@ pub fn provide(chores: &Chores) -> Result<WasmTarget> {
     })
 }
 
-fn private_sysroot(chores: &Chores) -> PathBuf {
+/// Where sysroots for the compiler in use are, and how their names begin: a standard library works
+/// only with the very build of the compiler that made it.
+fn private_place(chores: &Chores) -> (PathBuf, String) {
     let Toolchain {
         release,
         commit,
         host,
         ..
     } = &chores.toolchain;
-    // A library works only with the very build of the compiler that made it.
-    let compiler = format!("{release}-{commit}-{host}");
-    chores.cache.root().join("sysroots").join(compiler)
+    let folder = chores.cache.root().join("sysroots");
+    (folder, format!("{release}-{commit}-{host}-"))
+}
+
+fn find_private(chores: &Chores) -> Result<Option<PathBuf>> {
+    let (folder, start) = private_place(chores);
+    let found = repository::folders(&folder)?.into_iter().find(|sysroot| {
+        let name = sysroot.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&start) && sysroot.join(COMPLETE).exists()
+    });
+    Ok(found)
 }
 
 fn host_link(sysroot: &Path, toolchain: &Toolchain) -> PathBuf {
     sysroot.join("lib/rustlib").join(&toolchain.host)
 }
 
-/// Builds the standard library from the distribution's sources into `sysroot`.
-fn build(chores: &Chores, sysroot: &Path) -> Result<()> {
+/// Builds the standard library from the distribution's sources and returns its sysroot.
+fn build(chores: &Chores) -> Result<PathBuf> {
     let toolchain = &chores.toolchain;
     let linker = toolchain.host_folder().join("bin/wasm-component-ld");
     ensure!(
@@ -95,28 +104,27 @@ fn build(chores: &Chores, sysroot: &Path) -> Result<()> {
         "the toolchain lacks {}: install Rust with rustup",
         linker.display()
     );
-    let parent = sysroot.parent().context("a sysroot is in the cache")?;
-    create_folder(parent)?;
-    let work = tempfile::Builder::new()
-        .prefix("building-")
-        .tempdir_in(parent)
-        .context("a folder to build in")?;
+    let (parent, start) = private_place(chores);
+    let work = cache::stage(&parent)?;
 
-    let unpacked = progress::step("getting rust-src and wasi-libc from the Debian mirror", || {
-        debian::unpack(
-            work.path(),
-            &[
-                Wanted {
-                    name: "rust-src",
-                    version: &toolchain.release,
-                },
-                Wanted {
-                    name: "wasi-libc",
-                    version: "",
-                },
-            ],
-        )
-    })?;
+    let unpacked = progress::step(
+        "getting rust-src and wasi-libc from the Debian mirror",
+        || {
+            debian::unpack(
+                work.path(),
+                &[
+                    Wanted {
+                        name: "rust-src",
+                        version: &toolchain.release,
+                    },
+                    Wanted {
+                        name: "wasi-libc",
+                        version: "",
+                    },
+                ],
+            )
+        },
+    )?;
     let sources = unpacked
         .join("usr/src")
         .join(format!("rustc-{}", toolchain.release))
@@ -127,12 +135,12 @@ fn build(chores: &Chores, sysroot: &Path) -> Result<()> {
 
     let staged = work.path().join("sysroot");
     let library = staged.join("lib/rustlib").join(TRIPLE).join("lib");
-    let start = library.join("self-contained");
-    create_folder(&start)?;
+    let start_files = library.join("self-contained");
+    create_folder(&start_files)?;
     copy_rlibs(&artifacts, &library)?;
     let libc = unpacked.join("usr/lib").join(TRIPLE);
     for name in START_FILES {
-        copy(&libc.join(name), &start.join(name))?;
+        copy(&libc.join(name), &start_files.join(name))?;
     }
     ensure!(
         toolchain::holds_std(&library),
@@ -142,10 +150,26 @@ fn build(chores: &Chores, sysroot: &Path) -> Result<()> {
     link(&toolchain.host_folder(), &host_link(&staged, toolchain))?;
     let complete = staged.join(COMPLETE);
     std::fs::write(&complete, "").with_context(|| complete.display().to_string())?;
+    // Another build of the library is another library to the compiler, but not to cargo, unless its
+    // path, which is among the compiler's flags, differs.
+    let sysroot = parent.join(start + &digest_of(&library)?);
     if sysroot.exists() {
-        std::fs::remove_dir_all(sysroot).with_context(|| sysroot.display().to_string())?;
+        std::fs::remove_dir_all(&sysroot).with_context(|| sysroot.display().to_string())?;
     }
-    std::fs::rename(&staged, sysroot).with_context(|| sysroot.display().to_string())
+    std::fs::rename(&staged, &sysroot).with_context(|| sysroot.display().to_string())?;
+    Ok(sysroot)
+}
+
+fn digest_of(folder: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    repository::walk(folder, &mut |path| files.push(path.to_owned()))?;
+    let mut digest = digest::Short::default();
+    for file in files {
+        let name = file.file_name().unwrap_or_default();
+        digest.add(name.as_encoded_bytes());
+        digest.add(&std::fs::read(&file).with_context(|| file.display().to_string())?);
+    }
+    Ok(digest.finish())
 }
 
 /// Compiles `sources` for the target and returns the folder of the results.
@@ -215,7 +239,10 @@ fn wrap_compiler(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<P
 
 /// Links everything in `from` into `to`, but for the entry `except`.
 fn link_entries(from: &Path, to: &Path, except: &str) -> Result<()> {
-    for entry in from.read_dir().with_context(|| from.display().to_string())? {
+    for entry in from
+        .read_dir()
+        .with_context(|| from.display().to_string())?
+    {
         let entry = entry.with_context(|| from.display().to_string())?;
         if entry.file_name() != except {
             link(&entry.path(), &to.join(entry.file_name()))?;
@@ -225,13 +252,20 @@ fn link_entries(from: &Path, to: &Path, except: &str) -> Result<()> {
 }
 
 fn copy_rlibs(from: &Path, to: &Path) -> Result<()> {
-    for entry in from.read_dir().with_context(|| from.display().to_string())? {
+    for entry in from
+        .read_dir()
+        .with_context(|| from.display().to_string())?
+    {
         let path = entry.with_context(|| from.display().to_string())?.path();
         let Some(name) = path.file_name() else {
             continue;
         };
         let is_empty_crate = name.to_string_lossy().starts_with("libempty-");
-        if path.extension().is_some_and(|extension| extension == "rlib") && !is_empty_crate {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "rlib")
+            && !is_empty_crate
+        {
             copy(&path, &to.join(name))?;
         }
     }

@@ -113,7 +113,9 @@ pub fn require_c() -> Result<()> {
     if named.is_some_and(|name| command::exists(&name)) || command::exists("cc") {
         return Ok(());
     }
-    bail!("there is no C compiler (cc): install gcc (Debian, Ubuntu: apt-get install build-essential)")
+    bail!(
+        "there is no C compiler (cc): install gcc (Debian, Ubuntu: apt-get install build-essential)"
+    )
 }
 
 fn is_new_enough(release: &str) -> bool {

@@ -1,0 +1,337 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings::Flags;
+
+const AFTER_HELP: &str = "\
+Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
+data_dir, url, collection, api_key_file, shard, component, cache_dir, durability, memory_mib,
+batch_operations, batch_bytes and attempts. The API key comes from QDRANT_API_KEY or a file.
+
+Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
+5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
+8 data directory in use, 9 bad snapshot (nothing changed), 10 synced but operations were rejected,
+130 interrupted.";
+
+/// A local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
+#[derive(Parser, Debug)]
+#[command(name = "edge-sync", version, after_long_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub settings: Flags,
+    /// Print one JSON value a line, errors and notes on stderr included
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Create a shard
+    Create(Create),
+    /// Upsert REST points, one a line (JSON Lines)
+    Upsert(Upsert),
+    /// Delete points by id or by filter
+    Delete(Delete),
+    /// Print points by id
+    Retrieve(Retrieve),
+    /// Find the nearest points: a body of `POST /points/query`, or of `POST /points/search`
+    Search(Body),
+    /// Any universal query: a body of `POST /points/query`
+    Query(Body),
+    /// Walk over points in order of id: a body of `POST /points/scroll`
+    Scroll(Scroll),
+    /// Count points: a body of `POST /points/count`
+    Count(Count),
+    /// Count payload values: a body of `POST /facet`
+    Facet(Body),
+    /// Query in groups: a body of `POST /points/query/groups`
+    Groups(Body),
+    /// Distances between sampled points: a body of `POST /points/search/matrix/...`
+    Matrix(Matrix),
+    /// A mix of writes, in order: a body of `POST /points/batch`
+    Batch(Body),
+    /// Change payloads: bodies of `.../points/payload`
+    Payload(Payload),
+    /// Change vectors: bodies of `.../points/vectors`
+    Vectors(Vectors),
+    /// Any request of the points API, by method and path below `/collections/{c}`
+    Request(Request),
+    /// Payload indexes
+    #[command(subcommand)]
+    Index(Index),
+    /// Merge segments and build indexes
+    Optimize,
+    /// Make everything durable in the shard itself and shorten the log
+    Flush,
+    /// Show the shard's configuration and counts
+    Info,
+    /// Upload what waits
+    Sync(Sync),
+    /// Restore from the server's snapshot, or from a local one
+    Restore(Restore),
+    /// Show what is stored, what waits, and what happens next
+    Status,
+    /// Operations that the server refused
+    #[command(subcommand)]
+    Rejected(Rejected),
+}
+
+#[derive(Args, Debug)]
+pub struct Body {
+    /// File with the JSON body; standard input without it
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct Create {
+    /// File with the body of Qdrant's `PUT /collections/{c}`; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "distance"])]
+    pub config: Option<PathBuf>,
+    /// Size of the default vector, instead of a body
+    #[arg(long, requires = "distance")]
+    pub size: Option<u32>,
+    /// Distance of the default vector
+    #[arg(long, requires = "size", value_enum, ignore_case = true)]
+    pub distance: Option<Distance>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Distance {
+    Cosine,
+    Dot,
+    Euclid,
+    Manhattan,
+}
+
+impl Distance {
+    /// As in the REST API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Distance::Cosine => "Cosine",
+            Distance::Dot => "Dot",
+            Distance::Euclid => "Euclid",
+            Distance::Manhattan => "Manhattan",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Upsert {
+    /// JSON Lines file; standard input without it
+    pub file: Option<PathBuf>,
+    /// Points a write: each write is durable when its receipt is printed
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch_size: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct Delete {
+    /// Point ids
+    #[arg(required_unless_present = "filter")]
+    pub ids: Vec<String>,
+    /// REST filter: JSON, or `@FILE`
+    #[arg(long, conflicts_with = "ids")]
+    pub filter: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Retrieve {
+    /// Point ids
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+    /// Print the vectors too
+    #[arg(long)]
+    pub with_vector: bool,
+    /// Leave the payloads out
+    #[arg(long)]
+    pub no_payload: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Scroll {
+    /// File with the JSON body; standard input without it, unless a flag is given
+    #[arg(conflicts_with_all = ["limit", "offset", "filter"])]
+    pub file: Option<PathBuf>,
+    /// Points a page, instead of a body
+    #[arg(long)]
+    pub limit: Option<u32>,
+    /// Id that the page begins with
+    #[arg(long, value_name = "ID")]
+    pub offset: Option<String>,
+    /// REST filter: JSON, or `@FILE`
+    #[arg(long)]
+    pub filter: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Count {
+    /// File with the JSON body; standard input without it, unless a flag is given
+    #[arg(conflicts_with = "filter")]
+    pub file: Option<PathBuf>,
+    /// REST filter, instead of a body: JSON, or `@FILE`
+    #[arg(long)]
+    pub filter: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Matrix {
+    #[arg(value_enum)]
+    pub form: MatrixForm,
+    #[command(flatten)]
+    pub body: Body,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum MatrixForm {
+    Pairs,
+    Offsets,
+}
+
+impl MatrixForm {
+    pub fn path(self) -> &'static str {
+        match self {
+            MatrixForm::Pairs => "pairs",
+            MatrixForm::Offsets => "offsets",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Payload {
+    #[arg(value_enum)]
+    pub operation: PayloadOperation,
+    #[command(flatten)]
+    pub body: Body,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum PayloadOperation {
+    /// Merge fields into payloads
+    Set,
+    /// Replace payloads
+    Overwrite,
+    /// Remove fields
+    Delete,
+    /// Remove payloads
+    Clear,
+}
+
+impl PayloadOperation {
+    /// Method and path.
+    pub fn endpoint(self) -> (&'static str, &'static str) {
+        match self {
+            PayloadOperation::Set => ("POST", "/points/payload"),
+            PayloadOperation::Overwrite => ("PUT", "/points/payload"),
+            PayloadOperation::Delete => ("POST", "/points/payload/delete"),
+            PayloadOperation::Clear => ("POST", "/points/payload/clear"),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Vectors {
+    #[arg(value_enum)]
+    pub operation: VectorsOperation,
+    #[command(flatten)]
+    pub body: Body,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum VectorsOperation {
+    /// Replace vectors of points
+    Update,
+    /// Remove named vectors from points
+    Delete,
+}
+
+impl VectorsOperation {
+    /// Method and path.
+    pub fn endpoint(self) -> (&'static str, &'static str) {
+        match self {
+            VectorsOperation::Update => ("PUT", "/points/vectors"),
+            VectorsOperation::Delete => ("POST", "/points/vectors/delete"),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Request {
+    /// HTTP method
+    pub method: String,
+    /// Path below `/collections/{c}`, with its query string
+    pub path: String,
+    #[command(flatten)]
+    pub body: Body,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Index {
+    /// Create a payload index
+    Create {
+        /// Payload field
+        field: String,
+        /// `keyword`, `integer`, ..., or a JSON object with `type` and parameters
+        schema: String,
+    },
+    /// Remove a payload index
+    Delete {
+        /// Payload field
+        field: String,
+    },
+    /// Show the payload indexes
+    List,
+}
+
+#[derive(Args, Debug)]
+pub struct Sync {
+    /// Go on: upload whatever is queued, by this process or until the next start, until
+    /// interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// Restore from this shard snapshot instead of the server's
+    #[arg(long, value_name = "FILE", conflicts_with = "stored")]
+    pub snapshot: Option<PathBuf>,
+    /// Have the server store the snapshot first: it comes with a checksum, and a download that is
+    /// cut resumes
+    #[arg(long)]
+    pub stored: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Rejected {
+    /// Show them, with the server's words
+    List,
+    /// Queue them again
+    Retry(Chosen),
+    /// Forget them
+    Drop(Chosen),
+}
+
+#[derive(Args, Debug)]
+pub struct Chosen {
+    /// Sequences, as `list` shows them
+    #[arg(required_unless_present = "all")]
+    pub sequences: Vec<u64>,
+    /// All of them
+    #[arg(long, conflicts_with = "sequences")]
+    pub all: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

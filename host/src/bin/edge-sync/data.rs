@@ -1,0 +1,348 @@
+//! Commands on the shard's data.
+
+use edge_sync_host::{EdgeSync, Error, Opened, Point, PointId, Receipt, Shard};
+use serde_json::{Value, json};
+
+use crate::Session;
+use crate::arguments::{Body, Count, Create, Delete, Index, Retrieve, Scroll, Upsert};
+use crate::input::{self, Points};
+use crate::output::{COUNTER, SPINNER, plural};
+
+impl Session {
+    pub fn create(&self, arguments: &Create) -> Result<u8, Error> {
+        let config = match (arguments.size, arguments.distance) {
+            (Some(size), Some(distance)) => {
+                json!({ "vectors": { "size": size, "distance": distance.name() } }).to_string()
+            }
+            _ => input::body(arguments.config.as_deref())?,
+        };
+        let directory = self.settings.data_dir();
+        let edge = EdgeSync::builder(self.settings.component()?, directory)
+            .options(self.settings.shard_options())
+            .create(&config)?;
+        self.notes(&edge);
+        let generation = edge.shard().info()?.generation;
+        self.close(edge)?;
+        self.output.say(
+            &json!({ "data_dir": directory, "generation": generation }),
+            &format!("created a shard in {}", directory.display()),
+        )?;
+        Ok(0)
+    }
+
+    pub fn upsert(&self, arguments: &Upsert) -> Result<u8, Error> {
+        let edge = self.open()?;
+        // An interrupt may end the process anywhere: what was acknowledged is in the log.
+        let points = Points::new(input::open(arguments.file.as_deref())?);
+        let bar = self.output.bar(COUNTER);
+        bar.set_message("upserting");
+        let mut batch = Batch::default();
+        let mut total = Total::default();
+        let size = arguments.batch_size as usize;
+        let mut outcome = Ok(());
+        for (line, point) in points {
+            match point {
+                Ok(point) => batch.push(line, point),
+                Err(error) => outcome = Err(error),
+            }
+            if outcome.is_ok() && batch.points.len() < size {
+                continue;
+            }
+            // What came before a bad line is written; the error is about that line alone.
+            outcome = self
+                .write(edge.shard(), &mut batch, &mut total)
+                .and(outcome);
+            bar.set_position(total.points);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        if outcome.is_ok() {
+            outcome = self.write(edge.shard(), &mut batch, &mut total);
+        }
+        bar.finish_and_clear();
+        let closed = self.close(edge);
+        if !self.output.json {
+            self.output.say(
+                &Value::Null,
+                &format!(
+                    "upserted {} point{}, up to sequence {}",
+                    total.points,
+                    plural(total.points),
+                    total.sequence
+                ),
+            )?;
+        }
+        outcome.and(closed)?;
+        Ok(0)
+    }
+
+    /// Writes a batch and, with `--json`, prints its receipt: what is printed is in the log.
+    fn write(&self, shard: &Shard, batch: &mut Batch, total: &mut Total) -> Result<(), Error> {
+        if batch.points.is_empty() {
+            return Ok(());
+        }
+        let Batch { points, lines } = std::mem::take(batch);
+        let count = points.len() as u64;
+        let receipt = shard
+            .upsert(points)
+            .map_err(|error| blame_line(error, &lines))?;
+        total.points += count;
+        total.sequence = receipt.sequence;
+        if self.output.json {
+            let mut value = receipt_json(receipt);
+            value["points"] = json!(count);
+            value["lines"] = json!([lines.first(), lines.last()]);
+            self.output.say(&value, "")?;
+        }
+        Ok(())
+    }
+
+    pub fn delete(&self, arguments: &Delete) -> Result<u8, Error> {
+        let filter = arguments
+            .filter
+            .as_deref()
+            .map(input::argument)
+            .transpose()?;
+        let edge = self.open()?;
+        let receipt = match filter {
+            Some(filter) => edge.shard().delete_by_filter(&filter),
+            None => {
+                let ids = arguments.ids.iter().map(|id| PointId::from_text(id));
+                edge.shard().delete(ids.collect())
+            }
+        }?;
+        self.close(edge)?;
+        self.receipt(receipt, "deleted")
+    }
+
+    pub fn retrieve(&self, arguments: &Retrieve) -> Result<u8, Error> {
+        let ids: Vec<Value> = arguments.ids.iter().map(|id| id_json(id)).collect();
+        let body = json!({
+            "ids": ids,
+            "with_payload": !arguments.no_payload,
+            "with_vector": arguments.with_vector,
+        });
+        self.send("POST", "/points", &body.to_string())
+    }
+
+    pub fn search(&self, arguments: &Body) -> Result<u8, Error> {
+        let body = input::body(arguments.file.as_deref())?;
+        // Both forms are Qdrant's; `vector` is only in the older one.
+        let older =
+            serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("vector").is_some());
+        let path = if older {
+            "/points/search"
+        } else {
+            "/points/query"
+        };
+        self.send("POST", path, &body)
+    }
+
+    pub fn scroll(&self, arguments: &Scroll) -> Result<u8, Error> {
+        let mut flags = serde_json::Map::new();
+        if let Some(limit) = arguments.limit {
+            flags.insert("limit".into(), json!(limit));
+        }
+        if let Some(id) = &arguments.offset {
+            flags.insert("offset".into(), id_json(id));
+        }
+        if let Some(filter) = &arguments.filter {
+            flags.insert("filter".into(), filter_json(filter)?);
+        }
+        let body = if flags.is_empty() {
+            input::optional_body(arguments.file.as_deref())?
+        } else {
+            Value::Object(flags).to_string()
+        };
+        self.send("POST", "/points/scroll", &body)
+    }
+
+    pub fn count(&self, arguments: &Count) -> Result<u8, Error> {
+        let body = match &arguments.filter {
+            Some(filter) => json!({ "filter": filter_json(filter)? }).to_string(),
+            None => input::optional_body(arguments.file.as_deref())?,
+        };
+        self.send("POST", "/points/count", &body)
+    }
+
+    /// A request whose body is read and whose result is printed as they are.
+    pub fn request(&self, method: &str, path: &str, body: &Body) -> Result<u8, Error> {
+        let body = match method.to_ascii_uppercase().as_str() {
+            "GET" | "DELETE" => input::optional_body(body.file.as_deref())?,
+            _ => input::body(body.file.as_deref())?,
+        };
+        self.send(method, path, &body)
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> Result<u8, Error> {
+        let edge = self.open()?;
+        let result = edge.shard().request(method, path, body)?;
+        self.close(edge)?;
+        self.output.rest(&result)?;
+        Ok(0)
+    }
+
+    pub fn index(&self, command: &Index) -> Result<u8, Error> {
+        let edge = self.open()?;
+        match command {
+            Index::Create { field, schema } => {
+                let schema = if schema.starts_with('{') {
+                    input::argument(schema)?
+                } else {
+                    json!(schema).to_string()
+                };
+                let receipt = edge.shard().create_payload_index(field, &schema)?;
+                self.close(edge)?;
+                self.receipt(receipt, "created the index")
+            }
+            Index::Delete { field } => {
+                let receipt = edge.shard().delete_payload_index(field)?;
+                self.close(edge)?;
+                self.receipt(receipt, "deleted the index")
+            }
+            Index::List => {
+                let schema = edge.shard().info()?.payload_schema;
+                self.close(edge)?;
+                self.output.rest(&schema)?;
+                Ok(0)
+            }
+        }
+    }
+
+    pub fn optimize(&self) -> Result<u8, Error> {
+        let edge = self.open()?;
+        let bar = self.output.bar(SPINNER);
+        bar.set_message("optimizing");
+        let changed = edge.shard().optimize();
+        bar.finish_and_clear();
+        let changed = changed?;
+        self.close(edge)?;
+        self.output.say(
+            &json!({ "changed": changed }),
+            if changed {
+                "optimized"
+            } else {
+                "nothing to optimize"
+            },
+        )?;
+        Ok(0)
+    }
+
+    pub fn flush(&self) -> Result<u8, Error> {
+        let edge = self.open()?;
+        edge.shard().flush()?;
+        self.close(edge)?;
+        self.output.say(&json!({ "flushed": true }), "flushed")?;
+        Ok(0)
+    }
+
+    pub fn info(&self) -> Result<u8, Error> {
+        let edge = self.open()?;
+        let info = edge.shard().info()?;
+        self.close(edge)?;
+        let parse = |json: &str| serde_json::from_str(json).unwrap_or(Value::Null);
+        let value = json!({
+            "points_count": info.points,
+            "indexed_vectors_count": info.indexed_vectors,
+            "segments_count": info.segments,
+            "generation": info.generation,
+            "memory_bytes": info.memory_bytes,
+            "config": parse(&info.config),
+            "payload_schema": parse(&info.payload_schema),
+        });
+        self.output.rest(&value.to_string())?;
+        Ok(0)
+    }
+
+    fn receipt(&self, receipt: Receipt, what: &str) -> Result<u8, Error> {
+        self.output.say(
+            &receipt_json(receipt),
+            &format!(
+                "{what}: {} operation{}, up to sequence {}",
+                receipt.operations,
+                plural(receipt.operations.into()),
+                receipt.sequence
+            ),
+        )?;
+        Ok(0)
+    }
+}
+
+/// Points on their way, and the lines they came from.
+#[derive(Default)]
+struct Batch {
+    points: Vec<Point>,
+    lines: Vec<u64>,
+}
+
+impl Batch {
+    fn push(&mut self, line: u64, point: Point) {
+        self.points.push(point);
+        self.lines.push(line);
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    points: u64,
+    sequence: u64,
+}
+
+/// Turns `points[3].vectors.a` into the line that the point came from.
+fn blame_line(error: Error, lines: &[u64]) -> Error {
+    if let Error::InvalidInput { field, message } = &error
+        && let Some((index, rest)) = input::point_index(field)
+        && let Some(line) = lines.get(index)
+    {
+        let inner = Error::InvalidInput {
+            field: rest.to_owned(),
+            message: message.clone(),
+        };
+        return input::on_line(inner, *line);
+    }
+    error
+}
+
+fn receipt_json(receipt: Receipt) -> Value {
+    json!({ "sequence": receipt.sequence, "operations": receipt.operations })
+}
+
+pub fn opened_json(opened: &Opened) -> Value {
+    json!({ "generation": opened.generation, "replayed": opened.replayed })
+}
+
+fn id_json(text: &str) -> Value {
+    match PointId::from_text(text) {
+        PointId::Num(number) => json!(number),
+        PointId::Uuid(uuid) => json!(uuid),
+    }
+}
+
+fn filter_json(argument: &str) -> Result<Value, Error> {
+    let text = input::argument(argument)?;
+    serde_json::from_str(&text).map_err(|error| Error::InvalidInput {
+        field: "filter".to_owned(),
+        message: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_point_is_blamed_on_its_line() {
+        let refused = |field: &str| Error::InvalidInput {
+            field: field.into(),
+            message: "expected 4 values, got 3".into(),
+        };
+        let error = blame_line(refused("points[1].vectors.a"), &[10, 12, 13]);
+        assert_eq!(
+            error.to_string(),
+            "line 12: vectors.a: expected 4 values, got 3"
+        );
+        let error = blame_line(refused("points[9]"), &[10]);
+        assert!(error.to_string().starts_with("points[9]"));
+    }
+}

@@ -1,0 +1,156 @@
+//! `edge-sync`: a local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
+
+mod arguments;
+mod data;
+mod input;
+mod link;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use edge_sync_host::{Cancel, EdgeSync, Error};
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::{Arguments, Command};
+use crate::output::{Output, exit_code};
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output {
+        json: arguments.json,
+    };
+    log();
+    match Session::new(&arguments, output).and_then(|session| session.run(arguments.command)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Logs to stderr what `EDGE_SYNC_LOG` asks for (`edge_sync_host=debug`), and nothing without it:
+/// what a person should know is printed anyway.
+fn log() {
+    let filter = EnvFilter::try_from_env("EDGE_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// What every command works with.
+struct Session {
+    settings: Settings,
+    output: Output,
+    cancel: Cancel,
+}
+
+impl Session {
+    fn new(arguments: &Arguments, output: Output) -> Result<Session, Error> {
+        Ok(Session {
+            settings: Settings::load(&arguments.settings)?,
+            output,
+            cancel: Cancel::new(),
+        })
+    }
+
+    fn run(&self, command: Command) -> Result<u8, Error> {
+        match command {
+            Command::Create(arguments) => self.create(&arguments),
+            Command::Upsert(arguments) => self.upsert(&arguments),
+            Command::Delete(arguments) => self.delete(&arguments),
+            Command::Retrieve(arguments) => self.retrieve(&arguments),
+            Command::Search(body) => self.search(&body),
+            Command::Query(body) => self.request("POST", "/points/query", &body),
+            Command::Scroll(arguments) => self.scroll(&arguments),
+            Command::Count(arguments) => self.count(&arguments),
+            Command::Facet(body) => self.request("POST", "/facet", &body),
+            Command::Groups(body) => self.request("POST", "/points/query/groups", &body),
+            Command::Matrix(arguments) => self.request(
+                "POST",
+                &format!("/points/search/matrix/{}", arguments.form.path()),
+                &arguments.body,
+            ),
+            Command::Batch(body) => self.request("POST", "/points/batch", &body),
+            Command::Payload(arguments) => {
+                let (method, path) = arguments.operation.endpoint();
+                self.request(method, path, &arguments.body)
+            }
+            Command::Vectors(arguments) => {
+                let (method, path) = arguments.operation.endpoint();
+                self.request(method, path, &arguments.body)
+            }
+            Command::Request(arguments) => {
+                self.request(&arguments.method, &arguments.path, &arguments.body)
+            }
+            Command::Index(command) => self.index(&command),
+            Command::Optimize => self.optimize(),
+            Command::Flush => self.flush(),
+            Command::Info => self.info(),
+            Command::Sync(arguments) => self.sync(&arguments),
+            Command::Restore(arguments) => self.restore(&arguments),
+            Command::Status => self.status(),
+            Command::Rejected(command) => self.rejected(&command),
+        }
+    }
+
+    /// The shard, without a server.
+    fn open(&self) -> Result<EdgeSync, Error> {
+        let edge = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
+            .options(self.settings.shard_options())
+            .open()?;
+        self.notes(&edge);
+        Ok(edge)
+    }
+
+    fn notes(&self, edge: &EdgeSync) {
+        for note in edge.shard().notes() {
+            self.output.note(&note);
+        }
+    }
+
+    /// Flushes and closes, and passes on what happened meanwhile.
+    fn close(&self, edge: EdgeSync) -> Result<(), Error> {
+        let closed = edge.shard().close();
+        self.notes(&edge);
+        closed
+    }
+
+    /// From here on, an interrupt asks the work under way to stop at the next good moment; a
+    /// second one ends the process at once.
+    fn stop_on_interrupt(&self) -> Result<(), Error> {
+        let cancel = self.cancel.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(|error| Error::Internal(format!("waiting for signals: {error}")))?;
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                interrupted().await;
+                cancel.cancel();
+                interrupted().await;
+                std::process::exit(i32::from(output::exit::CANCELLED));
+            });
+        });
+        Ok(())
+    }
+}
+
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

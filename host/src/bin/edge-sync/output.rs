@@ -1,0 +1,264 @@
+//! What the command prints, and its exit codes.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use edge_sync_host::{Error, FailureClass, ServerFailure};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Exit codes, as the README and `--help` list them.
+pub mod exit {
+    /// A bug, a limit, or a component that cannot be used.
+    pub const INTERNAL: u8 = 1;
+    /// Wrong flags or settings.
+    pub const USAGE: u8 = 2;
+    /// Refused input: malformed JSON, wrong dimension, what the engine cannot do.
+    pub const INPUT: u8 = 3;
+    /// No such shard, vector or operation.
+    pub const NOT_FOUND: u8 = 4;
+    /// The file system failed, or stored bytes are damaged.
+    pub const STORAGE: u8 = 5;
+    /// The server cannot be reached or is busy; the queue is kept, try again.
+    pub const UNREACHABLE: u8 = 6;
+    /// The server refuses: wrong key, wrong collection; the queue is kept.
+    pub const REFUSED: u8 = 7;
+    /// Another process has the data directory.
+    pub const LOCKED: u8 = 8;
+    /// The snapshot cannot be restored; nothing was changed.
+    pub const BAD_SNAPSHOT: u8 = 9;
+    /// The sync is done, but the server refused some operations: see `edge-sync rejected list`.
+    pub const REJECTED: u8 = 10;
+    /// Interrupted.
+    pub const CANCELLED: u8 = 130;
+}
+
+/// The exit code that an error ends the command with.
+pub fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Setting { .. } => exit::USAGE,
+        Error::InvalidInput { .. } | Error::AlreadyExists(_) | Error::Unsupported(_) => exit::INPUT,
+        Error::NotFound(_) => exit::NOT_FOUND,
+        Error::Storage(_) | Error::Corrupt(_) | Error::Io { .. } => exit::STORAGE,
+        Error::Server(ServerFailure {
+            class: FailureClass::Retry,
+            ..
+        }) => exit::UNREACHABLE,
+        Error::Server(_) => exit::REFUSED,
+        Error::Locked { .. } => exit::LOCKED,
+        Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,
+        Error::Cancelled => exit::CANCELLED,
+        _ => exit::INTERNAL,
+    }
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// One JSON value a line, on stdout and stderr.
+    pub json: bool,
+}
+
+impl Output {
+    /// A REST `result`: as one line with `--json`, indented otherwise.
+    pub fn rest(self, result: &str) -> Result<(), Error> {
+        if self.json && !result.contains('\n') {
+            return print(result);
+        }
+        let value: Value = serde_json::from_str(result)
+            .map_err(|error| Error::Internal(format!("result is not JSON: {error}")))?;
+        if self.json {
+            return print(&value.to_string());
+        }
+        print(&format!("{value:#}"))
+    }
+
+    /// `value` with `--json`, `text` otherwise.
+    pub fn say(self, value: &impl Serialize, text: &str) -> Result<(), Error> {
+        if !self.json {
+            return print(text);
+        }
+        print(
+            &serde_json::to_string(value)
+                .map_err(|error| Error::Internal(format!("output: {error}")))?,
+        )
+    }
+
+    /// Something that a person should know, on stderr.
+    pub fn note(self, note: &str) {
+        if self.json {
+            eprintln!("{}", json!({ "note": note }));
+        } else {
+            eprintln!("note: {note}");
+        }
+    }
+
+    /// A failure, on stderr.
+    pub fn error(self, error: &Error) {
+        if self.json {
+            eprintln!("{}", json!({ "error": describe(error) }));
+        } else {
+            eprintln!("error: {error}");
+            if let Some(hint) = hint(error) {
+                eprintln!("  {hint}");
+            }
+        }
+    }
+
+    /// A progress bar on stderr; hidden with `--json` and in a pipe.
+    pub fn bar(self, template: &str) -> ProgressBar {
+        let bar = ProgressBar::new(0);
+        if self.json || !std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+            return bar;
+        }
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+}
+
+/// Counted things.
+pub const COUNT_BAR: &str = "{msg:12} {bar:32} {pos}/{len} {per_sec} {eta}";
+/// Bytes.
+pub const BYTES_BAR: &str = "{msg:12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+/// Work of unknown size.
+pub const SPINNER: &str = "{spinner} {msg} {elapsed}";
+/// Counted things of unknown number.
+pub const COUNTER: &str = "{spinner} {msg} {pos} {per_sec}";
+
+/// A line on stdout, flushed: whoever reads it knows that what it says has happened. A reader that
+/// has gone away ends the command.
+fn print(line: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Cancelled),
+        outcome => outcome.map_err(|source| Error::Io {
+            operation: "write to",
+            path: "stdout".into(),
+            source,
+        }),
+    }
+}
+
+/// An error as `--json` shows it.
+pub fn describe(error: &Error) -> Value {
+    let mut value = json!({ "kind": error.kind(), "message": error.to_string() });
+    let mut add = |name: &str, detail: Value| {
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert(name.to_owned(), detail);
+        }
+    };
+    match error {
+        Error::InvalidInput { field, .. } => add("field", json!(field)),
+        Error::Storage(failure) => {
+            add("operation", json!(failure.operation));
+            add("path", json!(failure.path));
+            add("no_space", json!(error.is_no_space()));
+        }
+        Error::Corrupt(corruption) => {
+            add("path", json!(corruption.file));
+            add("offset", json!(corruption.offset));
+        }
+        Error::Server(failure) => {
+            add("class", json!(class_name(failure.class)));
+            add("status", json!(failure.status));
+            add("request", json!(failure.request));
+            add("retry_after_ms", json!(failure.retry_after_ms));
+        }
+        Error::Locked { directory, holder } => {
+            add("path", json!(directory));
+            add("process", json!(holder));
+        }
+        Error::Setting { name, .. } => add("setting", json!(name)),
+        _ => {}
+    }
+    value
+}
+
+fn class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Retry => "retry",
+        FailureClass::Stop => "stop",
+        FailureClass::Reject => "reject",
+        FailureClass::TooLarge => "too-large",
+    }
+}
+
+/// What a person can do about it.
+fn hint(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NotFound(what) if what.starts_with("there is no shard") => {
+            Some("make one with `edge-sync create` or `edge-sync restore`")
+        }
+        Error::Server(failure) => match failure.class {
+            FailureClass::Retry => Some("what waits for upload is kept; `edge-sync sync` goes on"),
+            FailureClass::Stop => {
+                Some("what waits for upload is kept; check --url, --collection and the API key")
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `3 minutes`, for people.
+pub fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (count, unit) = match seconds {
+        0 => return "less than a second".to_owned(),
+        1..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", plural(count))
+}
+
+/// `12.3 MiB`, for people.
+pub fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// The ending of a noun that is counted.
+pub fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_failure_have_their_exit_codes() {
+        let server = |class| {
+            Error::Server(ServerFailure {
+                class,
+                status: None,
+                request: String::new(),
+                message: String::new(),
+                retry_after_ms: None,
+            })
+        };
+        assert_eq!(exit_code(&server(FailureClass::Retry)), 6);
+        assert_eq!(exit_code(&server(FailureClass::Stop)), 7);
+        assert_eq!(exit_code(&Error::BadSnapshot(String::new())), 9);
+        assert_eq!(exit_code(&Error::Internal(String::new())), 1);
+        let locked = Error::Locked {
+            directory: "d".into(),
+            holder: Some(7),
+        };
+        assert_eq!(exit_code(&locked), 8);
+        assert_eq!(describe(&locked)["process"], 7);
+    }
+
+    #[test]
+    fn durations_for_people() {
+        assert_eq!(duration(999), "less than a second");
+        assert_eq!(duration(61_000), "1 minute");
+        assert_eq!(duration(7_200_000), "2 hours");
+    }
+}

@@ -1,0 +1,403 @@
+//! Settings from flags, the environment and a TOML file, in this order.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use edge_sync_host::{
+    BatchLimits, Component, ComponentOptions, Durability, Error, Secret, ServerSettings,
+    ShardOptions, SyncOptions,
+};
+use serde::Deserialize;
+
+/// Looked for in the working directory, then in the user's configuration folder.
+const FILE_NAME: &str = "edge-sync.toml";
+
+/// Where the shard is when nothing says so.
+const DEFAULT_DATA_DIR: &str = "edge-sync-data";
+
+/// The flags that every command has. Help texts name the environment variable that says the same.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// Data directory of the shard [EDGE_SYNC_DATA_DIR] [default: edge-sync-data]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Settings")]
+    pub data_dir: Option<PathBuf>,
+    /// URL of the Qdrant server [QDRANT_URL]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Settings")]
+    pub url: Option<String>,
+    /// Collection on the server [EDGE_SYNC_COLLECTION]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
+    pub collection: Option<String>,
+    /// File that holds the API key; otherwise it is taken from QDRANT_API_KEY
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub api_key_file: Option<PathBuf>,
+    /// The component [EDGE_SYNC_COMPONENT] [default: edge_sync.wasm beside this executable]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub component: Option<PathBuf>,
+    /// When a write is on disk: always, interval:MILLISECONDS or os [EDGE_SYNC_DURABILITY]
+    #[arg(long, global = true, value_name = "WHEN", help_heading = "Settings")]
+    pub durability: Option<DurabilitySetting>,
+    /// Most memory of the shard, in MiB, up to 4096 [EDGE_SYNC_MEMORY_MIB] [default: 2048]
+    #[arg(long, global = true, value_name = "MIB", help_heading = "Settings")]
+    pub memory_mib: Option<usize>,
+    /// TOML file with settings [default: edge-sync.toml here or in the configuration folder]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub config_file: Option<PathBuf>,
+}
+
+/// `always`, `interval:200`, `os`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DurabilitySetting(Durability);
+
+impl FromStr for DurabilitySetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let durability = match text.split_once(':') {
+            None if text == "always" => Durability::Always,
+            None if text == "os" => Durability::Os,
+            Some(("interval", milliseconds)) => Durability::Interval(
+                milliseconds
+                    .parse()
+                    .map_err(|_| format!("`{milliseconds}` is not a number of milliseconds"))?,
+            ),
+            _ => return Err("expected `always`, `interval:MILLISECONDS` or `os`".to_owned()),
+        };
+        Ok(DurabilitySetting(durability))
+    }
+}
+
+impl TryFrom<String> for DurabilitySetting {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// One source of settings; also the form of the TOML file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Layer {
+    data_dir: Option<PathBuf>,
+    url: Option<String>,
+    collection: Option<String>,
+    #[serde(skip)]
+    api_key: Option<Secret>,
+    api_key_file: Option<PathBuf>,
+    shard: Option<u32>,
+    component: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
+    durability: Option<DurabilitySetting>,
+    memory_mib: Option<usize>,
+    batch_operations: Option<u32>,
+    batch_bytes: Option<u32>,
+    attempts: Option<u32>,
+}
+
+impl Layer {
+    fn from_flags(flags: &Flags) -> Layer {
+        Layer {
+            data_dir: flags.data_dir.clone(),
+            url: flags.url.clone(),
+            collection: flags.collection.clone(),
+            api_key_file: flags.api_key_file.clone(),
+            component: flags.component.clone(),
+            durability: flags.durability,
+            memory_mib: flags.memory_mib,
+            ..Layer::default()
+        }
+    }
+
+    /// `variable` looks a variable up; one that is empty counts as not set.
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Layer, Error> {
+        let raw = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let text = |name: &'static str| match raw(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) => Err(setting(name, "is not valid UTF-8")),
+        };
+        Ok(Layer {
+            data_dir: raw("EDGE_SYNC_DATA_DIR").map(PathBuf::from),
+            url: text("QDRANT_URL")?,
+            collection: text("EDGE_SYNC_COLLECTION")?,
+            api_key: text("QDRANT_API_KEY")?.map(Secret::new),
+            component: raw("EDGE_SYNC_COMPONENT").map(PathBuf::from),
+            cache_dir: raw("EDGE_SYNC_CACHE")
+                .map(|root| PathBuf::from(root).join("component-cache")),
+            durability: text("EDGE_SYNC_DURABILITY")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|message: String| setting("EDGE_SYNC_DURABILITY", message))?,
+            memory_mib: text("EDGE_SYNC_MEMORY_MIB")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|_| setting("EDGE_SYNC_MEMORY_MIB", "is not a number"))?,
+            ..Layer::default()
+        })
+    }
+
+    /// Relative paths in the file start at the file's folder.
+    fn from_toml(text: &str, folder: &Path) -> Result<Layer, String> {
+        let mut layer: Layer = toml::from_str(text).map_err(|error| error.to_string())?;
+        for path in [
+            &mut layer.data_dir,
+            &mut layer.api_key_file,
+            &mut layer.component,
+            &mut layer.cache_dir,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            *path = folder.join(&path);
+        }
+        Ok(layer)
+    }
+
+    /// What this layer says, else what `below` says.
+    fn over(self, below: Layer) -> Layer {
+        // The two ways to give a key are one setting: a file named by a flag beats the
+        // environment's key, and that beats a file named in the TOML file.
+        let (api_key, api_key_file) = if self.api_key.is_some() || self.api_key_file.is_some() {
+            (self.api_key, self.api_key_file)
+        } else {
+            (below.api_key, below.api_key_file)
+        };
+        Layer {
+            data_dir: self.data_dir.or(below.data_dir),
+            url: self.url.or(below.url),
+            collection: self.collection.or(below.collection),
+            api_key,
+            api_key_file,
+            shard: self.shard.or(below.shard),
+            component: self.component.or(below.component),
+            cache_dir: self.cache_dir.or(below.cache_dir),
+            durability: self.durability.or(below.durability),
+            memory_mib: self.memory_mib.or(below.memory_mib),
+            batch_operations: self.batch_operations.or(below.batch_operations),
+            batch_bytes: self.batch_bytes.or(below.batch_bytes),
+            attempts: self.attempts.or(below.attempts),
+        }
+    }
+}
+
+/// The settings in force.
+#[derive(Debug)]
+pub struct Settings(Layer);
+
+impl Settings {
+    /// Reads all three sources.
+    pub fn load(flags: &Flags) -> Result<Settings, Error> {
+        let file = match &flags.config_file {
+            Some(path) => Some(path.clone()),
+            None => default_file(),
+        };
+        let file = match file {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
+                    operation: "read the settings in",
+                    path: path.clone(),
+                    source,
+                })?;
+                let folder = path.parent().unwrap_or(Path::new(""));
+                Layer::from_toml(&text, folder).map_err(|message| {
+                    setting("config-file", format!("{}: {message}", path.display()))
+                })?
+            }
+            None => Layer::default(),
+        };
+        let environment = Layer::from_environment(|name| std::env::var_os(name))?;
+        let mut merged = Layer::from_flags(flags).over(environment).over(file);
+        if let (None, Some(path)) = (&merged.api_key, &merged.api_key_file) {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+                operation: "read the API key in",
+                path: path.clone(),
+                source,
+            })?;
+            merged.api_key = Some(Secret::new(text));
+        }
+        Ok(Settings(merged))
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.0
+            .data_dir
+            .as_deref()
+            .unwrap_or(Path::new(DEFAULT_DATA_DIR))
+    }
+
+    /// `URL/collections/NAME`, for people, as far as it is set.
+    pub fn server_name(&self) -> Option<String> {
+        let url = self.0.url.as_deref()?.trim_end_matches('/');
+        let collection = self.0.collection.as_deref()?;
+        Some(format!("{url}/collections/{collection}"))
+    }
+
+    pub fn component(&self) -> Result<Component, Error> {
+        let path = Component::find(self.0.component.as_deref())?;
+        match &self.0.cache_dir {
+            Some(cache) => Component::load_with(
+                path,
+                &ComponentOptions {
+                    cache: Some(cache.clone()),
+                },
+            ),
+            None => Component::load(path),
+        }
+    }
+
+    pub fn shard_options(&self) -> ShardOptions {
+        let mut options = ShardOptions::default();
+        if let Some(DurabilitySetting(durability)) = self.0.durability {
+            options.durability = durability;
+        }
+        if let Some(mib) = self.0.memory_mib {
+            options.memory_bytes = mib.saturating_mul(1 << 20);
+        }
+        options
+    }
+
+    pub fn sync_options(&self) -> SyncOptions {
+        let defaults = SyncOptions::default();
+        SyncOptions {
+            batch: BatchLimits {
+                operations: self.0.batch_operations.unwrap_or(defaults.batch.operations),
+                bytes: self.0.batch_bytes.unwrap_or(defaults.batch.bytes),
+            },
+            attempts: self.0.attempts.unwrap_or(defaults.attempts),
+            ..defaults
+        }
+    }
+
+    /// The server, which the command at hand cannot do without.
+    pub fn server(&self) -> Result<ServerSettings, Error> {
+        let url = self
+            .0
+            .url
+            .as_ref()
+            .ok_or_else(|| setting("url", "no server is set; give --url or QDRANT_URL"))?;
+        let collection = self.0.collection.as_ref().ok_or_else(|| {
+            setting(
+                "collection",
+                "no collection is set; give --collection or EDGE_SYNC_COLLECTION",
+            )
+        })?;
+        let mut server = ServerSettings::new(url, collection);
+        server.api_key = self.0.api_key.clone();
+        server.shard = self.0.shard.unwrap_or(0);
+        Ok(server)
+    }
+}
+
+fn setting(name: &'static str, message: impl Into<String>) -> Error {
+    Error::Setting {
+        name,
+        message: message.into(),
+    }
+}
+
+fn default_file() -> Option<PathBuf> {
+    let configuration = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
+    [
+        Some(PathBuf::from(FILE_NAME)),
+        configuration.map(|folder| folder.join("edge-sync").join(FILE_NAME)),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Layer {
+        let variables: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Layer::from_environment(|name| {
+            variables
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.into())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn flags_beat_the_environment_and_that_beats_the_file() {
+        let file = Layer::from_toml(
+            "data_dir = \"data\"\nurl = \"http://file\"\ncollection = \"file\"\nattempts = 3\n\
+             durability = \"interval:200\"",
+            Path::new("/etc/edge"),
+        )
+        .unwrap();
+        let environment = environment(&[
+            ("QDRANT_URL", "http://environment"),
+            ("EDGE_SYNC_COLLECTION", "environment"),
+            ("EDGE_SYNC_DATA_DIR", ""),
+        ]);
+        let flags = Layer::from_flags(&Flags {
+            url: Some("http://flag".into()),
+            ..Flags::default()
+        });
+        let settings = Settings(flags.over(environment).over(file));
+        let server = settings.server().unwrap();
+        assert_eq!(server.url, "http://flag");
+        assert_eq!(server.collection, "environment");
+        assert_eq!(settings.data_dir(), Path::new("/etc/edge/data"));
+        assert_eq!(settings.sync_options().attempts, 3);
+        assert_eq!(
+            settings.shard_options().durability,
+            Durability::Interval(200)
+        );
+    }
+
+    #[test]
+    fn the_api_key_comes_from_the_topmost_source_that_has_one() {
+        let file = Layer::from_toml("api_key_file = \"key\"", Path::new("/f")).unwrap();
+        let variable = environment(&[("QDRANT_API_KEY", "secret")]);
+        let merged = Layer::default().over(variable.clone()).over(file.clone());
+        assert_eq!(merged.api_key, Some(Secret::new("secret")));
+        assert!(merged.api_key_file.is_none());
+
+        let flags = Layer::from_flags(&Flags {
+            api_key_file: Some("flag".into()),
+            ..Flags::default()
+        });
+        let merged = flags.over(variable).over(file.clone());
+        assert_eq!(
+            (merged.api_key, merged.api_key_file),
+            (None, Some("flag".into()))
+        );
+
+        let merged = Layer::default().over(file);
+        assert_eq!(merged.api_key_file, Some("/f/key".into()));
+        assert!(
+            !format!("{:?}", environment(&[("QDRANT_API_KEY", "hunter2")])).contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn misspelt_settings_and_keys_in_the_file_are_refused() {
+        for text in [
+            "urll = \"x\"",
+            "api_key = \"secret\"",
+            "durability = \"never\"",
+        ] {
+            assert!(Layer::from_toml(text, Path::new("")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn missing_server_settings_say_how_to_give_them() {
+        let error = Settings(Layer::default()).server().unwrap_err();
+        assert!(error.to_string().contains("QDRANT_URL"), "{error}");
+    }
+}

@@ -1,0 +1,241 @@
+//! Everything a plugin host needs, in one value.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::component::Component;
+use crate::courier::{Courier, ServerSettings};
+use crate::error::{Error, Result};
+use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
+use crate::shard::{Shard, ShardOptions};
+use crate::signal::Cancel;
+use crate::status::{SyncRecord, now_ms};
+use crate::sync::{Progress, SyncOptions, SyncReport, Uploader};
+use crate::syncer::{Syncer, SyncerOptions};
+
+/// A shard, kept in step with a collection on a server if there is one.
+///
+/// Dropping it ends the background worker after the exchange under way, then flushes and closes
+/// the shard; what is not uploaded stays queued on disk.
+pub struct EdgeSync {
+    // Dropped in this order: the worker uses the shard and the courier.
+    syncer: Option<Syncer>,
+    server: Option<Server>,
+    shard: Shard,
+    sync: SyncOptions,
+}
+
+struct Server {
+    courier: Arc<Courier>,
+    uploader: Arc<Mutex<Uploader>>,
+}
+
+/// Settings of an [`EdgeSync`].
+#[derive(Clone)]
+pub struct Builder {
+    component: Component,
+    directory: PathBuf,
+    options: ShardOptions,
+    server: Option<ServerSettings>,
+    sync: SyncOptions,
+    background: Option<SyncerOptions>,
+}
+
+impl Builder {
+    /// Settings of the shard.
+    #[must_use]
+    pub fn options(mut self, options: ShardOptions) -> Builder {
+        self.options = options;
+        self
+    }
+
+    /// The server to keep in step with. Without one, writes are queued.
+    #[must_use]
+    pub fn server(mut self, server: ServerSettings) -> Builder {
+        self.server = Some(server);
+        self
+    }
+
+    /// How to upload.
+    #[must_use]
+    pub fn sync_options(mut self, options: SyncOptions) -> Builder {
+        self.sync = options;
+        self
+    }
+
+    /// Uploads in the background; without this, only [`EdgeSync::sync`] uploads.
+    #[must_use]
+    pub fn background(mut self, options: SyncerOptions) -> Builder {
+        self.background = Some(options);
+        self
+    }
+
+    /// Opens the shard in the directory.
+    ///
+    /// Errors: as [`Shard::open`], and [`Error::Setting`] for the server's settings.
+    pub fn open(self) -> Result<EdgeSync> {
+        let shard = Shard::open(&self.component, &self.directory, self.options.clone())?;
+        self.finish(shard)
+    }
+
+    /// Creates a shard; `config` is the body of Qdrant's `PUT /collections/{c}`.
+    ///
+    /// Errors: as [`Shard::create`], and [`Error::Setting`] for the server's settings.
+    pub fn create(self, config: &str) -> Result<EdgeSync> {
+        let options = self.options.clone();
+        let shard = Shard::create(&self.component, &self.directory, config, options)?;
+        self.finish(shard)
+    }
+
+    /// Opens the shard if there is one, whatever its configuration; otherwise creates it.
+    pub fn open_or_create(self, config: &str) -> Result<EdgeSync> {
+        let edge = self.attach()?;
+        if !edge.shard.is_present()? {
+            edge.shard.create_here(config)?;
+        }
+        Ok(edge)
+    }
+
+    /// Opens the shard if there is one; otherwise it comes with the first restore. See
+    /// [`Shard::attach`].
+    pub fn attach(self) -> Result<EdgeSync> {
+        let shard = Shard::attach(&self.component, &self.directory, self.options.clone())?;
+        self.finish(shard)
+    }
+
+    fn finish(self, shard: Shard) -> Result<EdgeSync> {
+        let server = match self.server {
+            Some(settings) => {
+                let staging = staging_folder(&self.directory)?;
+                let courier = Courier::start(&self.component, staging, settings)?;
+                Some(Server {
+                    courier: Arc::new(courier),
+                    uploader: Arc::new(Mutex::new(Uploader::new(self.sync.clone()))),
+                })
+            }
+            None => None,
+        };
+        let syncer = match (&server, self.background) {
+            (Some(server), Some(options)) => Some(Syncer::start(
+                &shard,
+                Arc::clone(&server.courier),
+                Arc::clone(&server.uploader),
+                options,
+            )?),
+            _ => None,
+        };
+        Ok(EdgeSync {
+            syncer,
+            server,
+            shard,
+            sync: self.sync,
+        })
+    }
+}
+
+impl EdgeSync {
+    /// Starts with `component` and the data directory `directory`.
+    pub fn builder(component: Component, directory: impl AsRef<Path>) -> Builder {
+        Builder {
+            component,
+            directory: directory.as_ref().to_owned(),
+            options: ShardOptions::default(),
+            server: None,
+            sync: SyncOptions::default(),
+            background: None,
+        }
+    }
+
+    /// The shard: reads and writes.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The background worker, if it was asked for.
+    pub fn syncer(&self) -> Option<&Syncer> {
+        self.syncer.as_ref()
+    }
+
+    /// Uploads everything that waits, in the calling thread.
+    ///
+    /// A sync that gives up is no error: the report says why, and the queue is kept. Errors are
+    /// the shard's, and [`Error::Setting`] without a server.
+    pub fn sync(&self) -> Result<SyncReport> {
+        self.sync_with(&Cancel::new(), |_| {})
+    }
+
+    /// [`EdgeSync::sync`] that can be cancelled and tells its progress.
+    pub fn sync_with(
+        &self,
+        cancel: &Cancel,
+        mut progress: impl FnMut(Progress<'_>),
+    ) -> Result<SyncReport> {
+        let server = self.server.as_ref().ok_or_else(|| Error::Setting {
+            name: "url",
+            message: "no server is set".to_owned(),
+        })?;
+        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        let report = server
+            .uploader
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .run(&self.shard, &*server.courier, None, cancel, &mut progress)?;
+        self.note(|record| {
+            record.note(report.failure.as_ref());
+            record.note_queue(self.shard.queue_status().ok().as_ref());
+        });
+        Ok(report)
+    }
+
+    /// Replaces the shard's data by a snapshot, plus what was written since and is not in it.
+    /// Reads and writes through [`EdgeSync::shard`] go on meanwhile. On failure everything is as
+    /// before.
+    ///
+    /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`].
+    pub fn restore(
+        &self,
+        source: &RestoreSource,
+        cancel: &Cancel,
+        mut progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<RestoreReport> {
+        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        let mut guard = self.server.as_ref().map(|server| {
+            let uploader = server
+                .uploader
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            (&*server.courier, uploader)
+        });
+        let report = restore(
+            &self.shard,
+            guard
+                .as_mut()
+                .map(|(courier, uploader)| (*courier, &mut **uploader)),
+            source,
+            &self.sync,
+            cancel,
+            &mut progress,
+        )?;
+        self.note(|record| record.last_restore_ms = Some(now_ms()));
+        Ok(report)
+    }
+
+    /// How the last exchanges with the server went, in this process or an earlier one.
+    pub fn sync_record(&self) -> SyncRecord {
+        match &self.syncer {
+            Some(syncer) => syncer.record(),
+            None => SyncRecord::load(self.shard.directory()),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut SyncRecord)) {
+        let mut record = self.sync_record();
+        change(&mut record);
+        if let Err(error) = record.store(self.shard.directory()) {
+            tracing::warn!("the sync status is not kept: {error}");
+        }
+        if let Some(syncer) = &self.syncer {
+            syncer.set_record(record);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Restoring from a snapshot while the shard goes on serving.
+//!
+//! 1. Upload everything up to a barrier, the last operation logged so far; later uploads are held
+//!    back, so that the log keeps what the snapshot may lack.
+//! 2. The courier downloads the snapshot to the staging folder.
+//! 3. A fresh instance unpacks it into a new generation, checks it, and replays the log after the
+//!    barrier onto it. A second instance, because linear memory never shrinks and ends at 4 GiB.
+//! 4. In one job on the shard's owner, so that callers wait and none fails: the old instance
+//!    closes the shard, the new one replays the rest and switches generations with one rename.
+//!
+//! Until the rename, any failure leaves the old generation in force.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::courier::Courier;
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+use crate::owner::Owner;
+use crate::shard::{GUEST_DATA, Shard};
+use crate::signal::Cancel;
+use crate::sync::{Progress, SyncOptions, Uploader};
+use crate::types::{FailureClass, Opened, SnapshotSource};
+
+/// Name of the staging folder in the data directory.
+const STAGING: &str = "staging";
+
+/// Name of the snapshot in the staging folder.
+const SNAPSHOT: &str = "restore.snapshot";
+
+/// Where the snapshot comes from.
+#[derive(Clone, Debug)]
+pub enum RestoreSource {
+    /// The server.
+    Server(SnapshotSource),
+    /// A shard snapshot file. It is read, not moved.
+    File(PathBuf),
+}
+
+/// What a restore tells while it runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RestoreProgress<'a> {
+    /// Uploading up to the barrier.
+    Uploading(Progress<'a>),
+    /// Downloading, or copying a local file.
+    Downloading {
+        /// Bytes on disk so far.
+        bytes: u64,
+        /// Bytes in all, where known.
+        total: Option<u64>,
+    },
+    /// The download failed in passing and will be tried again.
+    Waiting {
+        /// How long until then.
+        after: Duration,
+        /// Why.
+        failure: &'a Error,
+    },
+    /// Unpacking, checking and replaying.
+    Staging,
+    /// Switching generations.
+    Switching,
+}
+
+/// What a restore did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RestoreReport {
+    /// The generation now in force, and what opening it found.
+    pub opened: Opened,
+    /// Points in it before what was written meanwhile was replayed.
+    pub points: u64,
+    /// Operations after the barrier that were replayed before the switch.
+    pub replayed: u64,
+    /// Size of the snapshot, in bytes.
+    pub snapshot_bytes: u64,
+    /// Operations uploaded first.
+    pub uploaded: u64,
+}
+
+/// Runs the restore. Uploads by others must be held back by the caller.
+pub(crate) fn restore(
+    shard: &Shard,
+    server: Option<(&Courier, &mut Uploader)>,
+    source: &RestoreSource,
+    options: &SyncOptions,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<RestoreReport> {
+    let present = shard.is_present()?;
+    let mut uploaded = 0;
+    let staging = Staging::clear(shard.directory())?;
+    let (barrier, snapshot_bytes) = match source {
+        RestoreSource::Server(from) => {
+            let (courier, uploader) = server.ok_or(Error::Setting {
+                name: "url",
+                message: "a restore from the server needs one".to_owned(),
+            })?;
+            let barrier = if present {
+                shard.queue_status()?.logged
+            } else {
+                0
+            };
+            if present && shard.queue_status()?.queued > 0 {
+                let report = uploader.run(shard, courier, Some(barrier), cancel, &mut |step| {
+                    progress(RestoreProgress::Uploading(step));
+                })?;
+                if let Some(failure) = report.failure {
+                    return Err(failure);
+                }
+                uploaded = report.uploaded;
+            }
+            let bytes = download(courier, *from, options, cancel, progress)?;
+            (barrier, bytes)
+        }
+        RestoreSource::File(file) => {
+            let barrier = if present {
+                shard.queue_status()?.acknowledged
+            } else {
+                0
+            };
+            (barrier, staging.take(file, cancel, progress)?)
+        }
+    };
+    cancel.check()?;
+
+    progress(RestoreProgress::Staging);
+    let (staged, instance) = stage(shard, barrier)?;
+    // Its bytes are in the new generation now; the switch may need the room.
+    staging.remove_snapshot();
+    if cancel.is_cancelled() {
+        abandon(shard, instance);
+        return Err(Error::Cancelled);
+    }
+
+    progress(RestoreProgress::Switching);
+    let opened = shard.promote(instance)?;
+    Ok(RestoreReport {
+        opened,
+        points: staged.0,
+        replayed: staged.1,
+        snapshot_bytes,
+        uploaded,
+    })
+}
+
+/// Stages on an owner of its own, for the stack that guest calls need. Returns points and
+/// replayed operations.
+fn stage(shard: &Shard, barrier: u64) -> Result<((u64, u64), Instance)> {
+    let limit = shard.options().times.open;
+    let options = shard.options().for_guest();
+    let snapshot = format!("{GUEST_DATA}/{STAGING}/{SNAPSHOT}");
+    let owner = Owner::spawn("restore", shard.fresh_instance()?)?;
+    let staged = owner.call(move |instance| {
+        instance.call("stage", limit, |guest, store| {
+            guest
+                .edge_sync_shard_restore()
+                .call_stage(store, GUEST_DATA, &snapshot, barrier, options)
+        })
+    })?;
+    Ok(((staged.points, staged.replayed), owner.into_inner()?))
+}
+
+/// Gives a staged generation up. What is left behind if that fails is removed at the next opening.
+fn abandon(shard: &Shard, instance: Instance) {
+    let limit = shard.options().times.write;
+    let outcome = Owner::spawn("restore", instance).and_then(|owner| {
+        owner.call(move |instance| {
+            instance.call("abandon", limit, |guest, store| {
+                guest.edge_sync_shard_restore().call_abandon(store)
+            })
+        })
+    });
+    if let Err(error) = outcome {
+        tracing::warn!("giving up a staged generation: {error}");
+    }
+}
+
+/// Downloads with attempts. A step after a failure in passing takes a stored snapshot up where it
+/// was cut; a streamed one starts over, since the server makes another each time.
+fn download(
+    courier: &Courier,
+    source: SnapshotSource,
+    options: &SyncOptions,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<u64> {
+    let mut backoff = Backoff::new(options.backoff.clone());
+    let mut download = None;
+    loop {
+        cancel.check()?;
+        let outcome = match &mut download {
+            None => courier.begin_download(source, SNAPSHOT).map(|begun| {
+                download = Some(begun);
+                None
+            }),
+            Some(download) => download.step().map(Some),
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(so_far)) => {
+                progress(RestoreProgress::Downloading {
+                    bytes: so_far.bytes,
+                    total: so_far.total,
+                });
+                if so_far.done {
+                    return Ok(so_far.bytes);
+                }
+                // A stream that is cut at the same place each time would never end otherwise.
+                if matches!(source, SnapshotSource::Stored) {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                let lost = error.ends_instance();
+                let passing = lost || error.failure_class() == Some(FailureClass::Retry);
+                if !passing || backoff.failures() >= options.attempts {
+                    return Err(error);
+                }
+                if lost {
+                    download = None;
+                }
+                let retry_after = match &error {
+                    Error::Server(failure) => failure.retry_after_ms.map(Duration::from_millis),
+                    _ => None,
+                };
+                let after = backoff.next(retry_after);
+                progress(RestoreProgress::Waiting {
+                    after,
+                    failure: &error,
+                });
+                cancel.sleep(after)?;
+            }
+        }
+    }
+}
+
+/// The staging folder, empty at first and emptied in the end, however the restore ends.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn clear(directory: &Path) -> Result<Staging> {
+        let staging = Staging(staging_folder(directory)?);
+        staging.empty()?;
+        Ok(staging)
+    }
+
+    fn empty(&self) -> Result<()> {
+        let entries =
+            std::fs::read_dir(&self.0).map_err(Error::io("read the staging folder", &self.0))?;
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read the staging folder", &self.0))?;
+            let path = entry.path();
+            let is_folder = entry
+                .file_type()
+                .map_err(Error::io("examine", &path))?
+                .is_dir();
+            if is_folder {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            }
+            .map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Brings a local file in: a link where the file system can, else a copy. Links cost nothing;
+    /// the component only reads it.
+    fn take(
+        &self,
+        file: &Path,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<u64> {
+        let target = self.0.join(SNAPSHOT);
+        // A link to a symbolic link would be one itself, and lead out of the guest's folder.
+        let file = file
+            .canonicalize()
+            .map_err(Error::io("find the snapshot", file))?;
+        let total = match std::fs::metadata(&file) {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(_) => {
+                return Err(Error::invalid(
+                    "snapshot",
+                    format!("{} is not a file", file.display()),
+                ));
+            }
+            Err(error) => return Err(Error::io("examine the snapshot", file)(error)),
+        };
+        if std::fs::hard_link(&file, &target).is_ok() {
+            progress(RestoreProgress::Downloading {
+                bytes: total,
+                total: Some(total),
+            });
+            return Ok(total);
+        }
+        copy(&file, &target, total, cancel, progress)
+    }
+
+    fn remove_snapshot(&self) {
+        if let Err(error) = std::fs::remove_file(self.0.join(SNAPSHOT)) {
+            tracing::debug!("the staged snapshot stays for now: {error}");
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = self.empty() {
+            tracing::warn!("the staging folder is not clean: {error}");
+        }
+    }
+}
+
+/// The staging folder of a data directory, made if it is missing.
+pub(crate) fn staging_folder(directory: &Path) -> Result<PathBuf> {
+    let folder = directory.join(STAGING);
+    std::fs::create_dir_all(&folder).map_err(Error::io("create the staging folder", &folder))?;
+    Ok(folder)
+}
+
+fn copy(
+    from: &Path,
+    to: &Path,
+    total: u64,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<u64> {
+    use std::io::{Read, Write};
+
+    let mut source = std::fs::File::open(from).map_err(Error::io("open the snapshot", from))?;
+    let mut target = std::fs::File::create(to).map_err(Error::io("create", to))?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        cancel.check()?;
+        let read = source
+            .read(&mut buffer)
+            .map_err(Error::io("read the snapshot", from))?;
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
+            return Ok(bytes);
+        };
+        target.write_all(piece).map_err(Error::io("write", to))?;
+        bytes += read as u64;
+        progress(RestoreProgress::Downloading {
+            bytes,
+            total: Some(total),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staging_takes_a_file_and_is_clean_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.snapshot");
+        std::fs::write(&file, b"snapshot").unwrap();
+        let folder = staging_folder(directory.path()).unwrap();
+        std::fs::create_dir(folder.join("left")).unwrap();
+        std::fs::write(folder.join("left/over"), b"x").unwrap();
+
+        let staging = Staging::clear(directory.path()).unwrap();
+        assert!(!folder.join("left").exists());
+        let bytes = staging.take(&file, &Cancel::new(), &mut |_| {}).unwrap();
+        assert_eq!(bytes, 8);
+        assert_eq!(std::fs::read(folder.join(SNAPSHOT)).unwrap(), b"snapshot");
+        drop(staging);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        assert_eq!(std::fs::read(&file).unwrap(), b"snapshot");
+    }
+
+    #[test]
+    fn copies_across_file_systems() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("a"), directory.path().join("b"));
+        let content: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+        std::fs::write(&from, &content).unwrap();
+        let mut seen = Vec::new();
+        copy(&from, &to, 3_000_000, &Cancel::new(), &mut |step| {
+            if let RestoreProgress::Downloading { bytes, .. } = step {
+                seen.push(bytes);
+            }
+        })
+        .unwrap();
+        assert_eq!(seen.last(), Some(&3_000_000));
+        assert_eq!(std::fs::read(&to).unwrap(), content);
+        let cancelled = Cancel::new();
+        cancelled.cancel();
+        assert!(matches!(
+            copy(&from, &to, 0, &cancelled, &mut |_| {}),
+            Err(Error::Cancelled)
+        ));
+    }
+}

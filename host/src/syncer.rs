@@ -1,0 +1,312 @@
+//! The background worker: uploads when there is something to upload.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::courier::Courier;
+use crate::error::{Error, Result};
+use crate::shard::Shard;
+use crate::status::{SyncRecord, WorkerState, now_ms};
+use crate::sync::{Step, Uploader};
+
+/// When the background worker acts by itself.
+#[derive(Clone, Debug)]
+pub struct SyncerOptions {
+    /// How long it lets writes gather after the first one, to fill a batch. Default: 100 ms.
+    pub linger: Duration,
+    /// How often it looks without having been told of a write. Default: 30 s.
+    pub interval: Duration,
+    /// How long it waits after the server refused the settings (401, 403, ...), in case they are
+    /// put right there. Default: 5 minutes.
+    pub stopped_interval: Duration,
+}
+
+impl Default for SyncerOptions {
+    fn default() -> SyncerOptions {
+        SyncerOptions {
+            linger: Duration::from_millis(100),
+            interval: Duration::from_secs(30),
+            stopped_interval: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Uploads on a thread of its own, until dropped. Writes through the shard's handles wake it.
+pub struct Syncer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    control: Mutex<Control>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Control {
+    /// There may be something to upload.
+    dirty: bool,
+    /// Go now, whatever was waited for.
+    now: bool,
+    pauses: usize,
+    end: bool,
+    /// Within an exchange with the shard or the server.
+    busy: bool,
+    record: SyncRecord,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Control)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until `due`, or until something needs attention: the end, a pause, or a wish to go
+    /// now. True if the wait ran its course.
+    fn wait_until(&self, due: Instant, also: impl Fn(&Control) -> bool) -> bool {
+        let mut control = self.lock();
+        loop {
+            if control.end || control.pauses > 0 || control.now || also(&control) {
+                return false;
+            }
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            control = self
+                .changed
+                .wait_timeout(control, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Keeps the worker paused until dropped.
+pub struct Paused(Arc<Shared>);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        self.0.change(|control| {
+            control.pauses = control.pauses.saturating_sub(1);
+            control.dirty = true;
+        });
+    }
+}
+
+impl Syncer {
+    pub(crate) fn start(
+        shard: &Shard,
+        courier: Arc<Courier>,
+        uploader: Arc<Mutex<Uploader>>,
+        options: SyncerOptions,
+    ) -> Result<Syncer> {
+        let shared = Arc::new(Shared {
+            control: Mutex::new(Control {
+                dirty: true,
+                record: SyncRecord::load(shard.directory()),
+                ..Control::default()
+            }),
+            changed: Condvar::new(),
+        });
+        let hook = Arc::clone(&shared);
+        shard.on_write(move || hook.change(|control| control.dirty = true));
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            shard: shard.clone(),
+            courier,
+            uploader,
+            options,
+        };
+        let thread = std::thread::Builder::new()
+            .name("edge-sync uploads".into())
+            .spawn(move || worker.run())
+            .map_err(Error::io("start a thread for", "uploads"))?;
+        Ok(Syncer {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Uploads now: does not wait for the next attempt that is due.
+    pub fn wake(&self) {
+        self.shared.change(|control| control.now = true);
+    }
+
+    /// Stops uploading after the exchange under way, which is waited for, until the guard is
+    /// dropped.
+    pub fn pause(&self) -> Paused {
+        self.shared.change(|control| control.pauses += 1);
+        let mut control = self.shared.lock();
+        while control.busy {
+            control = self
+                .shared
+                .changed
+                .wait(control)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Paused(Arc::clone(&self.shared))
+    }
+
+    /// How the last exchanges went and what happens next.
+    pub fn record(&self) -> SyncRecord {
+        self.shared.lock().record.clone()
+    }
+
+    /// Takes over what somebody else did while the worker was paused.
+    pub(crate) fn set_record(&self, record: SyncRecord) {
+        self.shared.lock().record = record;
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.shared.change(|control| control.end = true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    shard: Shard,
+    courier: Arc<Courier>,
+    uploader: Arc<Mutex<Uploader>>,
+    options: SyncerOptions,
+}
+
+/// How one go at uploading ended.
+struct Pass {
+    state: WorkerState,
+    failure: Option<Error>,
+    /// How long until the next go, unless something happens before.
+    wait: Duration,
+    /// Whether the server was asked anything.
+    exchanged: bool,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut due = Instant::now();
+        // Whether a write may bring the next attempt forward; not after a failure.
+        let mut eager = true;
+        let mut stored = Instant::now();
+        while self.wait_for_work(due, eager) {
+            let pass = self.upload();
+            eager = pass.failure.is_none();
+            due = Instant::now() + pass.wait;
+            let mut record = self.note(&pass);
+            // Not with every batch: the record is for people.
+            if pass.failure.is_some()
+                || (pass.exchanged && stored.elapsed() > Duration::from_secs(1))
+            {
+                stored = Instant::now();
+                self.store(&mut record);
+            }
+            self.shared.change(|control| control.busy = false);
+        }
+        let mut record = self.shared.lock().record.clone();
+        (record.worker, record.next_attempt_ms) = (None, None);
+        record.note_queue(self.shard.queue_status().ok().as_ref());
+        self.store(&mut record);
+    }
+
+    /// Waits until it is time to upload, and not paused; false at the end.
+    fn wait_for_work(&self, due: Instant, eager: bool) -> bool {
+        self.shared
+            .wait_until(due, |control| eager && control.dirty);
+        if eager && self.shared.lock().dirty {
+            self.shared
+                .wait_until(Instant::now() + self.options.linger, |_| false);
+        }
+        let mut control = self.shared.lock();
+        while control.pauses > 0 && !control.end {
+            control.record.worker = Some(WorkerState::Paused);
+            control = self
+                .shared
+                .changed
+                .wait(control)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if control.end {
+            return false;
+        }
+        (control.dirty, control.now, control.busy) = (false, false, true);
+        control.record.worker = Some(WorkerState::Uploading);
+        true
+    }
+
+    /// Uploads until there is nothing left, something fails, or a pause or the end is wanted.
+    fn upload(&self) -> Pass {
+        let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exchanged = false;
+        let (state, failure, wait) = loop {
+            {
+                let control = self.shared.lock();
+                if control.end || control.pauses > 0 {
+                    break (WorkerState::Paused, None, Duration::ZERO);
+                }
+            }
+            let step = uploader.step(&self.shard, &*self.courier, None);
+            exchanged |= !matches!(step, Ok(Step::Done) | Err(_));
+            match step {
+                Ok(Step::Done) => break (WorkerState::Idle, None, self.options.interval),
+                Ok(Step::Rejected { sequence, failure }) => {
+                    tracing::warn!(sequence, "the server refuses an operation: {failure}");
+                }
+                Ok(Step::Collection(_) | Step::Uploaded(_) | Step::Smaller) => {}
+                Ok(Step::Wait { after, failure }) => {
+                    tracing::info!(?after, "upload failed in passing: {failure}");
+                    break (WorkerState::Waiting, Some(failure), after);
+                }
+                Ok(Step::Stop(failure)) => {
+                    tracing::error!("upload stopped: {failure}");
+                    let wait = self.options.stopped_interval;
+                    break (WorkerState::Stopped, Some(failure), wait);
+                }
+                // There is no shard before the first restore.
+                Err(Error::NotFound(_)) => {
+                    break (WorkerState::Idle, None, self.options.interval);
+                }
+                Err(error) => {
+                    tracing::error!("upload failed at the shard: {error}");
+                    break (WorkerState::Waiting, Some(error), self.options.interval);
+                }
+            }
+        };
+        Pass {
+            state,
+            failure,
+            wait,
+            exchanged,
+        }
+    }
+
+    fn note(&self, pass: &Pass) -> SyncRecord {
+        let queue = self.shard.queue_status().ok();
+        let mut control = self.shared.lock();
+        let record = &mut control.record;
+        if pass.failure.is_some() || (pass.exchanged && pass.state == WorkerState::Idle) {
+            record.note(pass.failure.as_ref());
+        }
+        record.note_queue(queue.as_ref());
+        record.worker = Some(pass.state);
+        record.next_attempt_ms = pass.failure.as_ref().map(|_| {
+            let wait = u64::try_from(pass.wait.as_millis()).unwrap_or(u64::MAX);
+            now_ms().saturating_add(wait)
+        });
+        record.clone()
+    }
+
+    fn store(&self, record: &mut SyncRecord) {
+        if let Err(error) = record.store(self.shard.directory()) {
+            tracing::warn!("the sync status is not kept: {error}");
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! Tests that need the inside: faults at every step, and the worked example of the format.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, iter, thread};
+
+use tempfile::tempdir;
+
+use crate::files::faults;
+use crate::record;
+use crate::segment::{self, HEADER_BYTES};
+use crate::{
+    Current, Durability, Error, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation,
+    RestoreState, follow,
+};
+
+fn options(durability: Durability) -> LogOptions {
+    LogOptions {
+        durability,
+        segment_bytes: MIN_SEGMENT_BYTES,
+        durable_to: 0,
+    }
+}
+
+fn contents(log: &Log) -> BTreeMap<u64, Vec<u8>> {
+    log.read(0)
+        .map(|record| record.expect("readable"))
+        .map(|record| (record.sequence, record.payload))
+        .collect()
+}
+
+/// What a log must and may hold after a life with faults.
+#[derive(Default)]
+struct Model {
+    must: BTreeMap<u64, Vec<u8>>,
+    may: BTreeMap<u64, Vec<u8>>,
+    /// Sequences at which a log may begin.
+    boundaries: BTreeSet<u64>,
+}
+
+impl Model {
+    fn append(&mut self, log: &mut Log, count: u64, length: usize) {
+        let first = log.next();
+        let before = contents(log);
+        let payloads: Vec<_> = (0..count)
+            .map(|index| vec![(first + index) as u8; length + index as usize])
+            .collect();
+        let call = (first..).zip(payloads.iter().cloned());
+        match log.append(&payloads) {
+            Ok(sequences) => {
+                assert_eq!(sequences, first..first + count);
+                self.may.retain(|sequence, _| *sequence < first);
+                self.must.extend(call);
+                self.boundaries.insert(sequences.end);
+            }
+            // Refused before anything was written.
+            Err(Error::Poisoned { .. }) => {}
+            Err(_) if is_poisoned(log) => {
+                self.may.extend(call);
+                self.boundaries.insert(first + count);
+            }
+            Err(_) => {
+                assert_eq!(log.next(), first);
+                assert!(contents(log) == before, "a failed call left something");
+            }
+        }
+    }
+
+    fn forget(&mut self, result: crate::Result<()>, which: impl Fn(u64) -> bool) {
+        let gone: Vec<_> = self.must.extract_if(.., |at, _| which(*at)).collect();
+        match result {
+            Ok(()) => self.may.retain(|at, _| !which(*at)),
+            Err(_) => self.may.extend(gone),
+        }
+    }
+
+    fn check(&self, log: &Log) {
+        let found = contents(log);
+        for (sequence, payload) in &self.must {
+            assert_eq!(found.get(sequence), Some(payload), "lost {sequence}");
+        }
+        for (sequence, payload) in &found {
+            let known = self.must.get(sequence).or(self.may.get(sequence));
+            assert_eq!(Some(payload), known, "{sequence} was never written");
+        }
+        let first = found.keys().next().copied().unwrap_or(log.next());
+        assert!(found.keys().copied().eq(first..log.next()));
+        assert!(self.boundaries.contains(&log.next()) || found.is_empty());
+    }
+}
+
+fn is_poisoned(log: &mut Log) -> bool {
+    matches!(log.append::<&[u8]>(&[]), Err(Error::Poisoned { .. }))
+}
+
+/// A life that uses every operation.
+fn live(directory: &Path, durability: Durability) -> Model {
+    let mut model = Model::default();
+    let Ok((mut log, _)) = Log::open(directory, options(durability)) else {
+        return model;
+    };
+    model.boundaries.insert(1);
+    model.append(&mut log, 1, 10);
+    model.append(&mut log, 3, 700);
+    model.append(&mut log, 2, 1500);
+    let _ = log.sync();
+    model.append(&mut log, 4, 900);
+    model.append(&mut log, 1, 5000);
+    model.append(&mut log, 2, 10);
+    let at = log.last().saturating_sub(2);
+    if model.boundaries.contains(&(at + 1)) {
+        let result = log.truncate_after(at);
+        model.forget(result, |sequence| sequence > at);
+    }
+    model.append(&mut log, 2, 20);
+    if model.must.contains_key(&6) {
+        let result = log.truncate_after(6);
+        model.forget(result, |sequence| sequence > 6);
+    }
+    model.append(&mut log, 2, 4000);
+    model.append(&mut log, 2, 30);
+    let up_to = log.last().saturating_sub(2);
+    let result = log.reclaim(up_to);
+    model.forget(
+        result.and(Err(Error::Invalid {
+            field: "",
+            message: String::new(),
+        })),
+        |at| at <= up_to,
+    );
+    if let Ok((reopened, _)) = Log::open(directory, options(durability)) {
+        log = reopened;
+        model.check(&log);
+        model.must = contents(&log);
+    }
+    let next = log.next() + 5;
+    let result = log.restart(next);
+    if result.is_ok() {
+        model.boundaries.insert(next);
+    }
+    model.forget(result, |_| true);
+    model.append(&mut log, 2, 40);
+    model
+}
+
+#[test]
+fn every_fault_at_every_step_leaves_what_was_acknowledged() {
+    let all = [
+        Durability::Always,
+        Durability::Interval(Duration::ZERO),
+        Durability::Os,
+    ];
+    // Most of the time goes into waiting for fsync, and faults are a thread's own.
+    let visited: u64 = thread::scope(|scope| {
+        let threads: Vec<_> = all
+            .into_iter()
+            .flat_map(|durability| [(durability, false), (durability, true)])
+            .map(|(durability, for_good)| scope.spawn(move || sweep(durability, for_good)))
+            .collect();
+        let visited = threads.into_iter().map(|thread| thread.join());
+        visited.map(|steps| steps.expect("the sweep holds")).sum()
+    });
+    assert!(visited > 200, "the life has become too short: {visited}");
+}
+
+/// Fails each step of the life once. Answers how many there are.
+fn sweep(durability: Durability, for_good: bool) -> u64 {
+    for step in 0.. {
+        let directory = tempdir().expect("temporary directory");
+        let path = directory.path().join("log");
+        faults::fail_after(step, for_good);
+        let before = faults::steps();
+        let model = live(&path, durability);
+        let taken = faults::steps() - before;
+        faults::clear();
+
+        let (mut log, _) = Log::open(&path, options(durability)).expect("opens again");
+        model.check(&log);
+        let sequences = log.append(&[b"goes on"]).expect("appends");
+        let (log, report) = Log::open(&path, options(durability)).expect("opens again");
+        assert_eq!(report, Default::default());
+        assert_eq!(log.last(), sequences.start);
+        if taken <= step {
+            return step;
+        }
+    }
+    0
+}
+
+#[test]
+fn a_failed_fsync_poisons_and_the_call_is_taken_back() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    log.append(&[b"kept"]).expect("appends");
+    // The write succeeds, its fsync fails.
+    faults::fail_after(1, false);
+    assert!(matches!(log.append(&[b"failed"]), Err(Error::Io { .. })));
+    assert!(matches!(
+        log.append(&[b"more"]),
+        Err(Error::Poisoned { .. })
+    ));
+    assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.reclaim(1), Err(Error::Poisoned { .. })));
+    assert_eq!(contents(&log), BTreeMap::from([(1, b"kept".to_vec())]));
+    let (mut log, report) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    assert_eq!(report, Default::default());
+    assert_eq!(log.append(&[b"next"]).expect("appends"), 2..3);
+}
+
+#[test]
+fn a_full_disk_leaves_the_log_usable() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    log.append(&[b"kept"]).expect("appends");
+    faults::fail_after(0, false);
+    let error = log.append(&[b"too much"]).expect_err("no space");
+    assert!(matches!(
+        error,
+        Error::Io {
+            operation: "append to log segment",
+            ..
+        }
+    ));
+    assert_eq!(log.append(&[b"space again"]).expect("appends"), 2..3);
+    assert_eq!(contents(&log).len(), 2);
+}
+
+#[test]
+fn a_call_costs_one_write_and_one_fsync() {
+    let directory = tempdir().expect("temporary directory");
+    let steps = |durability: Durability, calls: u64| {
+        let path = directory.path().join(format!("{durability:?}"));
+        let options = LogOptions {
+            durability,
+            ..LogOptions::default()
+        };
+        let (mut log, _) = Log::open(&path, options).expect("opens");
+        let before = faults::steps();
+        for _ in 0..calls {
+            log.append(&vec![[7; 100]; 50]).expect("appends");
+        }
+        faults::steps() - before
+    };
+    assert_eq!(steps(Durability::Always, 3), 6);
+    assert_eq!(steps(Durability::Interval(Duration::ZERO), 3), 6);
+    assert_eq!(steps(Durability::Interval(Duration::MAX), 3), 3);
+    assert_eq!(steps(Durability::Os, 3), 3);
+}
+
+#[test]
+fn storing_positions_is_all_or_nothing_at_every_step() {
+    let old = Current {
+        generation: 1,
+        applied: 5,
+        ..Current::default()
+    };
+    let new = Current {
+        generation: 2,
+        acknowledged: 7,
+        collection: Some("a".to_owned()),
+        restore: Some(RestoreState {
+            generation: 3,
+            barrier: 7,
+        }),
+        ..Current::default()
+    };
+    for step in 0.. {
+        let directory = tempdir().expect("temporary directory");
+        old.store(directory.path()).expect("stores");
+        faults::fail_after(step, true);
+        let stored = new.store(directory.path());
+        faults::clear();
+        let loaded = Current::recover(directory.path())
+            .expect("loads")
+            .expect("is there");
+        if stored.is_ok() {
+            assert_eq!(loaded, new);
+            assert_eq!(
+                step, 5,
+                "create, write, sync, rename, sync of the directory"
+            );
+            break;
+        }
+        assert!(loaded == old || loaded == new);
+        let names: Vec<_> = fs::read_dir(directory.path())
+            .expect("lists")
+            .map(|entry| entry.expect("lists").file_name())
+            .collect();
+        assert_eq!(names, ["CURRENT"], "something was left behind");
+    }
+}
+
+fn operation(sequence: u64) -> RejectedOperation {
+    RejectedOperation {
+        sequence,
+        status: 400,
+        message: format!("wrong vector in {sequence}"),
+        rejected_ms: 1_700_000_000_000 + sequence,
+        operation: vec![sequence as u8; 100],
+    }
+}
+
+#[test]
+fn the_rejected_log_survives_a_stop_at_every_step() {
+    const COMPACT_BYTES: u64 = 600;
+    let listed = |rejected: &Rejected| -> BTreeSet<u64> {
+        let list = rejected.list().expect("lists");
+        assert!(list.iter().all(|entry| *entry == operation(entry.sequence)));
+        assert_eq!(list.len() as u64, rejected.len());
+        list.iter().map(|entry| entry.sequence).collect()
+    };
+    let mut compacted = false;
+    for step in 0.. {
+        let directory = tempdir().expect("temporary directory");
+        let mut must = BTreeSet::new();
+        let mut may = BTreeSet::new();
+        let before = faults::steps();
+        faults::fail_after(step, true);
+        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), COMPACT_BYTES) {
+            for sequence in 1..=12 {
+                match rejected.add(&operation(sequence)) {
+                    Ok(()) => must.insert(sequence),
+                    Err(_) => may.insert(sequence),
+                };
+                if sequence % 5 != 0 && must.remove(&sequence) {
+                    if rejected.remove(sequence).is_err() {
+                        may.insert(sequence);
+                    } else {
+                        assert!(!rejected.contains(sequence));
+                    }
+                }
+            }
+        }
+        let taken = faults::steps() - before;
+        faults::clear();
+        let (mut rejected, _) =
+            Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+        let found = listed(&rejected);
+        assert!(must.is_subset(&found), "{must:?} {found:?}");
+        assert!(found.iter().all(|at| must.contains(at) || may.contains(at)));
+        rejected.add(&operation(99)).expect("adds");
+        assert_eq!(rejected.get(99).expect("reads"), Some(operation(99)));
+        if taken <= step {
+            let (rejected, _) =
+                Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+            assert_eq!(listed(&rejected), BTreeSet::from([5, 10, 99]));
+            let bytes: u64 = fs::read_dir(directory.path())
+                .expect("lists")
+                .map(|entry| {
+                    entry
+                        .and_then(|entry| entry.metadata())
+                        .expect("there")
+                        .len()
+                })
+                .sum();
+            compacted = bytes < 12 * 200;
+            break;
+        }
+    }
+    assert!(compacted, "12 entries and 10 tombstones are still there");
+}
+
+#[test]
+fn a_rejected_log_without_entries_keeps_no_bytes() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    for sequence in 1..=3 {
+        rejected.add(&operation(sequence)).expect("adds");
+    }
+    for sequence in 1..=3 {
+        assert!(rejected.remove(sequence).expect("removes"));
+        assert!(!rejected.remove(sequence).expect("removes"));
+    }
+    let lengths: Vec<_> = fs::read_dir(directory.path())
+        .expect("lists")
+        .map(|entry| {
+            entry
+                .and_then(|entry| entry.metadata())
+                .expect("there")
+                .len()
+        })
+        .collect();
+    assert_eq!(lengths, [HEADER_BYTES]);
+}
+
+/// The bytes of the example in `docs/log-format.md`, made by the code.
+fn example() -> Vec<u8> {
+    let header = segment::Header {
+        first: 7,
+        salt: 0x0123_4567_89ab_cdef,
+        previous_first: 1,
+        previous_bytes: 400,
+    };
+    let mut bytes = header.encode().to_vec();
+    let calls: [&[&str]; 2] = [&["upsert 1", "delete 2"], &["!"]];
+    let mut sequence = 7;
+    for call in calls {
+        let synced = bytes.len() as u64;
+        for (index, payload) in call.iter().enumerate() {
+            let record = record::Header {
+                length: payload.len() as u32,
+                sequence,
+                time_ms: 1_700_000_000_000,
+                synced,
+                index: index as u32,
+                left: (call.len() - index - 1) as u32,
+            };
+            let offset = bytes.len() as u64;
+            bytes.extend(record.encode(header.seed(), offset, payload.as_bytes()));
+            bytes.extend(payload.bytes());
+            sequence += 1;
+        }
+    }
+    bytes
+}
+
+/// Hex digits of the first code block after `heading` in the specification; text after `|` is
+/// explanation.
+fn specified(heading: &str) -> Vec<u8> {
+    let text = include_str!("../../docs/log-format.md");
+    let (_, text) = text.split_once(heading).expect("heading");
+    let block = text.split("```").nth(1).expect("code block");
+    let digits: String = block
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split('|').next())
+        .flat_map(|line| line.split_whitespace().skip(1))
+        .collect();
+    let digit = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex");
+    (0..digits.len()).step_by(2).map(digit).collect()
+}
+
+#[test]
+fn the_worked_example_is_what_the_code_writes_and_reads() {
+    let bytes = example();
+    let dump: Vec<_> = bytes
+        .chunks(8)
+        .map(|chunk| format!("{chunk:02x?}"))
+        .collect();
+    assert_eq!(specified("## A worked example"), bytes, "{dump:#?}");
+
+    let directory = tempdir().expect("temporary directory");
+    fs::write(segment::path(directory.path(), 7), &bytes).expect("writes");
+    let (log, report) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    assert_eq!(report, Default::default());
+    let records: Vec<_> = log.read(0).map(|record| record.expect("reads")).collect();
+    let texts: Vec<_> = records
+        .iter()
+        .map(|record| (record.sequence, String::from_utf8_lossy(&record.payload)))
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            (7, "upsert 1".into()),
+            (8, "delete 2".into()),
+            (9, "!".into())
+        ]
+    );
+    assert!(
+        records
+            .iter()
+            .all(|record| record.time_ms == 1_700_000_000_000)
+    );
+}
+
+#[test]
+fn the_positions_example_is_what_the_code_writes_and_reads() {
+    let current = Current {
+        generation: 2,
+        applied: 1040,
+        acknowledged: 1021,
+        collection: Some("digits".to_owned()),
+        last_sync: Some(1_700_000_000_000),
+        last_error: None,
+        restore: Some(RestoreState {
+            generation: 3,
+            barrier: 1021,
+        }),
+    };
+    let directory = tempdir().expect("temporary directory");
+    current.store(directory.path()).expect("stores");
+    let stored = fs::read_to_string(directory.path().join("CURRENT")).expect("reads");
+    let text = include_str!("../../docs/log-format.md");
+    assert!(text.contains(&stored), "{stored}");
+    assert_eq!(
+        Current::load(directory.path()).expect("loads"),
+        Some(current)
+    );
+}
+
+#[test]
+fn a_payload_that_looks_like_a_proof_is_none() {
+    // A torn call whose payload holds the bytes of a later record must be cut off, not refused.
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    log.append(&[b"first"]).expect("appends");
+    let path = segment::path(directory.path(), 1);
+    let end = fs::metadata(&path).expect("there").len();
+    let forged = record::Header {
+        length: 1,
+        sequence: 3,
+        time_ms: 0,
+        synced: end + 1,
+        index: 0,
+        left: 0,
+    };
+    let at = end + record::HEADER_BYTES;
+    for seed in [0, 1] {
+        let mut payload = forged.encode(seed, at, b"x").to_vec();
+        payload.extend(iter::repeat_n(b'x', 9));
+        log.append(&[payload]).expect("appends");
+        drop(log);
+        let mut bytes = fs::read(&path).expect("reads");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, &bytes).expect("writes");
+        let report;
+        (log, report) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+        assert_eq!(report.torn.expect("a torn tail").offset, end);
+        assert_eq!(contents(&log).len(), 1);
+    }
+}
+
+#[test]
+fn a_follower_never_sees_a_call_that_is_taken_back() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    log.append(&[b"first"]).expect("appends");
+    log.append(&[b"again"]).expect("appends");
+    let mut follower = follow(directory.path(), 0);
+    let mut poll = || -> Vec<_> {
+        let records = follower.by_ref().map(|record| record.expect("reads"));
+        records.map(|record| record.payload).collect()
+    };
+    assert_eq!(poll(), [b"first"]);
+    log.truncate_after(1).expect("cuts");
+    // As long as what was there: the same offsets, the same sequences.
+    log.append(&[b"other"]).expect("appends");
+    assert!(poll().is_empty());
+    faults::fail_after(1, false);
+    log.append(&[b"never"]).expect_err("its fsync fails");
+    assert!(poll().is_empty());
+    let (mut log, _) = Log::open(directory.path(), LogOptions::default()).expect("opens");
+    log.append(&[b"third"]).expect("appends");
+    log.append(&[b"forth"]).expect("appends");
+    assert_eq!(poll(), [b"other", b"third"]);
+}

@@ -1,0 +1,258 @@
+//! The C library's file calls on WASI, wrapped by the linker (`--wrap=NAME`).
+//!
+//! With that argument the linker takes every reference to `NAME`, those of the standard library
+//! among them, as one to `__wrap_NAME`, and `__real_NAME` as the C library's. Without the
+//! arguments the component does not link (`undefined symbol: __real_close`), so that the maps can
+//! never be out of step with the handles unnoticed.
+
+use std::io;
+use std::slice;
+
+use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
+
+use crate::{closing, file_io};
+
+/// The C library's own functions.
+pub(crate) mod real {
+    use libc::{c_int, c_void, off_t, size_t, ssize_t};
+
+    unsafe extern "C" {
+        #[link_name = "__real_close"]
+        pub(crate) fn close(fd: c_int) -> c_int;
+        #[link_name = "__real_read"]
+        pub(crate) fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t;
+        #[link_name = "__real_pread"]
+        pub(crate) fn pread(
+            fd: c_int,
+            buffer: *mut c_void,
+            length: size_t,
+            offset: off_t,
+        ) -> ssize_t;
+        #[link_name = "__real_write"]
+        pub(crate) fn write(fd: c_int, bytes: *const c_void, length: size_t) -> ssize_t;
+        #[link_name = "__real_pwrite"]
+        pub(crate) fn pwrite(
+            fd: c_int,
+            bytes: *const c_void,
+            length: size_t,
+            offset: off_t,
+        ) -> ssize_t;
+        #[link_name = "__real_ftruncate"]
+        pub(crate) fn ftruncate(fd: c_int, length: off_t) -> c_int;
+    }
+}
+
+/// The error number of a failed call is in the C library's `errno` already, unless a check of ours
+/// failed; then it is that of the system call the check made.
+fn to_c(result: io::Result<usize>) -> ssize_t {
+    result
+        .ok()
+        .and_then(|count| ssize_t::try_from(count).ok())
+        .unwrap_or(-1)
+}
+
+fn from_c(count: ssize_t) -> io::Result<usize> {
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// # Safety
+/// As `close(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_close(fd: c_int) -> c_int {
+    if closing::close(fd) {
+        // SAFETY: as the caller promises.
+        unsafe { real::close(fd) }
+    } else {
+        0
+    }
+}
+
+/// # Safety
+/// As `write(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_write(fd: c_int, bytes: *const c_void, length: size_t) -> ssize_t {
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::write(fd, bytes, length) };
+    if length == 0 {
+        return call();
+    }
+    // SAFETY: as the caller promises.
+    let slice = unsafe { slice::from_raw_parts(bytes.cast(), length) };
+    to_c(file_io::write(fd, slice, None, || from_c(call())))
+}
+
+/// # Safety
+/// As `pwrite(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_pwrite(
+    fd: c_int,
+    bytes: *const c_void,
+    length: size_t,
+    offset: off_t,
+) -> ssize_t {
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::pwrite(fd, bytes, length, offset) };
+    let Ok(at) = u64::try_from(offset) else {
+        return call();
+    };
+    if length == 0 {
+        return call();
+    }
+    // SAFETY: as the caller promises.
+    let slice = unsafe { slice::from_raw_parts(bytes.cast(), length) };
+    to_c(file_io::write(fd, slice, Some(at), || from_c(call())))
+}
+
+/// # Safety
+/// As `read(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+    if length == 0 {
+        // SAFETY: as the caller promises.
+        return unsafe { real::read(fd, buffer, length) };
+    }
+    match file_io::read_position(fd, None) {
+        // SAFETY: as the caller promises.
+        Ok(None) => unsafe { real::read(fd, buffer, length) },
+        Ok(Some(position)) => {
+            // SAFETY: as the caller promises.
+            let count = unsafe { read_mapped(fd, buffer, length, position) };
+            if count > 0 {
+                // SAFETY: moves the handle to the end of what was read.
+                unsafe { libc::lseek(fd, count as off_t, libc::SEEK_CUR) };
+            }
+            count
+        }
+        Err(_) => -1,
+    }
+}
+
+/// # Safety
+/// As `pread(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_pread(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    offset: off_t,
+) -> ssize_t {
+    let position = match u64::try_from(offset) {
+        Ok(at) if length > 0 => file_io::read_position(fd, Some(at)),
+        _ => Ok(None),
+    };
+    match position {
+        // SAFETY: as the caller promises.
+        Ok(None) => unsafe { real::pread(fd, buffer, length, offset) },
+        // SAFETY: as the caller promises.
+        Ok(Some(position)) => unsafe { read_mapped(fd, buffer, length, position) },
+        Err(_) => -1,
+    }
+}
+
+/// # Safety
+/// As `pread(2)`.
+unsafe fn read_mapped(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    position: file_io::Position,
+) -> ssize_t {
+    let Ok(at) = off_t::try_from(position.offset()) else {
+        return -1;
+    };
+    // SAFETY: as the caller promises.
+    let count = unsafe { real::pread(fd, buffer, length, at) };
+    let Ok(read) = usize::try_from(count) else {
+        return count;
+    };
+    // SAFETY: pread has just filled this much of the buffer.
+    let bytes = unsafe { slice::from_raw_parts_mut(buffer.cast(), read) };
+    to_c(position.overlay(bytes).map(|()| read))
+}
+
+/// # Safety
+/// `vectors` points to `count` valid `iovec`s.
+unsafe fn first_not_empty(vectors: *const iovec, count: c_int) -> Option<iovec> {
+    let count = usize::try_from(count).ok().filter(|&count| count > 0)?;
+    // SAFETY: as the caller promises.
+    unsafe { slice::from_raw_parts(vectors, count) }
+        .iter()
+        .find(|vector| vector.iov_len > 0)
+        .copied()
+}
+
+// A call may do less than it was asked to; these do the first part.
+
+/// # Safety
+/// As `readv(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_readv(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: as the caller promises.
+    match unsafe { first_not_empty(vectors, count) } {
+        // SAFETY: as the caller promises.
+        Some(vector) => unsafe { __wrap_read(fd, vector.iov_base, vector.iov_len) },
+        None => 0,
+    }
+}
+
+/// # Safety
+/// As `preadv(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_preadv(
+    fd: c_int,
+    vectors: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
+    // SAFETY: as the caller promises.
+    match unsafe { first_not_empty(vectors, count) } {
+        // SAFETY: as the caller promises.
+        Some(vector) => unsafe { __wrap_pread(fd, vector.iov_base, vector.iov_len, offset) },
+        None => 0,
+    }
+}
+
+/// # Safety
+/// As `writev(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_writev(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: as the caller promises.
+    match unsafe { first_not_empty(vectors, count) } {
+        // SAFETY: as the caller promises.
+        Some(vector) => unsafe { __wrap_write(fd, vector.iov_base, vector.iov_len) },
+        None => 0,
+    }
+}
+
+/// # Safety
+/// As `pwritev(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_pwritev(
+    fd: c_int,
+    vectors: *const iovec,
+    count: c_int,
+    offset: off_t,
+) -> ssize_t {
+    // SAFETY: as the caller promises.
+    match unsafe { first_not_empty(vectors, count) } {
+        // SAFETY: as the caller promises.
+        Some(vector) => unsafe { __wrap_pwrite(fd, vector.iov_base, vector.iov_len, offset) },
+        None => 0,
+    }
+}
+
+/// # Safety
+/// As `ftruncate(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_ftruncate(fd: c_int, length: off_t) -> c_int {
+    // SAFETY: takes no memory.
+    let call = || unsafe { real::ftruncate(fd, length) };
+    let Ok(new_length) = u64::try_from(length) else {
+        return call();
+    };
+    let resized = file_io::set_length(fd, new_length, || match call() {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    });
+    if resized.is_ok() { 0 } else { -1 }
+}

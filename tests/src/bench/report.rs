@@ -1,0 +1,270 @@
+//! Samples, medians and ratios, as a Markdown table and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How a time is shown. Samples are always seconds for one unit of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// As so many a second.
+    PerSecond,
+    /// As milliseconds.
+    Milliseconds,
+    /// As seconds.
+    Seconds,
+}
+
+impl Unit {
+    fn show(self, seconds: f64) -> String {
+        match self {
+            Self::PerSecond if seconds > 0.0 => {
+                format!(
+                    "{}/s",
+                    crate::demo::table::grouped((1.0 / seconds).round() as u64)
+                )
+            }
+            Self::PerSecond => "-".to_owned(),
+            Self::Milliseconds => format!("{:.2} ms", seconds * 1e3),
+            Self::Seconds => format!("{seconds:.2} s"),
+        }
+    }
+}
+
+/// The times of one contestant at one kind of work, one a repetition.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Adds a repetition's time, in seconds for one unit of work.
+    pub fn add(&mut self, seconds: f64) {
+        self.0.push(seconds);
+    }
+
+    /// The middle one, or the mean of the two in the middle; 0 without samples.
+    pub fn median(&self) -> f64 {
+        median(&self.0)
+    }
+
+    fn show(&self, unit: Unit) -> String {
+        if self.0.is_empty() {
+            return "-".to_owned();
+        }
+        let fastest = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let slowest = self.0.iter().copied().fold(0.0, f64::max);
+        // The smaller number first.
+        let (low, high) = match unit {
+            Unit::PerSecond => (slowest, fastest),
+            Unit::Milliseconds | Unit::Seconds => (fastest, slowest),
+        };
+        format!(
+            "{} ({} to {})",
+            unit.show(self.median()),
+            unit.show(low),
+            unit.show(high)
+        )
+    }
+}
+
+/// The median of some numbers; 0 for none.
+pub fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (
+        sorted.get(middle),
+        middle.checked_sub(1).and_then(|n| sorted.get(n)),
+    ) {
+        (Some(&upper), Some(&lower)) if sorted.len().is_multiple_of(2) => (lower + upper) / 2.0,
+        (Some(&upper), _) => upper,
+        (None, _) => 0.0,
+    }
+}
+
+/// How much longer the component takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ratio {
+    /// Of the medians.
+    pub of_medians: f64,
+    /// Least of the repetitions' own ratios.
+    pub min: f64,
+    /// Greatest of them.
+    pub max: f64,
+}
+
+impl Ratio {
+    /// How many times as long as `native` the `component` takes. None without pairs.
+    pub fn of(native: &Samples, component: &Samples) -> Option<Self> {
+        let pairs: Vec<f64> = component
+            .0
+            .iter()
+            .zip(&native.0)
+            .filter(|(_, native)| **native > 0.0)
+            .map(|(component, native)| component / native)
+            .collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        Some(Self {
+            of_medians: component.median() / native.median(),
+            min: pairs.iter().copied().fold(f64::INFINITY, f64::min),
+            max: pairs.iter().copied().fold(0.0, f64::max),
+        })
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "**{:.2}** ({:.2} to {:.2})",
+            self.of_medians, self.min, self.max
+        )
+    }
+}
+
+/// One kind of work.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What was done.
+    pub work: String,
+    /// How it is shown.
+    pub unit: Unit,
+    /// `qdrant-edge` as an application uses it.
+    pub native: Samples,
+    /// The engine behind this project's REST layer, natively.
+    pub engine: Samples,
+    /// The component in its host.
+    pub component: Samples,
+    /// How many times as long as `native` the component takes.
+    pub ratio: Option<Ratio>,
+}
+
+impl Row {
+    /// A row, its ratio computed.
+    pub fn new(
+        work: impl Into<String>,
+        unit: Unit,
+        native: Samples,
+        engine: Samples,
+        component: Samples,
+    ) -> Self {
+        Self {
+            work: work.into(),
+            unit,
+            ratio: Ratio::of(&native, &component),
+            native,
+            engine,
+            component,
+        }
+    }
+}
+
+/// Everything that a run measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Processor and number of cores.
+    pub machine: String,
+    /// What was measured on.
+    pub points: usize,
+    /// Dimensions of the vectors.
+    pub dimensions: usize,
+    /// Points a write.
+    pub batch: usize,
+    /// Searches a repetition.
+    pub searches: usize,
+    /// Repetitions.
+    pub repetitions: usize,
+    /// The measurements.
+    pub rows: Vec<Row>,
+    /// Share of the native engine's exact top results that the component answered too.
+    pub exact_agreement: f64,
+    /// Recall of searches after optimize, against the exact ones: native, component.
+    pub recall: [f64; 2],
+    /// Linear memory of the component's instance at the end of a repetition, in bytes.
+    pub memory_bytes: u64,
+    /// Size of the restored snapshot, in bytes.
+    pub snapshot_bytes: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} points of {} dimensions, cosine; {}; {} repetitions, median (min to max).\n",
+            crate::demo::table::grouped(self.points as u64),
+            self.dimensions,
+            self.machine,
+            self.repetitions,
+        )?;
+        writeln!(
+            f,
+            "| work | native qdrant-edge | native, behind the REST layer | component in its host | component takes, × native |"
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- |")?;
+        for row in &self.rows {
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {} |",
+                row.work,
+                row.native.show(row.unit),
+                row.engine.show(row.unit),
+                row.component.show(row.unit),
+                row.ratio
+                    .map_or_else(|| "-".to_owned(), |ratio| ratio.to_string()),
+            )?;
+        }
+        writeln!(
+            f,
+            "\nSame ids in exact top 10: {:.2} %. Recall after optimize: native {:.3}, component {:.3}.",
+            self.exact_agreement * 100.0,
+            self.recall[0],
+            self.recall[1],
+        )?;
+        writeln!(
+            f,
+            "Snapshot: {}. Linear memory of the component's instance: {}.",
+            crate::demo::table::bytes(self.snapshot_bytes),
+            crate::demo::table::bytes(self.memory_bytes),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(seconds: &[f64]) -> Samples {
+        Samples(seconds.to_vec())
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn ratios_are_of_medians_and_span_the_pairs() {
+        let ratio = Ratio::of(&samples(&[1.0, 2.0, 4.0]), &samples(&[3.0, 4.0, 4.0]));
+        assert_eq!(
+            ratio,
+            Some(Ratio {
+                of_medians: 2.0,
+                min: 1.0,
+                max: 3.0
+            })
+        );
+        assert_eq!(Ratio::of(&samples(&[]), &samples(&[1.0])), None);
+    }
+
+    #[test]
+    fn rates_are_shown_with_the_smaller_first() {
+        let shown = samples(&[0.001, 0.002, 0.004]).show(Unit::PerSecond);
+        assert_eq!(shown, "500/s (250/s to 1,000/s)");
+        let shown = samples(&[0.001, 0.002, 0.004]).show(Unit::Milliseconds);
+        assert_eq!(shown, "2.00 ms (1.00 ms to 4.00 ms)");
+    }
+}

@@ -1,0 +1,660 @@
+//! The disk: what the running system sees, what a power cut leaves of it.
+//!
+//! # The model
+//! A file has a content in the *cache*, which reads and writes see, and a content on the *platter*.
+//! Between them are its unsynced changes, in order. A directory has its names, and the disk keeps
+//! a *journal* of the changes to names that are not durable yet.
+//!
+//! - Syncing a file makes its content and length durable, and nothing else: not its name. That is
+//!   what POSIX promises; what ext4 does beyond it (its fsync commits the whole journal) is not
+//!   relied on.
+//! - Syncing a directory makes the creations, removals and renames in it durable, with the earlier
+//!   name changes of the same files. A rename is atomic: both names change or neither does.
+//! - A sync that fails loses the changes for good, as Linux does it (the pages are marked clean):
+//!   they are still seen, but a later sync does not make them durable.
+//!
+//! # A power cut
+//! [`Disk::after_power_cut`] chooses, from a seed, one of the states that the platter may be in:
+//!
+//! - **Data**, by sectors of 512 bytes, each for itself: a sector holds the durable bytes with the
+//!   first *n* of its unsynced changes, for any *n*. So data may be missing, reordered against other
+//!   sectors and files, and a write may be torn between sectors; a sector itself is never torn, as
+//!   disks promise.
+//! - **Length**: any of the lengths that the file had since its last sync, independent of the data.
+//!   What it holds beyond its written sectors is zeros, never other files' old bytes: every file
+//!   system in use takes care of that.
+//! - **Names**: with [`Names::InOrder`] a prefix of the journal, as file systems that journal
+//!   metadata do it (ext4, xfs, btrfs, APFS, NTFS). With [`Names::AnySubset`] any part of it, save
+//!   that a change is kept only if the earlier changes of the same name and of the same file are:
+//!   more than any of these file systems lose, as much as POSIX permits.
+//!
+//! A process that is stopped loses nothing of this: the cache survives, and so do the unsynced
+//! changes, which a later power cut may still lose.
+//!
+//! Disks are cheap to clone: contents are shared until written to. Holes cost nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const PAGE: usize = 4096;
+const SECTOR: u64 = 512;
+
+/// Identifies a file or directory for as long as the disk lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Inode(pub u64);
+
+/// The top directory.
+pub const ROOT: Inode = Inode(1);
+
+/// Why an operation on the disk is not possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    /// No file of that name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// There is a file of that name.
+    #[error("it exists")]
+    Exists,
+    /// A directory is needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// A file is needed.
+    #[error("a directory")]
+    IsDirectory,
+    /// The directory holds something.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// A directory cannot be moved below itself.
+    #[error("a directory cannot be moved below itself")]
+    BelowItself,
+}
+
+type Result<T> = std::result::Result<T, DiskError>;
+
+/// How changes to names survive a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Those before some moment.
+    InOrder,
+    /// Any, as far as they do not depend on a lost one.
+    AnySubset,
+}
+
+/// Bytes with holes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    len: u64,
+    // A page that is not there is zeros.
+    pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
+}
+
+impl Content {
+    fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+        let end = self.len.min(offset.saturating_add(len as u64));
+        let mut bytes = vec![0; end.saturating_sub(offset) as usize];
+        self.each_page(offset, bytes.len(), |number, within, at, len| {
+            if let Some(page) = self.pages.get(&number) {
+                bytes[at..at + len].copy_from_slice(&page[within..within + len]);
+            }
+        });
+        bytes
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.len = self.len.max(offset + bytes.len() as u64);
+        let mut pages = std::mem::take(&mut self.pages);
+        self.each_page(offset, bytes.len(), |number, within, at, len| {
+            let bytes = &bytes[at..at + len];
+            if !pages.contains_key(&number) && bytes.iter().all(|byte| *byte == 0) {
+                return;
+            }
+            let page = pages.entry(number).or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(page)[within..within + len].copy_from_slice(bytes);
+        });
+        self.pages = pages;
+    }
+
+    fn resize(&mut self, len: u64) {
+        if len < self.len {
+            let first_whole = len.div_ceil(PAGE as u64);
+            self.pages.split_off(&first_whole);
+            let within = (len % PAGE as u64) as usize;
+            if within > 0
+                && let Some(page) = self.pages.get_mut(&(len / PAGE as u64))
+            {
+                Arc::make_mut(page)[within..].fill(0);
+            }
+        }
+        self.len = len;
+    }
+
+    /// Calls back with page number, offset within the page, offset within the range, and length.
+    fn each_page(&self, offset: u64, len: usize, mut run: impl FnMut(u64, usize, usize, usize)) {
+        let mut at = 0;
+        while at < len {
+            let position = offset + at as u64;
+            let within = (position % PAGE as u64) as usize;
+            let part = (PAGE - within).min(len - at);
+            run(position / PAGE as u64, within, at, part);
+            at += part;
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write { offset, bytes } => self.write(*offset, bytes),
+            Change::Resize { len } => self.resize(*len),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: u64, bytes: Arc<[u8]> },
+    Resize { len: u64 },
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    cache: Content,
+    platter: Content,
+    /// Changes that a failed sync has lost; older than those in `unsynced`.
+    lost: Vec<Change>,
+    unsynced: Vec<Change>,
+}
+
+impl File {
+    fn change(&mut self, change: Change) {
+        self.cache.apply(&change);
+        self.unsynced.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            self.platter.apply(&change);
+        }
+    }
+
+    fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.lost.iter().chain(&self.unsynced)
+    }
+
+    /// One of the contents that the platter may hold.
+    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Content {
+        if self.lost.is_empty() && self.unsynced.is_empty() {
+            return self.platter.clone();
+        }
+        match random.u8(..4) {
+            0 => self.platter.clone(),
+            1 => self.cache.clone(),
+            _ => self.torn(random),
+        }
+    }
+
+    fn torn(&self, random: &mut fastrand::Rng) -> Content {
+        let mut lengths = vec![self.platter.len];
+        let mut touching: BTreeMap<u64, Vec<&Change>> = BTreeMap::new();
+        let mut len = self.platter.len;
+        for change in self.changes() {
+            match change {
+                Change::Write { offset, bytes } => {
+                    let end = offset + bytes.len() as u64;
+                    len = len.max(end);
+                    for sector in offset / SECTOR..end.div_ceil(SECTOR) {
+                        touching.entry(sector).or_default().push(change);
+                    }
+                }
+                Change::Resize { len: to } => {
+                    if *to < len {
+                        let first = to / SECTOR;
+                        let per_page = PAGE as u64 / SECTOR;
+                        let stored = self.platter.pages.range(first / per_page..);
+                        for sector in stored.flat_map(|(page, _)| page * per_page..(page + 1) * per_page) {
+                            touching.entry(sector).or_default();
+                        }
+                        for (_, changes) in touching.range_mut(first..) {
+                            changes.push(change);
+                        }
+                    }
+                    len = *to;
+                }
+            }
+            lengths.push(len);
+        }
+        let mut content = self.platter.clone();
+        // Long enough that nothing chosen is cut off before the length is.
+        content.len = u64::MAX;
+        // Some cuts lose little, some lose much.
+        let odds = random.f64();
+        for (sector, changes) in touching {
+            let kept = if random.f64() < odds {
+                changes.len()
+            } else {
+                random.usize(..=changes.len())
+            };
+            let start = sector * SECTOR;
+            let mut bytes = content.read(start, SECTOR as usize);
+            for change in changes.into_iter().take(kept) {
+                match change {
+                    Change::Write { offset, bytes: written } => {
+                        let from = start.max(*offset);
+                        let to = (start + SECTOR).min(offset + written.len() as u64);
+                        bytes[(from - start) as usize..(to - start) as usize].copy_from_slice(
+                            &written[(from - offset) as usize..(to - offset) as usize],
+                        );
+                    }
+                    Change::Resize { len } => {
+                        bytes[len.saturating_sub(start) as usize..].fill(0);
+                    }
+                }
+            }
+            content.write(start, &bytes);
+        }
+        let len = lengths[random.usize(..lengths.len())];
+        content.resize(len);
+        content
+    }
+}
+
+type Entries = BTreeMap<String, Inode>;
+
+#[derive(Clone, Debug)]
+enum Node {
+    File(File),
+    Directory(Entries),
+}
+
+/// A change to names, not durable yet.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link { at: Name, inode: Inode },
+    Unlink { at: Name, inode: Inode },
+    Rename { from: Name, to: Name, inode: Inode, replaced: Option<Inode> },
+}
+
+type Name = (Inode, String);
+
+impl NameChange {
+    fn names(&self) -> Vec<&Name> {
+        match self {
+            NameChange::Link { at, .. } | NameChange::Unlink { at, .. } => vec![at],
+            NameChange::Rename { from, to, .. } => vec![from, to],
+        }
+    }
+
+    fn inodes(&self) -> Vec<Inode> {
+        match self {
+            NameChange::Link { inode, .. } | NameChange::Unlink { inode, .. } => vec![*inode],
+            NameChange::Rename { inode, replaced, .. } => {
+                let mut inodes = vec![*inode];
+                inodes.extend(replaced);
+                inodes
+            }
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<Inode, Arc<Entries>>) {
+        let mut entries = |at: &Name, inode: Option<Inode>| {
+            let entries = Arc::make_mut(names.entry(at.0).or_default());
+            match inode {
+                Some(inode) => entries.insert(at.1.clone(), inode),
+                None => entries.remove(&at.1),
+            };
+        };
+        match self {
+            NameChange::Link { at, inode } => entries(at, Some(*inode)),
+            NameChange::Unlink { at, .. } => entries(at, None),
+            NameChange::Rename { from, to, inode, .. } => {
+                entries(from, None);
+                entries(to, Some(*inode));
+            }
+        }
+    }
+}
+
+/// A disk with one file system on it.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    nodes: BTreeMap<Inode, Arc<Node>>,
+    next: u64,
+    durable: BTreeMap<Inode, Arc<Entries>>,
+    journal: Vec<NameChange>,
+    version: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk::new()
+    }
+}
+
+impl Disk {
+    /// An empty disk.
+    pub fn new() -> Disk {
+        Disk {
+            nodes: BTreeMap::from([(ROOT, Arc::new(Node::Directory(Entries::new())))]),
+            next: ROOT.0 + 1,
+            durable: BTreeMap::new(),
+            journal: Vec::new(),
+            version: 0,
+        }
+    }
+
+    /// Grows with every change, durable or not. Two clones of one disk with the same version are
+    /// in the same state.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn node(&self, inode: Inode) -> Result<&Node> {
+        self.nodes.get(&inode).map(|node| &**node).ok_or(DiskError::NotFound)
+    }
+
+    fn node_mut(&mut self, inode: Inode) -> Result<&mut Node> {
+        self.version += 1;
+        self.nodes.get_mut(&inode).map(Arc::make_mut).ok_or(DiskError::NotFound)
+    }
+
+    fn file(&self, inode: Inode) -> Result<&File> {
+        match self.node(inode)? {
+            Node::File(file) => Ok(file),
+            Node::Directory(_) => Err(DiskError::IsDirectory),
+        }
+    }
+
+    fn file_mut(&mut self, inode: Inode) -> Result<&mut File> {
+        match self.node_mut(inode)? {
+            Node::File(file) => Ok(file),
+            Node::Directory(_) => Err(DiskError::IsDirectory),
+        }
+    }
+
+    /// What a directory holds.
+    pub fn entries(&self, directory: Inode) -> Result<&BTreeMap<String, Inode>> {
+        match self.node(directory)? {
+            Node::Directory(entries) => Ok(entries),
+            Node::File(_) => Err(DiskError::NotDirectory),
+        }
+    }
+
+    fn entries_mut(&mut self, directory: Inode) -> Result<&mut Entries> {
+        match self.node_mut(directory)? {
+            Node::Directory(entries) => Ok(entries),
+            Node::File(_) => Err(DiskError::NotDirectory),
+        }
+    }
+
+    /// The file or directory of a name in a directory.
+    pub fn lookup(&self, directory: Inode, name: &str) -> Result<Inode> {
+        self.entries(directory)?.get(name).copied().ok_or(DiskError::NotFound)
+    }
+
+    /// The file or directory at a path from the top, with `/` between names.
+    pub fn find(&self, path: &str) -> Result<Inode> {
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(ROOT, |directory, name| self.lookup(directory, name))
+    }
+
+    /// True for a directory.
+    pub fn is_directory(&self, inode: Inode) -> bool {
+        matches!(self.node(inode), Ok(Node::Directory(_)))
+    }
+
+    /// Length of a file in bytes; 0 for a directory.
+    pub fn len(&self, inode: Inode) -> u64 {
+        self.file(inode).map_or(0, |file| file.cache.len)
+    }
+
+    /// Up to `len` bytes of a file; fewer at its end.
+    pub fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Vec<u8>> {
+        Ok(self.file(inode)?.cache.read(offset, len))
+    }
+
+    /// Makes an empty file.
+    pub fn create_file(&mut self, directory: Inode, name: &str) -> Result<Inode> {
+        self.link(directory, name, Node::File(File::default()))
+    }
+
+    /// Makes an empty directory.
+    pub fn create_directory(&mut self, directory: Inode, name: &str) -> Result<Inode> {
+        self.link(directory, name, Node::Directory(Entries::new()))
+    }
+
+    fn link(&mut self, directory: Inode, name: &str, node: Node) -> Result<Inode> {
+        if self.entries(directory)?.contains_key(name) {
+            return Err(DiskError::Exists);
+        }
+        let inode = Inode(self.next);
+        self.next += 1;
+        self.nodes.insert(inode, Arc::new(node));
+        self.entries_mut(directory)?.insert(name.to_owned(), inode);
+        self.journal.push(NameChange::Link {
+            at: (directory, name.to_owned()),
+            inode,
+        });
+        Ok(inode)
+    }
+
+    /// Writes to a file, and makes it longer if need be.
+    pub fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<()> {
+        let file = self.file_mut(inode)?;
+        if !bytes.is_empty() {
+            file.change(Change::Write {
+                offset,
+                bytes: bytes.into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Cuts a file, or makes it longer with zeros.
+    pub fn set_len(&mut self, inode: Inode, len: u64) -> Result<()> {
+        let file = self.file_mut(inode)?;
+        if file.cache.len != len {
+            file.change(Change::Resize { len });
+        }
+        Ok(())
+    }
+
+    /// Removes a file. Who has it open can go on using it.
+    pub fn remove_file(&mut self, directory: Inode, name: &str) -> Result<()> {
+        let inode = self.lookup(directory, name)?;
+        if self.is_directory(inode) {
+            return Err(DiskError::IsDirectory);
+        }
+        self.unlink(directory, name, inode)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&mut self, directory: Inode, name: &str) -> Result<()> {
+        let inode = self.lookup(directory, name)?;
+        if !self.entries(inode)?.is_empty() {
+            return Err(DiskError::NotEmpty);
+        }
+        self.unlink(directory, name, inode)
+    }
+
+    fn unlink(&mut self, directory: Inode, name: &str, inode: Inode) -> Result<()> {
+        self.entries_mut(directory)?.remove(name);
+        self.journal.push(NameChange::Unlink {
+            at: (directory, name.to_owned()),
+            inode,
+        });
+        Ok(())
+    }
+
+    /// Moves a file or directory, and replaces what has the new name, atomically.
+    pub fn rename(&mut self, from: (Inode, &str), to: (Inode, &str)) -> Result<()> {
+        let inode = self.lookup(from.0, from.1)?;
+        let replaced = self.entries(to.0)?.get(to.1).copied();
+        if replaced == Some(inode) {
+            return Ok(());
+        }
+        if let Some(replaced) = replaced {
+            match (self.is_directory(inode), self.is_directory(replaced)) {
+                (true, true) if !self.entries(replaced)?.is_empty() => return Err(DiskError::NotEmpty),
+                (true, false) => return Err(DiskError::NotDirectory),
+                (false, true) => return Err(DiskError::IsDirectory),
+                _ => {}
+            }
+        }
+        if self.is_directory(inode) && self.is_below(to.0, inode) {
+            return Err(DiskError::BelowItself);
+        }
+        self.entries_mut(from.0)?.remove(from.1);
+        self.entries_mut(to.0)?.insert(to.1.to_owned(), inode);
+        self.journal.push(NameChange::Rename {
+            from: (from.0, from.1.to_owned()),
+            to: (to.0, to.1.to_owned()),
+            inode,
+            replaced,
+        });
+        Ok(())
+    }
+
+    fn is_below(&self, inode: Inode, top: Inode) -> bool {
+        inode == top
+            || self.entries(top).is_ok_and(|entries| {
+                entries
+                    .values()
+                    .any(|entry| self.is_directory(*entry) && self.is_below(inode, *entry))
+            })
+    }
+
+    /// Makes a file's content, or a directory's names, durable.
+    pub fn sync(&mut self, inode: Inode) -> Result<()> {
+        if let Node::File(file) = self.node(inode)? {
+            if !file.unsynced.is_empty() {
+                self.file_mut(inode)?.sync();
+            }
+            return Ok(());
+        }
+        // With a change of this directory go the earlier changes of the same files: names of one
+        // file do not overtake each other.
+        let mut files = BTreeSet::new();
+        let mut due = vec![false; self.journal.len()];
+        for (change, due) in self.journal.iter().zip(&mut due).rev() {
+            let here = change.names().iter().any(|name| name.0 == inode);
+            if here || change.inodes().iter().any(|inode| files.contains(inode)) {
+                *due = true;
+                files.extend(change.inodes());
+            }
+        }
+        if due.contains(&true) {
+            self.version += 1;
+        }
+        let journal = std::mem::take(&mut self.journal);
+        for (change, due) in journal.into_iter().zip(due) {
+            if due {
+                change.apply(&mut self.durable);
+            } else {
+                self.journal.push(change);
+            }
+        }
+        Ok(())
+    }
+
+    /// A sync that fails: what was to become durable may or may not be, and no later sync will
+    /// make it so.
+    pub fn lose_unsynced(&mut self, inode: Inode) {
+        if self.file(inode).is_ok_and(|file| !file.unsynced.is_empty())
+            && let Ok(file) = self.file_mut(inode)
+        {
+            let unsynced = std::mem::take(&mut file.unsynced);
+            file.lost.extend(unsynced);
+        }
+    }
+
+    /// Whether a power cut could lose anything now.
+    pub fn has_unsynced(&self) -> bool {
+        !self.journal.is_empty()
+            || self.nodes.values().any(|node| match &**node {
+                Node::File(file) => file.changes().next().is_some(),
+                Node::Directory(_) => false,
+            })
+    }
+
+    /// The disk as a power cut leaves it: one of the possible states, chosen by `seed`.
+    pub fn after_power_cut(&self, names: Names, seed: u64) -> Disk {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut durable = self.durable.clone();
+        for change in self.surviving(names, &mut random) {
+            change.apply(&mut durable);
+        }
+        let mut left = Disk {
+            nodes: BTreeMap::new(),
+            next: self.next,
+            durable: BTreeMap::new(),
+            journal: Vec::new(),
+            version: self.version + 1,
+        };
+        let mut waiting = vec![ROOT];
+        while let Some(inode) = waiting.pop() {
+            let node = match self.nodes.get(&inode).map(|node| &**node) {
+                Some(Node::File(file)) => {
+                    let content = file.after_power_cut(&mut random);
+                    Node::File(File {
+                        cache: content.clone(),
+                        platter: content,
+                        ..File::default()
+                    })
+                }
+                Some(Node::Directory(_)) => {
+                    let entries = durable.remove(&inode).unwrap_or_default();
+                    waiting.extend(entries.values());
+                    left.durable.insert(inode, Arc::clone(&entries));
+                    Node::Directory((*entries).clone())
+                }
+                // Nodes are kept as long as the disk lives.
+                None => continue,
+            };
+            left.nodes.insert(inode, Arc::new(node));
+        }
+        left
+    }
+
+    fn surviving(&self, names: Names, random: &mut fastrand::Rng) -> Vec<&NameChange> {
+        let journal = self.journal.iter();
+        // All and nothing are as likely as everything between.
+        match (random.u8(..4), names) {
+            (0, _) => Vec::new(),
+            (1, _) => journal.collect(),
+            (_, Names::InOrder) => journal.take(random.usize(..=self.journal.len())).collect(),
+            (_, Names::AnySubset) => {
+                let mut lost_names = BTreeSet::new();
+                let mut lost_files = BTreeSet::new();
+                journal
+                    .filter(|change| {
+                        let depends = change.names().iter().any(|name| lost_names.contains(*name))
+                            || change.inodes().iter().any(|inode| lost_files.contains(inode));
+                        let kept = !depends && random.bool();
+                        if !kept {
+                            lost_names.extend(change.names());
+                            lost_files.extend(change.inodes());
+                        }
+                        kept
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// Every file with its path and content, for tests and messages.
+    pub fn files(&self) -> Vec<(String, Inode)> {
+        let mut files = Vec::new();
+        let mut waiting = vec![(String::new(), ROOT)];
+        while let Some((path, inode)) = waiting.pop() {
+            match self.entries(inode) {
+                Ok(entries) => waiting.extend(
+                    entries
+                        .iter()
+                        .map(|(name, inode)| (format!("{path}/{name}"), *inode)),
+                ),
+                Err(_) => files.push((path, inode)),
+            }
+        }
+        files.sort();
+        files
+    }
+}

@@ -1,0 +1,915 @@
+//! A device's life: steps, what each must lead to, and what may be found after an interruption.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use wasmtime::component::ResourceAny;
+
+use super::bindings::exports::edge_sync::shard::courier::{Server as Address, SnapshotSource};
+use super::bindings::exports::edge_sync::shard::queue::BatchLimits;
+use super::bindings::exports::edge_sync::shard::shard as wit;
+use super::bindings::exports::edge_sync::shard::types::{
+    Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
+};
+use super::filesystem::GUEST_ROOT;
+use super::guest::{Ended, Instance, Program};
+use super::model::{DIMENSIONS, Point, STAMP, State, Write};
+use super::world::Shared;
+
+/// Ids from here on are other devices'.
+pub const OTHERS_FROM: u64 = 1000;
+
+/// Stamps from here on are other devices'.
+pub const OTHERS_STAMPS_FROM: u64 = 1_000_000;
+
+/// How often a page of the answer is asked for when a shard is read.
+const PAGE: u32 = 1000;
+
+/// One step of a life.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A write.
+    Write(Write),
+    /// `shard.flush`.
+    Flush,
+    /// `shard.optimize`.
+    Optimize,
+    /// `shard.close` and `shard.open`.
+    Reopen,
+    /// `sync.sync`.
+    Sync,
+    /// The same, as the host does it: `queue` and `courier`, batch after batch.
+    Carry,
+    /// `sync.restore`.
+    Restore(SnapshotSource),
+    /// The host's restore in two instances, its first half: barrier and download.
+    Download(SnapshotSource),
+    /// Its second: unpacks beside the open shard. Writes may follow.
+    Stage,
+    /// Its third: the switch.
+    Promote,
+    /// Another device writes points to the server, and deletes some.
+    Others(Vec<(u64, Point)>, Vec<u64>),
+}
+
+/// What must be there.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Whether the shard was created.
+    pub exists: bool,
+    /// What the shard holds.
+    pub local: State,
+    /// What the server holds once all is uploaded.
+    pub server: State,
+    /// The log's last sequence.
+    pub logged: u64,
+    /// This device's writes, each with its last sequence.
+    pub writes: Vec<(u64, Arc<Write>)>,
+    /// The snapshot that waits to be staged or is: its barrier, and what it holds.
+    pub snapshot: Option<(u64, Arc<State>)>,
+}
+
+impl Expected {
+    /// Notes a write that took effect.
+    pub fn write(&mut self, write: &Write, logged: u64) {
+        write.apply(&mut self.local);
+        write.apply(&mut self.server);
+        self.logged = logged;
+        self.writes.push((logged, Arc::new(write.clone())));
+    }
+
+    /// The shard after a restore from a snapshot.
+    fn restored(&self, barrier: u64, snapshot: &State) -> State {
+        let mut state = snapshot.clone();
+        for (sequence, write) in &self.writes {
+            if *sequence > barrier {
+                write.apply(&mut state);
+            }
+        }
+        state
+    }
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+/// How a step ends.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It did what it should.
+    Done,
+    /// The component answered an error.
+    Refused(GuestError),
+    /// The instance was stopped.
+    Interrupted,
+}
+
+/// Settings that reach as many code paths as they can with few writes: small segments, so that
+/// the log rotates, and few bytes between flushes.
+pub fn options() -> Options {
+    Options {
+        durability: Durability::Always,
+        log_segment_bytes: Some(4096),
+        flush_after_bytes: Some(3000),
+    }
+}
+
+/// The collection of every life: Euclid, since vectors then come back as they went in.
+pub fn config() -> String {
+    json!({
+        "vectors": {"size": DIMENSIONS, "distance": "Euclid"},
+        "on_disk_payload": true,
+    })
+    .to_string()
+}
+
+fn address() -> Address {
+    Address {
+        url: "http://server.test:6333".to_owned(),
+        collection: "c".to_owned(),
+        api_key: Some("secret".to_owned()),
+        shard: 0,
+        connect_timeout_ms: 1000,
+    }
+}
+
+/// Few operations a batch, so that there are several.
+const LIMITS: BatchLimits = BatchLimits {
+    operations: 4,
+    bytes: 1 << 20,
+};
+
+/// Attempts at every exchange.
+const ATTEMPTS: u32 = 3;
+
+/// Ways to drive the interfaces wrongly, to show that the checks notice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slips {
+    /// The download does not wait for the queue.
+    pub no_barrier: bool,
+    /// The staged generation is told that it needs no replay.
+    pub no_replay: bool,
+}
+
+/// A device.
+pub struct Life {
+    program: Program,
+    /// What is around it.
+    pub world: Shared,
+    /// What must be there.
+    pub expected: Expected,
+    /// Settings for `create`, `open` and `restore`.
+    pub options: Options,
+    /// What the driver does wrongly.
+    pub slips: Slips,
+    shard: Option<Instance>,
+    staged: Option<Instance>,
+    // How far what arrived at the server was checked.
+    checked_arrivals: usize,
+    high: Option<usize>,
+    delivered: std::collections::HashSet<u64>,
+}
+
+impl Life {
+    /// A device in `world`, of which `expected` holds.
+    pub fn new(program: &Program, world: Shared, expected: Expected) -> Life {
+        Life {
+            program: program.clone(),
+            world,
+            expected,
+            options: options(),
+            slips: Slips::default(),
+            shard: None,
+            staged: None,
+            checked_arrivals: 0,
+            high: None,
+            delivered: std::collections::HashSet::new(),
+        }
+    }
+
+    /// True while an instance has the shard open.
+    pub fn is_open(&self) -> bool {
+        self.shard.is_some()
+    }
+
+    /// Stops all instances, as a crash of their process does.
+    pub fn kill(&mut self) {
+        self.shard = None;
+        self.staged = None;
+        self.world.lock().restart();
+    }
+
+    /// Does one step, and checks what it answers.
+    pub fn step(&mut self, step: &Step) -> Result<Outcome, Violation> {
+        let outcome = self.run(step);
+        let outcome = match outcome {
+            Ok(()) => Outcome::Done,
+            Err(Failed::Ended(Ended::Error(error))) => Outcome::Refused(error),
+            Err(Failed::Ended(Ended::Stopped)) => Outcome::Interrupted,
+            Err(Failed::Ended(Ended::Trapped(trap))) => {
+                return Err(Violation(format!("the component trapped: {trap}")));
+            }
+            Err(Failed::Violation(violation)) => return Err(violation),
+        };
+        self.check_server()?;
+        Ok(outcome)
+    }
+
+    fn run(&mut self, step: &Step) -> Result<(), Failed> {
+        if let Step::Others(points, deleted) = step {
+            let change = |state: &mut State| {
+                state.points.extend(points.iter().cloned());
+                state.points.retain(|id, _| !deleted.contains(id));
+            };
+            self.world.lock().server.write(change);
+            change(&mut self.expected.server);
+            return Ok(());
+        }
+        if self.shard.is_none() {
+            self.open()?;
+        }
+        let options = self.options;
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        match step {
+            Step::Write(write) => {
+                let receipt = call_write(shard, write)?;
+                let logged = self.expected.logged + u64::from(receipt.operations);
+                if receipt.sequence != logged {
+                    return Err(Violation(format!(
+                        "a write of {} operations was given the sequence {}, expected {logged}",
+                        receipt.operations, receipt.sequence
+                    ))
+                    .into());
+                }
+                self.expected.write(write, logged);
+            }
+            Step::Flush => shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?,
+            Step::Optimize => {
+                shard.call(|guest, store| guest.edge_sync_shard_shard().call_optimize(store))?;
+            }
+            Step::Reopen => {
+                shard.call(|guest, store| guest.edge_sync_shard_shard().call_close(store))?;
+                self.shard = None;
+                self.open()?;
+                self.check_local()?;
+            }
+            Step::Sync => {
+                let report = shard.call(|guest, store| {
+                    guest
+                        .edge_sync_shard_sync()
+                        .call_sync(store, &address(), LIMITS, ATTEMPTS)
+                })?;
+                if let Some(failure) = report.failure {
+                    return Err(Failed::Ended(Ended::Error(failure)));
+                }
+                if report.remaining != 0 || report.rejected != 0 {
+                    return Err(Violation(format!("a sync without failure left {report:?}")).into());
+                }
+                self.check_uploaded()?;
+            }
+            Step::Carry => {
+                carry(shard)?;
+                self.check_uploaded()?;
+            }
+            Step::Restore(source) => {
+                let before = self.world.lock().server.snapshots.len();
+                let result = shard.call(|guest, store| {
+                    guest.edge_sync_shard_sync().call_restore(
+                        store,
+                        GUEST_ROOT,
+                        &address(),
+                        *source,
+                        options,
+                    )
+                });
+                // Noted even if the call fails: it may fail after the switch.
+                self.note_snapshot(before);
+                result?;
+                self.adopt_snapshot();
+                self.check_local()?;
+            }
+            Step::Download(source) => {
+                let before = self.world.lock().server.snapshots.len();
+                if !self.slips.no_barrier {
+                    carry(shard)?;
+                }
+                download(shard, *source)?;
+                self.note_snapshot(before);
+            }
+            Step::Stage => {
+                let Some((barrier, _)) = &self.expected.snapshot else {
+                    return Ok(());
+                };
+                let barrier = if self.slips.no_replay {
+                    self.expected.logged
+                } else {
+                    *barrier
+                };
+                let mut instance = start(&self.program, &self.world)?;
+                instance.call(|guest, store| {
+                    guest.edge_sync_shard_restore().call_stage(
+                        store,
+                        GUEST_ROOT,
+                        &format!("{GUEST_ROOT}/{SNAPSHOT}"),
+                        barrier,
+                        options,
+                    )
+                })?;
+                self.staged = Some(instance);
+            }
+            Step::Promote => {
+                let Some(mut staged) = self.staged.take() else {
+                    return Ok(());
+                };
+                shard.call(|guest, store| guest.edge_sync_shard_shard().call_close(store))?;
+                self.shard = None;
+                staged
+                    .call(|guest, store| guest.edge_sync_shard_restore().call_promote(store))?;
+                self.shard = Some(staged);
+                self.adopt_snapshot();
+                self.check_local()?;
+            }
+            Step::Others(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Creates the shard.
+    pub fn create(&mut self) -> Result<Outcome, Violation> {
+        let created = || -> Result<Instance, Failed> {
+            let mut instance = start(&self.program, &self.world)?;
+            instance.call(|guest, store| {
+                guest.edge_sync_shard_shard().call_create(
+                    store,
+                    GUEST_ROOT,
+                    &config(),
+                    self.options,
+                )
+            })?;
+            Ok(instance)
+        };
+        match created() {
+            Ok(instance) => {
+                self.shard = Some(instance);
+                self.expected.exists = true;
+                Ok(Outcome::Done)
+            }
+            Err(Failed::Ended(Ended::Error(error))) => Ok(Outcome::Refused(error)),
+            Err(Failed::Ended(Ended::Stopped)) => Ok(Outcome::Interrupted),
+            Err(Failed::Ended(Ended::Trapped(trap))) => Err(Violation(format!("create trapped: {trap}"))),
+            Err(Failed::Violation(violation)) => Err(violation),
+        }
+    }
+
+    /// Opens the shard in a fresh instance.
+    fn open(&mut self) -> Result<(), Failed> {
+        let options = self.options;
+        let mut instance = start(&self.program, &self.world)?;
+        instance.call(|guest, store| {
+            guest
+                .edge_sync_shard_shard()
+                .call_open(store, GUEST_ROOT, options)
+        })?;
+        self.shard = Some(instance);
+        Ok(())
+    }
+
+    /// After an interruption, or an error that leaves the outcome open: opens the shard, finds out
+    /// which of the permitted states it is in, and goes on from there. `doubtful` is the step under
+    /// way; `None` if none was. With `strict` it must not have taken effect.
+    ///
+    /// Answers `None` if the opening itself was interrupted or failed for an injected fault.
+    pub fn recover(
+        &mut self,
+        doubtful: Option<&Doubt>,
+        strict: bool,
+    ) -> Result<Option<Settled>, Violation> {
+        let faults_before = self.world.lock().happened.len();
+        self.shard = None;
+        self.staged = None;
+        match self.open() {
+            Ok(()) => {}
+            Err(Failed::Ended(Ended::Error(GuestError::NotFound(_)))) if !self.expected.exists => {
+                return Ok(Some(Settled::NotThere));
+            }
+            Err(Failed::Ended(Ended::Stopped)) => return Ok(None),
+            Err(Failed::Ended(Ended::Error(error))) => {
+                if self.world.lock().happened.len() > faults_before
+                    && !matches!(error, GuestError::Corrupt(_) | GuestError::NotFound(_))
+                {
+                    return Ok(None);
+                }
+                return Err(Violation(format!("the shard cannot be opened: {error:?}")));
+            }
+            Err(Failed::Ended(Ended::Trapped(trap))) => {
+                return Err(Violation(format!("opening trapped: {trap}")));
+            }
+            Err(Failed::Violation(violation)) => return Err(violation),
+        }
+        let (found, logged) = match self.observe() {
+            Ok(observed) => observed,
+            Err(Failed::Ended(Ended::Trapped(trap))) => {
+                return Err(Violation(format!("reading trapped: {trap}")));
+            }
+            Err(Failed::Violation(violation)) => return Err(violation),
+            Err(Failed::Ended(_)) if self.world.lock().happened.len() > faults_before => {
+                self.shard = None;
+                return Ok(None);
+            }
+            Err(Failed::Ended(ended)) => {
+                return Err(Violation(format!("the shard cannot be read: {ended:?}")));
+            }
+        };
+        self.expected.exists = true;
+        let unchanged = found.difference(&self.expected.local);
+        if unchanged.is_none() && logged == self.expected.logged {
+            // A download that was interrupted, or its stage, is gone.
+            self.expected.snapshot = None;
+            return Ok(Some(Settled::Before));
+        }
+        let mut message = format!(
+            "found operations up to {logged}, expected {}; against the state before: {}",
+            self.expected.logged,
+            unchanged.unwrap_or_else(|| "the same".to_owned()),
+        );
+        match doubtful {
+            Some(_) if strict => message.push_str("\nthe call failed, so it must not have changed anything"),
+            Some(Doubt::Write(write)) => {
+                let mut after = self.expected.clone();
+                after.write(write, logged);
+                let difference = found.difference(&after.local);
+                if difference.is_none() && logged > self.expected.logged {
+                    self.expected = after;
+                    return Ok(Some(Settled::After));
+                }
+                message.push_str(&format!(
+                    "\nagainst the state after {write:?}: {}",
+                    difference.unwrap_or_else(|| "the same".to_owned()),
+                ));
+            }
+            Some(Doubt::Restore { snapshots_before }) => {
+                self.note_snapshot(*snapshots_before);
+                if let Some((barrier, snapshot)) = self.expected.snapshot.clone() {
+                    let restored = self.expected.restored(barrier, &snapshot);
+                    let difference = found.difference(&restored);
+                    if difference.is_none() && logged == self.expected.logged {
+                        self.adopt_snapshot();
+                        return Ok(Some(Settled::After));
+                    }
+                    message.push_str(&format!(
+                        "\nagainst the restored state: {}",
+                        difference.unwrap_or_else(|| "the same".to_owned()),
+                    ));
+                }
+            }
+            None => {}
+        }
+        Err(Violation(message))
+    }
+
+    /// Reads the whole shard: what it holds, and the log's last sequence. Checks on the way that
+    /// its parts agree.
+    fn observe(&mut self) -> Result<(State, u64), Failed> {
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        observe(shard)
+    }
+
+    /// The shard holds what it must.
+    pub fn check_local(&mut self) -> Result<(), Failed> {
+        let (found, logged) = self.observe()?;
+        if let Some(difference) = found.difference(&self.expected.local) {
+            return Err(Violation(format!("the shard differs: {difference}")).into());
+        }
+        if logged != self.expected.logged {
+            return Err(Violation(format!(
+                "the log ends at {logged}, expected {}",
+                self.expected.logged
+            ))
+            .into());
+        }
+        Ok(())
+    }
+
+    /// The server holds all of it.
+    fn check_uploaded(&mut self) -> Result<(), Violation> {
+        let world = self.world.lock();
+        match world.server.state().difference(&self.expected.server) {
+            Some(difference) => Err(Violation(format!(
+                "the queue is drained, but the server differs: {difference}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// What arrived at the server was written, and arrived in order.
+    fn check_server(&mut self) -> Result<(), Violation> {
+        let world = self.world.lock();
+        if let Some(violation) = world.server.violations.first() {
+            return Err(Violation(format!("the server: {violation}")));
+        }
+        let written: Vec<(u64, u64)> = self
+            .expected
+            .writes
+            .iter()
+            .flat_map(|(_, write)| write.stamps())
+            .collect();
+        let place: HashMap<u64, usize> = written
+            .iter()
+            .enumerate()
+            .map(|(place, (_, stamp))| (*stamp, place))
+            .collect();
+        let deleted_since = |place: usize, id: u64| {
+            // A later write of the same point, or a deletion, stands for an earlier one.
+            written[place + 1..].iter().any(|(other, _)| *other == id)
+                || self.expected.writes.iter().any(|(_, write)| match &**write {
+                    Write::Delete(ids) | Write::Batch(_, ids) => ids.contains(&id),
+                    _ => false,
+                })
+        };
+        for arrivals in &world.server.arrivals[self.checked_arrivals..] {
+            let mut batch_end = None;
+            for arrived in arrivals.iter() {
+                match place.get(&arrived.stamp) {
+                    Some(place) if written[*place].0 == arrived.id => {
+                        batch_end = batch_end.max(Some(*place));
+                        self.delivered.insert(arrived.stamp);
+                    }
+                    _ => {
+                        return Err(Violation(format!(
+                            "the server got {arrived:?}, which no write that returned made"
+                        )));
+                    }
+                }
+            }
+            let Some(end) = batch_end else { continue };
+            let start = self.high.map_or(0, |high| high + 1);
+            for place in start..end {
+                let (id, stamp) = written[place];
+                if !self.delivered.contains(&stamp) && !deleted_since(place, id) {
+                    return Err(Violation(format!(
+                        "the server got write {} before write {stamp} of point {id}",
+                        written[end].1
+                    )));
+                }
+            }
+            self.high = self.high.max(Some(end));
+        }
+        self.checked_arrivals = world.server.arrivals.len();
+        Ok(())
+    }
+
+    fn note_snapshot(&mut self, before: usize) {
+        let world = self.world.lock();
+        if let Some(snapshot) = world.server.snapshots.get(before..).and_then(<[_]>::last) {
+            self.expected.snapshot = Some((self.expected.logged, Arc::clone(snapshot)));
+        }
+    }
+
+    fn adopt_snapshot(&mut self) {
+        if let Some((barrier, snapshot)) = self.expected.snapshot.take() {
+            self.expected.local = self.expected.restored(barrier, &snapshot);
+        }
+    }
+
+    /// What is in doubt when `step` is interrupted.
+    pub fn doubt(step: &Step, snapshots_before: usize) -> Option<Doubt> {
+        match step {
+            Step::Write(write) => Some(Doubt::Write(write.clone())),
+            Step::Restore(_) => Some(Doubt::Restore { snapshots_before }),
+            // Its snapshot is known from the download.
+            Step::Promote => Some(Doubt::Restore {
+                snapshots_before: usize::MAX,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The last checks of a life: everything uploads, and a new instance finds everything.
+    pub fn finish(&mut self) -> Result<(), Violation> {
+        for step in [Step::Sync, Step::Reopen] {
+            match self.step(&step)? {
+                Outcome::Done => {}
+                other => return Err(Violation(format!("at the end, {step:?}: {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A step that was under way when its instance ended.
+#[derive(Clone, Debug)]
+pub enum Doubt {
+    /// A write.
+    Write(Write),
+    /// A restore.
+    Restore {
+        /// Snapshots that the server had made before it.
+        snapshots_before: usize,
+    },
+}
+
+/// What was found after an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// There is no shard, and none was promised.
+    NotThere,
+    /// What was before the step in doubt.
+    Before,
+    /// What the step leads to.
+    After,
+}
+
+enum Failed {
+    Ended(Ended),
+    Violation(Violation),
+}
+
+impl From<Ended> for Failed {
+    fn from(ended: Ended) -> Failed {
+        Failed::Ended(ended)
+    }
+}
+
+impl From<Violation> for Failed {
+    fn from(violation: Violation) -> Failed {
+        Failed::Violation(violation)
+    }
+}
+
+fn start(program: &Program, world: &Shared) -> Result<Instance, Failed> {
+    program
+        .start(world)
+        .map_err(|error| Violation(format!("the component does not start: {error:?}")).into())
+}
+
+/// Where the host puts a download, below the data directory.
+const SNAPSHOT: &str = "staging/shard.snapshot";
+
+fn wit_points(points: &[(u64, Point)]) -> Vec<WitPoint> {
+    points
+        .iter()
+        .map(|(id, point)| WitPoint {
+            id: PointId::Num(*id),
+            vectors: vec![NamedVector {
+                name: String::new(),
+                vector: Vector::Dense(point.vector.clone()),
+            }],
+            payload: Some(Value::Object(point.payload.clone()).to_string()),
+        })
+        .collect()
+}
+
+fn rest_points(points: &[(u64, Point)]) -> Vec<Value> {
+    points
+        .iter()
+        .map(|(id, point)| json!({"id": id, "vector": point.vector, "payload": point.payload}))
+        .collect()
+}
+
+fn call_write(shard: &mut Instance, write: &Write) -> Result<wit::Receipt, Ended> {
+    shard.call(|guest, store| {
+        let shard = guest.edge_sync_shard_shard();
+        match write {
+            Write::Upsert(points) => shard.call_upsert(store, &wit_points(points)),
+            Write::Delete(ids) => {
+                let ids: Vec<PointId> = ids.iter().copied().map(PointId::Num).collect();
+                shard.call_delete(store, &ids)
+            }
+            Write::SetPayload(ids, payload) => {
+                let body = json!({"operations": [{"set_payload": {"points": ids, "payload": payload}}]});
+                shard.call_batch(store, &body.to_string())
+            }
+            Write::Batch(points, ids) => {
+                let mut operations = vec![json!({"upsert": {"points": rest_points(points)}})];
+                if !ids.is_empty() {
+                    operations.push(json!({"delete": {"points": ids}}));
+                }
+                let body = json!({ "operations": operations });
+                shard.call_batch(store, &body.to_string())
+            }
+            Write::CreateIndex(field, schema) => {
+                shard.call_create_payload_index(store, field, &json!(schema).to_string())
+            }
+            Write::DeleteIndex(field) => shard.call_delete_payload_index(store, field),
+        }
+    })
+}
+
+/// Drains the queue through `queue` and `courier`. Passing failures are tried again at once.
+fn carry(shard: &mut Instance) -> Result<(), Failed> {
+    let config = shard
+        .call(|guest, store| guest.edge_sync_shard_shard().call_info(store))?
+        .config;
+    persist(|| {
+        shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_courier()
+                .call_ensure_collection(store, &address(), &config)
+        })
+    })?;
+    loop {
+        let batch = shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_queue()
+                .call_next_batch(store, LIMITS, None)
+        })?;
+        let Some(batch) = batch else { return Ok(()) };
+        persist(|| {
+            shard.call(|guest, store| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_send(store, &address(), &batch.request)
+            })
+        })?;
+        shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_queue()
+                .call_acknowledge(store, batch.last)
+        })?;
+    }
+}
+
+fn download(shard: &mut Instance, source: SnapshotSource) -> Result<(), Failed> {
+    let file = format!("{GUEST_ROOT}/{SNAPSHOT}");
+    let download: ResourceAny = persist(|| {
+        shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_courier()
+                .call_start_download(store, &address(), source, &file)
+        })
+    })?;
+    let result = loop {
+        let step = persist(|| {
+            shard.call(|guest, store| {
+                guest
+                    .edge_sync_shard_courier()
+                    .download()
+                    .call_step(store, download)
+            })
+        });
+        match step {
+            Ok(progress) if progress.done => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    // Dropping it may delete a file or a stored snapshot; that it fails changes nothing here.
+    let dropped = shard.call(|_, store| Ok(Ok(download.resource_drop(store)?)));
+    result?;
+    dropped?;
+    Ok(())
+}
+
+fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {
+    use super::bindings::exports::edge_sync::shard::types::FailureClass;
+    for _ in 1..ATTEMPTS {
+        match run() {
+            Err(Ended::Error(GuestError::Server(failure)))
+                if failure.class == FailureClass::Retry => {}
+            outcome => return outcome,
+        }
+    }
+    run()
+}
+
+fn observe(shard: &mut Instance) -> Result<(State, u64), Failed> {
+    let mut state = State::default();
+    let mut offset = None;
+    loop {
+        let page = shard.call(|guest, store| {
+            guest.edge_sync_shard_shard().call_scroll(
+                store,
+                &wit::ScrollRequest {
+                    offset: offset.clone(),
+                    limit: PAGE,
+                    filter: None,
+                    selection: wit::Selection {
+                        payload: Some("true".to_owned()),
+                        vectors: Some("true".to_owned()),
+                    },
+                },
+            )
+        })?;
+        for point in page.points {
+            let (id, point) = model_point(point)?;
+            state.points.insert(id, point);
+        }
+        offset = page.next;
+        if offset.is_none() {
+            break;
+        }
+    }
+    let info = shard.call(|guest, store| guest.edge_sync_shard_shard().call_info(store))?;
+    let schema: Map<String, Value> = serde_json::from_str(&info.payload_schema)
+        .map_err(|error| Violation(format!("payload schema {}: {error}", info.payload_schema)))?;
+    for (field, schema) in schema {
+        let schema = schema["data_type"].as_str().or(schema.as_str()).unwrap_or("?");
+        state.indexes.insert(field, schema.to_owned());
+    }
+    let points = state.points.len() as u64;
+    if info.points != points {
+        return Err(Violation(format!(
+            "the shard counts {} points, and {points} can be read",
+            info.points
+        ))
+        .into());
+    }
+    check_indexes(shard, &state)?;
+    let status = shard.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?;
+    if status.acknowledged > status.logged || status.applied > status.logged {
+        return Err(Violation(format!("a position is beyond the log: {status:?}")).into());
+    }
+    Ok((state, status.logged))
+}
+
+/// Filters and searches agree with what was read: payload indexes and vectors are whole.
+fn check_indexes(shard: &mut Instance, state: &State) -> Result<(), Failed> {
+    let even = state
+        .points
+        .values()
+        .filter(|point| point.payload.get("kind").and_then(Value::as_str) == Some("even"))
+        .count() as u64;
+    let filter = json!({"must": [{"key": "kind", "match": {"value": "even"}}]}).to_string();
+    let counted = shard.call(|guest, store| {
+        guest
+            .edge_sync_shard_shard()
+            .call_count(store, Some(&filter))
+    })?;
+    if counted != even {
+        return Err(Violation(format!("a filter finds {counted} points of {even}")).into());
+    }
+    let stamped = state
+        .points
+        .values()
+        .filter(|point| point.payload.contains_key(STAMP))
+        .count() as u64;
+    let filter = json!({"must": [{"key": STAMP, "range": {"gte": 0}}]}).to_string();
+    let counted = shard.call(|guest, store| {
+        guest
+            .edge_sync_shard_shard()
+            .call_count(store, Some(&filter))
+    })?;
+    if counted != stamped {
+        return Err(Violation(format!("a range finds {counted} points of {stamped}")).into());
+    }
+    let Some((id, point)) = state.points.iter().next() else {
+        return Ok(());
+    };
+    let found = shard.call(|guest, store| {
+        guest.edge_sync_shard_shard().call_search(
+            store,
+            &wit::SearchRequest {
+                target: wit::Target::Vector(NamedVector {
+                    name: String::new(),
+                    vector: Vector::Dense(point.vector.clone()),
+                }),
+                filter: None,
+                params: None,
+                limit: state.points.len() as u32,
+                offset: 0,
+                score_threshold: None,
+                selection: wit::Selection {
+                    payload: None,
+                    vectors: None,
+                },
+            },
+        )
+    })?;
+    let best = found.first().map(|point| point.score);
+    if found.len() != state.points.len() || best.is_none_or(|score| score.abs() > 1e-5) {
+        return Err(Violation(format!(
+            "a search for point {id} finds {} of {} points, the best at {best:?}",
+            found.len(),
+            state.points.len()
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+fn model_point(point: wit::StoredPoint) -> Result<(u64, Point), Violation> {
+    let text = format!("{point:?}");
+    let odd = || Violation(format!("a point that nobody wrote: {text}"));
+    let PointId::Num(id) = point.id else {
+        return Err(odd());
+    };
+    let payload = match point.payload {
+        Some(payload) => serde_json::from_str(&payload).map_err(|_| odd())?,
+        None => Map::new(),
+    };
+    let vector = match point.vectors.into_iter().next() {
+        Some(NamedVector {
+            vector: Vector::Dense(vector),
+            ..
+        }) => vector,
+        _ => return Err(odd()),
+    };
+    Ok((id, Point { vector, payload }))
+}

@@ -1,0 +1,290 @@
+//! Random lives with random faults, each from one seed.
+
+use serde_json::json;
+
+use super::bindings::exports::edge_sync::shard::courier::SnapshotSource;
+use super::bindings::exports::edge_sync::shard::types::Options;
+use super::disk::{Disk, Names};
+use super::faults::{Odds, Plan};
+use super::guest::Program;
+use super::life::{
+    Doubt, Expected, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Violation,
+    options,
+};
+use super::model::{Point, Write};
+use super::server::Server;
+use super::sweep::brief;
+use super::world::{Shared, World};
+
+/// What happened in a schedule.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Steps that were taken.
+    pub steps: u64,
+    /// Host calls.
+    pub calls: u64,
+    /// Faults.
+    pub faults: u64,
+    /// Times that the shard was opened after a crash or an error.
+    pub recoveries: u64,
+}
+
+/// Own point ids, few, so that points are written again and again.
+const IDS: u64 = 24;
+
+/// Openings that may fail for faults before the faults end.
+const PATIENCE: u32 = 4;
+
+/// Lives the schedule of `seed`.
+pub fn run(program: &Program, server: Server, seed: u64) -> Result<Tally, Violation> {
+    let mut schedule = Schedule::new(program, server, seed);
+    let mut taken = Vec::new();
+    schedule.live(&mut taken).map_err(|violation| {
+        let world = schedule.life.world.lock();
+        let mut text = format!("seed {seed}: {violation}\nsteps:");
+        for step in &taken {
+            text.push_str(&format!("\n  {step}"));
+        }
+        text.push_str("\nfaults:");
+        for (call, fault) in &world.happened {
+            text.push_str(&format!("\n  {fault} at {call}"));
+        }
+        text.push_str("\nlast calls:");
+        for call in &world.trail {
+            text.push_str(&format!("\n  {call}"));
+        }
+        Violation(text)
+    })?;
+    let world = schedule.life.world.lock();
+    Ok(Tally {
+        steps: taken.len() as u64,
+        calls: world.calls(),
+        faults: world.happened.len() as u64,
+        recoveries: schedule.recoveries,
+    })
+}
+
+struct Schedule {
+    life: Life,
+    random: fastrand::Rng,
+    next_stamp: u64,
+    next_other_stamp: u64,
+    recoveries: u64,
+}
+
+impl Schedule {
+    fn new(program: &Program, server: Server, seed: u64) -> Schedule {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new(Disk::new(), server, random.u64(..));
+        let mut pick = |choices: &[f64]| choices[random.usize(..choices.len())];
+        let (stop, fail, http) = (
+            pick(&[0.0, 0.0005, 0.003]),
+            pick(&[0.0, 0.0005, 0.003]),
+            pick(&[0.0, 0.1, 0.3]),
+        );
+        world.plan = Plan::Random(Odds {
+            random: fastrand::Rng::with_seed(seed ^ 0x5eed),
+            stop,
+            fail,
+            http,
+        });
+        let mut life = Life::new(program, Shared::new(world), Expected::default());
+        life.options = Options {
+            flush_after_bytes: Some([300, 3000, 30_000][random.usize(..3)]),
+            ..options()
+        };
+        Schedule {
+            life,
+            random,
+            next_stamp: 1,
+            next_other_stamp: OTHERS_STAMPS_FROM,
+            recoveries: 0,
+        }
+    }
+
+    fn live(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
+        self.create(taken)?;
+        for _ in 0..self.random.usize(8..30) {
+            let step = self.step();
+            taken.push(brief(&step));
+            self.take(&step)?;
+            // Between two calls, too.
+            if self.random.u8(..20) == 0 {
+                taken.push("(crash)".to_owned());
+                self.crash();
+                self.recover(None, false)?;
+            }
+        }
+        taken.push("(the end)".to_owned());
+        self.life.world.lock().plan = Plan::Quiet;
+        if !self.life.is_open() {
+            self.recover(None, false)?;
+        }
+        self.life.finish()
+    }
+
+    fn create(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
+        for attempt in 0.. {
+            if attempt == PATIENCE {
+                self.life.world.lock().plan = Plan::Quiet;
+            }
+            taken.push("create".to_owned());
+            let faults = self.faults();
+            match self.life.create()? {
+                Outcome::Done => return Ok(()),
+                Outcome::Refused(error) if self.faults() == faults => {
+                    return Err(Violation(format!("create, without a fault: {error:?}")));
+                }
+                Outcome::Refused(_) | Outcome::Interrupted => {}
+            }
+            self.crash();
+            if self.recover(None, false)? != Settled::NotThere {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, step: &Step) -> Result<(), Violation> {
+        let snapshots = self.life.world.lock().server.snapshots.len();
+        let faults = self.faults();
+        let doubt = Life::doubt(step, snapshots);
+        match self.life.step(step)? {
+            Outcome::Done => Ok(()),
+            Outcome::Interrupted => {
+                self.crash();
+                self.recover(doubt.as_ref(), false).map(drop)
+            }
+            Outcome::Refused(error) => {
+                let faults = self.faults() - faults;
+                if faults == 0 {
+                    return Err(Violation(format!("{}, without a fault: {error:?}", brief(step))));
+                }
+                // A write that one fault made fail is taken back; taking it back may meet the
+                // second. A restore may fail after the switch.
+                let strict = faults == 1 && matches!(step, Step::Write(_));
+                if self.random.bool() {
+                    self.crash();
+                }
+                self.recover(doubt.as_ref(), strict).map(drop)
+            }
+        }
+    }
+
+    fn faults(&self) -> usize {
+        self.life.world.lock().happened.len()
+    }
+
+    /// Stops the process, or cuts the power.
+    fn crash(&mut self) {
+        self.life.kill();
+        if self.random.bool() {
+            let names = if self.random.bool() {
+                Names::InOrder
+            } else {
+                Names::AnySubset
+            };
+            let mut world = self.life.world.lock();
+            world.disk = world.disk.after_power_cut(names, self.random.u64(..));
+        }
+    }
+
+    fn recover(&mut self, doubt: Option<&Doubt>, strict: bool) -> Result<Settled, Violation> {
+        self.recoveries += 1;
+        for attempt in 0.. {
+            if attempt == PATIENCE {
+                self.life.world.lock().plan = Plan::Quiet;
+            }
+            if attempt > 2 * PATIENCE {
+                break;
+            }
+            if let Some(settled) = self.life.recover(doubt, strict)? {
+                return Ok(settled);
+            }
+            if self.life.world.lock().is_stopped() || self.random.bool() {
+                self.crash();
+            }
+        }
+        Err(Violation("the shard does not open although nothing fails".to_owned()))
+    }
+
+    fn step(&mut self) -> Step {
+        match self.random.u8(..32) {
+            0..=17 => Step::Write(self.write()),
+            18 => Step::Flush,
+            19 => Step::Optimize,
+            20 => Step::Reopen,
+            21..=23 => Step::Sync,
+            24..=25 => Step::Carry,
+            26..=27 => Step::Restore(self.source()),
+            28 => Step::Download(self.source()),
+            29 => Step::Stage,
+            30 => Step::Promote,
+            _ => self.others(),
+        }
+    }
+
+    fn source(&mut self) -> SnapshotSource {
+        if self.random.bool() {
+            SnapshotSource::Stream
+        } else {
+            SnapshotSource::Stored
+        }
+    }
+
+    fn points(&mut self, most: u64) -> Vec<(u64, Point)> {
+        let count = self.random.u64(1..=most);
+        let mut points = std::collections::BTreeMap::new();
+        for _ in 0..count {
+            points.insert(self.random.u64(1..=IDS), Point::stamped(self.next_stamp));
+            self.next_stamp += 1;
+        }
+        points.into_iter().collect()
+    }
+
+    fn ids(&mut self) -> Vec<u64> {
+        let mut ids = vec![self.random.u64(1..=IDS), self.random.u64(1..=IDS)];
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn write(&mut self) -> Write {
+        match self.random.u8(..12) {
+            0..=5 => Write::Upsert(self.points(6)),
+            6..=7 => Write::Delete(self.ids()),
+            8 => {
+                let mut ids = self.ids();
+                ids.retain(|id| self.life.expected.local.points.contains_key(id));
+                if ids.is_empty() {
+                    return Write::Upsert(self.points(2));
+                }
+                let mark = self.random.u32(..1000);
+                let serde_json::Value::Object(payload) = json!({ "mark": mark }) else {
+                    unreachable!("the macro makes an object");
+                };
+                Write::SetPayload(ids, payload)
+            }
+            9..=10 => Write::Batch(self.points(4), self.ids()),
+            _ => {
+                let (field, schema) = [("kind", "keyword"), ("n", "integer")][self.random.usize(..2)];
+                if self.life.expected.local.indexes.contains_key(field) {
+                    Write::DeleteIndex(field.to_owned())
+                } else {
+                    Write::CreateIndex(field.to_owned(), schema.to_owned())
+                }
+            }
+        }
+    }
+
+    fn others(&mut self) -> Step {
+        let mut points = std::collections::BTreeMap::new();
+        for _ in 0..self.random.u64(1..=4) {
+            let id = OTHERS_FROM + self.random.u64(..8);
+            points.insert(id, Point::stamped(self.next_other_stamp));
+            self.next_other_stamp += 1;
+        }
+        let deleted = vec![OTHERS_FROM + self.random.u64(..8)];
+        Step::Others(points.into_iter().collect(), deleted)
+    }
+}

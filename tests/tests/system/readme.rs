@@ -1,0 +1,344 @@
+//! The README does what it says: its shell blocks are run in order, and print what it shows.
+//!
+//! Info strings of code blocks mean:
+//! - `sh`: run; one shell for all of them, so that variables and the working directory stay.
+//! - `sh no-test: REASON`: not run.
+//! - `sh needs: PROGRAM`: run where that program is installed.
+//! - `text output`: exactly what the block before it prints.
+//! - `text output varies`: the same, but numbers and times may differ.
+//! - `rust embed.rs`: a passage of `host/examples/embed.rs`.
+//!
+//! `UPDATE_README=1 cargo xtask test readme` rewrites the outputs with what was printed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use edge_sync_tests::double::{Options, QdrantDouble};
+use regex::Regex;
+
+/// The server's address in the README; the double's takes its place.
+const README_URL: &str = "http://127.0.0.1:6333";
+
+/// Settings of whoever runs the test, which are none of the README's.
+const SETTINGS: [&str; 6] = [
+    "QDRANT_URL",
+    "QDRANT_API_KEY",
+    "EDGE_SYNC_COLLECTION",
+    "EDGE_SYNC_DATA_DIR",
+    "EDGE_SYNC_DURABILITY",
+    "EDGE_SYNC_MEMORY_MIB",
+];
+
+#[test]
+fn commands_print_what_the_readme_shows() {
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).expect("README.md");
+    let double = QdrantDouble::start(Options::default()).expect("a server");
+    let steps = steps(&readme);
+    assert!(
+        steps.iter().any(|step| step.output.is_some()),
+        "no block has an output: the README's form is not understood"
+    );
+    let printed = run(&steps, &double.url());
+
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, updated(&readme, &steps, &printed)).expect("README.md is written");
+        return;
+    }
+    let mut wrong = String::new();
+    for (step, printed) in steps.iter().zip(&printed) {
+        let Some(output) = &step.output else { continue };
+        let same = if output.varies {
+            masked(&output.text) == masked(printed)
+        } else {
+            output.text == *printed
+        };
+        if !same {
+            let _ = write!(
+                wrong,
+                "\nREADME.md:{}\n--- shown\n{}--- printed\n{printed}",
+                step.line, output.text
+            );
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\nUPDATE_README=1 rewrites the outputs"
+    );
+}
+
+#[test]
+fn every_command_and_variable_is_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let help = Command::new(program())
+        .arg("--help")
+        .output()
+        .expect("edge-sync --help");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        // Longer descriptions go on in lines that are indented further.
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(!commands.is_empty(), "{help}");
+    for command in commands {
+        assert!(
+            readme.contains(&format!("| `{command}")),
+            "the README's table of commands lacks {command}"
+        );
+    }
+    let variable = Regex::new(r"\b(?:EDGE_SYNC|QDRANT)_[A-Z_]+\b").expect("a pattern");
+    for found in variable.find_iter(&help) {
+        assert!(
+            readme.contains(&format!("| `{}`", found.as_str())),
+            "the README's table of variables lacks {}",
+            found.as_str()
+        );
+    }
+}
+
+#[test]
+fn rust_blocks_are_passages_of_the_example() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let example = fs::read_to_string(root().join("host/examples/embed.rs")).expect("the example");
+    let flat = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| line.trim().to_owned())
+            .filter(|line| !line.is_empty())
+            .collect()
+    };
+    let example = flat(&example);
+    let blocks: Vec<Fence> = fences(&readme)
+        .into_iter()
+        .filter(|fence| fence.info == "rust embed.rs")
+        .collect();
+    assert!(!blocks.is_empty(), "the README shows no example");
+    for block in blocks {
+        let passage = flat(&block.text);
+        assert!(
+            example
+                .windows(passage.len())
+                .any(|window| window == passage),
+            "README.md:{} is not in host/examples/embed.rs",
+            block.line
+        );
+    }
+}
+
+/// A code block.
+struct Fence {
+    /// Line number of its first fence, from 1.
+    line: usize,
+    info: String,
+    text: String,
+}
+
+/// A shell block, and the output shown after it.
+struct Step {
+    line: usize,
+    script: String,
+    output: Option<Output>,
+}
+
+struct Output {
+    line: usize,
+    text: String,
+    varies: bool,
+}
+
+fn fences(markdown: &str) -> Vec<Fence> {
+    let mut fences = Vec::new();
+    let mut open: Option<Fence> = None;
+    for (line, text) in (1..).zip(markdown.lines()) {
+        match (text.strip_prefix("```"), &mut open) {
+            (Some(info), None) => {
+                open = Some(Fence {
+                    line,
+                    info: info.trim().to_owned(),
+                    text: String::new(),
+                });
+            }
+            (Some(_), Some(_)) => fences.extend(open.take()),
+            (None, Some(fence)) => {
+                fence.text.push_str(text);
+                fence.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a code block has no end");
+    fences
+}
+
+/// The blocks to run.
+fn steps(readme: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut runs = false;
+    for fence in fences(readme) {
+        let (language, rest) = fence
+            .info
+            .split_once(' ')
+            .unwrap_or((fence.info.as_str(), ""));
+        match (language, rest.trim()) {
+            ("sh", "") => runs = true,
+            ("sh", rest) => {
+                runs = match (rest.strip_prefix("no-test:"), rest.strip_prefix("needs:")) {
+                    (Some(reason), _) => {
+                        assert!(!reason.trim().is_empty(), "README.md:{}: why?", fence.line);
+                        false
+                    }
+                    (_, Some(program)) => is_installed(program.trim()),
+                    _ => panic!("README.md:{}: what is `{rest}`?", fence.line),
+                };
+                if !runs {
+                    eprintln!("README.md:{}: not run ({rest})", fence.line);
+                }
+            }
+            ("text", "output" | "output varies") if runs => {
+                let step = steps.last_mut().expect("output after a shell block");
+                assert!(
+                    step.output.is_none(),
+                    "README.md:{}: a second output",
+                    fence.line
+                );
+                step.output = Some(Output {
+                    line: fence.line,
+                    text: fence.text,
+                    varies: rest.ends_with("varies"),
+                });
+                continue;
+            }
+            _ => continue,
+        }
+        if runs {
+            steps.push(Step {
+                line: fence.line,
+                script: fence.text,
+                output: None,
+            });
+        }
+    }
+    steps
+}
+
+/// Runs all steps in one shell; what each printed, on both streams.
+fn run(steps: &[Step], url: &str) -> Vec<String> {
+    const MARK: &str = "@@@@ README step";
+    let folder = tempfile::tempdir().expect("a folder");
+    let programs = folder.path().join("programs");
+    let work = folder.path().join("work");
+    fs::create_dir(&programs).expect("a folder");
+    fs::create_dir(&work).expect("a folder");
+    std::os::unix::fs::symlink(program(), programs.join("edge-sync")).expect("a link");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path)))
+        .expect("a PATH");
+
+    let mut script = String::from("exec 2>&1\n");
+    for step in steps {
+        let _ = write!(
+            script,
+            "echo '{MARK}'\n{}",
+            step.script.replace(README_URL, url)
+        );
+    }
+    let script_file = folder.path().join("readme.sh");
+    fs::write(&script_file, &script).expect("a script");
+
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-e")
+        .arg(&script_file)
+        .current_dir(&work)
+        .stdin(Stdio::null())
+        .env("PATH", path)
+        // Nobody's own settings file.
+        .env("XDG_CONFIG_HOME", folder.path());
+    for name in SETTINGS {
+        shell.env_remove(name);
+    }
+    let ran = shell.output().expect("sh runs");
+    let text = String::from_utf8(ran.stdout)
+        .expect("UTF-8")
+        .replace(url, README_URL);
+    let mark = format!("{MARK}\n");
+    let printed: Vec<String> = text.split(&mark).skip(1).map(str::to_owned).collect();
+    assert!(
+        ran.status.success() && printed.len() == steps.len(),
+        "README.md:{}: {}, having printed:\n{}",
+        steps
+            .get(printed.len().saturating_sub(1))
+            .map_or(0, |step| step.line),
+        ran.status,
+        printed.last().unwrap_or(&text),
+    );
+    printed
+}
+
+/// The README with the outputs replaced.
+fn updated(readme: &str, steps: &[Step], printed: &[String]) -> String {
+    let mut text = String::new();
+    let mut lines = (1..).zip(readme.lines());
+    while let Some((number, line)) = lines.next() {
+        text.push_str(line);
+        text.push('\n');
+        let shown = steps.iter().zip(printed).find_map(|(step, printed)| {
+            let output = step.output.as_ref()?;
+            (output.line == number).then_some((output, printed))
+        });
+        if let Some((output, printed)) = shown {
+            // Kept if it says the same, so that times do not change at every update.
+            let keep = output.varies && masked(&output.text) == masked(printed);
+            text.push_str(if keep { &output.text } else { printed });
+            text.push_str("```\n");
+            for (_, line) in lines.by_ref() {
+                if line.starts_with("```") {
+                    break;
+                }
+            }
+        }
+    }
+    text
+}
+
+/// The text with numbers and times made alike.
+fn masked(text: &str) -> String {
+    let time = Regex::new(r"(less than a second|\d+ (second|minute|hour|day)s?) ago");
+    let number = Regex::new(r"\d+([.,]\d+)*");
+    let text = time.expect("a pattern").replace_all(text, "# ago");
+    number
+        .expect("a pattern")
+        .replace_all(&text, "#")
+        .into_owned()
+}
+
+#[test]
+fn masks_hide_numbers_and_times_only() {
+    assert_eq!(masked("12,345.6 MiB, 3 minutes ago"), "# MiB, # ago");
+    assert_eq!(masked("less than a second ago"), masked("2 days ago"));
+    assert_ne!(masked("5 points"), masked("5 vectors"));
+}
+
+fn is_installed(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The `edge-sync` command that `cargo xtask` built.
+fn program() -> PathBuf {
+    let program = std::env::var_os("EDGE_SYNC_BIN")
+        .expect("EDGE_SYNC_BIN names the edge-sync command: run `cargo xtask test`");
+    fs::canonicalize(program).expect("the edge-sync command")
+}

@@ -1,0 +1,139 @@
+//! Building the component and the programs, and running the latter.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cache::create_folder,
+    chores::{self, Chores},
+    command, ports, progress,
+    target::{self, WasmTarget},
+    toolchain,
+};
+
+/// What cargo calls the component.
+const COMPONENT_ARTIFACT: &str = "edge_sync_component.wasm";
+
+/// What a build left in the clone.
+pub struct Built {
+    component: PathBuf,
+    command: PathBuf,
+}
+
+impl Built {
+    /// Prints where things are.
+    pub fn print(&self) {
+        println!("component  {}", self.component.display());
+        println!("command    {}", self.command.display());
+    }
+}
+
+/// What building needs: the target and the patched sources.
+///
+/// # Errors
+/// Where they cannot be had, or there is no C compiler.
+pub fn prepare(chores: &Chores) -> Result<WasmTarget> {
+    toolchain::require_c()?;
+    let target = target::provide(chores)?;
+    prepare_native(chores)?;
+    chores.cache.take_over("wasm", &chores.repository)?;
+    Ok(target)
+}
+
+/// What building for this machine alone needs.
+///
+/// # Errors
+/// Where the patched sources cannot be had, or there is no C compiler.
+pub fn prepare_native(chores: &Chores) -> Result<()> {
+    toolchain::require_c()?;
+    ports::provide(chores)?;
+    chores.cache.take_over("native", &chores.repository)
+}
+
+/// Builds the component and every program, and copies them to one folder of the clone.
+///
+/// # Errors
+/// Where something needed is missing or a build fails.
+pub fn everything(chores: &Chores) -> Result<Built> {
+    let target = prepare(chores)?;
+    progress::heading("building the component (the engine in it takes minutes, once)");
+    command::show(chores.cargo_wasm(&target).args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        target::TRIPLE,
+    ]))
+    .context("building the component")?;
+    let wasm = chores.cache.target("wasm").join(target::TRIPLE);
+    let component = install(
+        chores,
+        &wasm.join("release").join(COMPONENT_ARTIFACT),
+        "edge_sync.wasm",
+    )?;
+
+    progress::heading("building the host and its programs (Wasmtime and the engine, once)");
+    // Always the whole workspace: a part of it would unify features differently, and build the
+    // engine a second time.
+    command::show(chores.cargo(chores.repository.root(), "native").args([
+        "build",
+        "--release",
+        "--locked",
+        "--workspace",
+        "--bins",
+    ]))
+    .context("building the host")?;
+    let native = chores.cache.target("native").join("release");
+    let command = install(chores, &native.join("edge-sync"), "edge-sync")?;
+    for program in ["demo", "bench"] {
+        let artifact = native.join(program);
+        if artifact.is_file() {
+            install(chores, &artifact, program)?;
+        }
+    }
+    Ok(Built { component, command })
+}
+
+/// Builds everything, then runs one of the programs. The cache is free again by then.
+///
+/// # Errors
+/// Where the build or the program fails.
+pub fn run_program(chores: &Chores, program: &str, arguments: &[String]) -> Result<()> {
+    chores.locked(|| everything(chores))?;
+    progress::heading(program);
+    let mut command = std::process::Command::new(chores.repository.products().join(program));
+    command.args(arguments).envs(chores.variables());
+    command::show(&mut command)
+}
+
+/// Prints shell commands after which plain cargo commands use the cache.
+///
+/// # Errors
+/// Where the WASI target cannot be had.
+pub fn print_environment(chores: &Chores) -> Result<()> {
+    let target = chores.locked(|| target::provide(chores))?;
+    let export = |name: &str, value: &Path| println!("export {name}='{}'", value.display());
+    for (name, value) in chores.variables() {
+        export(name, &value);
+    }
+    export("CARGO_TARGET_DIR", &chores.cache.target("native"));
+    export(
+        "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
+        Path::new(&chores::wasm_flags(&target, " ")),
+    );
+    Ok(())
+}
+
+/// Copies an artifact out of the cache, where another clone may overwrite it.
+fn install(chores: &Chores, artifact: &Path, name: &str) -> Result<PathBuf> {
+    let folder = chores.repository.products();
+    create_folder(&folder)?;
+    let product = folder.join(name);
+    // Renamed into place, for a program may be running.
+    let fresh = folder.join(format!("{name}.new"));
+    std::fs::copy(artifact, &fresh)
+        .and_then(|_| std::fs::rename(&fresh, &product))
+        .with_context(|| format!("copying {} to {}", artifact.display(), product.display()))?;
+    Ok(product)
+}
