@@ -57,9 +57,8 @@ impl Server {
         if settings.collection.is_empty() {
             return Err(invalid("server.collection", "it is empty"));
         }
-        let api_key = settings
-            .api_key
-            .map(|key| {
+        let api_key = match settings.api_key {
+            Some(key) => {
                 let mut value = HeaderValue::from_str(key.trim()).map_err(|_| {
                     invalid(
                         "server.api-key",
@@ -67,9 +66,10 @@ impl Server {
                     )
                 })?;
                 value.set_sensitive(true);
-                Ok(value)
-            })
-            .transpose()?;
+                Some(value)
+            }
+            None => None,
+        };
         Ok(Self {
             base,
             collection: encode_segment(&settings.collection),

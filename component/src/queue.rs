@@ -49,7 +49,7 @@ pub fn next_batch(
                     last: first,
                     operations: 1,
                     request: UploadRequest {
-                        method,
+                        method: method.to_owned(),
                         path: with_wait(&path),
                         body: body.map(|body| body.to_string()).unwrap_or_default(),
                     },

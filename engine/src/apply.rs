@@ -180,24 +180,26 @@ impl Shard {
         if known_vector(&self.engine.config(), name, &config) != Known::No {
             return Ok(());
         }
-        let stated = self.config().with_vector(name, &config)?;
         self.update(UpdateOperation::VectorNameOperation(
             VectorNameOperations::CreateVectorName(CreateVectorName {
                 vector_name: name.to_owned(),
-                config,
+                config: config.clone(),
             }),
         ))?;
+        let edge = self.engine.config().clone();
+        let stated = self.config().with_vector(name, &config, edge)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = stated;
         Ok(())
     }
 
     fn delete_vector(&self, name: &str) -> Result<()> {
-        let stated = self.config().without_vector(name)?;
         self.update(UpdateOperation::VectorNameOperation(
             VectorNameOperations::DeleteVectorName(DeleteVectorName {
                 vector_name: name.to_owned(),
             }),
         ))?;
+        let edge = self.engine.config().clone();
+        let stated = self.config().without_vector(name, edge);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = stated;
         Ok(())
     }

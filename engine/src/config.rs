@@ -212,9 +212,13 @@ impl CollectionConfig {
         Ok(Self { json, edge })
     }
 
-    /// The configuration after a named vector was added.
-    pub(crate) fn with_vector(&self, name: &str, config: &VectorNameConfig) -> Result<Self> {
-        let mut json = self.json.clone();
+    /// The configuration after a named vector was added; `edge` is the engine's by then.
+    pub(crate) fn with_vector(
+        mut self,
+        name: &str,
+        config: &VectorNameConfig,
+        edge: EdgeConfig,
+    ) -> Result<Self> {
         let (key, value) = match config {
             VectorNameConfig::Dense(config) => ("vectors", serde_json::to_value(&config.dense)),
             VectorNameConfig::Sparse(config) => (
@@ -223,33 +227,30 @@ impl CollectionConfig {
             ),
         };
         let value = value.map_err(|error| Error::Internal(format!("configuration: {error}")))?;
-        let section = json
-            .entry(key.to_owned())
-            .or_insert_with(|| Value::Object(Map::new()));
-        if section.is_null() {
-            *section = Value::Object(Map::new());
-        }
-        if let Some(map) = section.as_object_mut() {
-            if key == "vectors" && is_single_vector(map) {
-                let single = std::mem::take(map);
-                map.insert(String::new(), Value::Object(single));
+        let mut section = match self.json.get(key) {
+            Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
+                Map::from_iter([(String::new(), Value::Object(map.clone()))])
             }
-            map.insert(name.to_owned(), value);
-        }
-        Self::from_value(&Value::Object(json))
+            Some(Value::Object(map)) => map.clone(),
+            _ => Map::new(),
+        };
+        section.insert(name.to_owned(), value);
+        self.json.insert(key.to_owned(), Value::Object(section));
+        self.edge = edge;
+        Ok(self)
     }
 
-    /// The configuration after a named vector was removed.
-    pub(crate) fn without_vector(&self, name: &str) -> Result<Self> {
-        let mut json = self.json.clone();
+    /// The configuration after a named vector was removed; `edge` is the engine's by then.
+    pub(crate) fn without_vector(mut self, name: &str, edge: EdgeConfig) -> Self {
         for key in ["vectors", "sparse_vectors"] {
-            if let Some(map) = json.get_mut(key).and_then(Value::as_object_mut)
+            if let Some(map) = self.json.get_mut(key).and_then(Value::as_object_mut)
                 && !(key == "vectors" && is_single_vector(map))
             {
                 map.shift_remove(name);
             }
         }
-        Self::from_value(&Value::Object(json))
+        self.edge = edge;
+        self
     }
 }
 
@@ -360,7 +361,11 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
             sparse_vectors.insert(name.to_owned(), sparse_params(&config)?);
         }
     }
-    for key in ["shard_number", "replication_factor", "write_consistency_factor"] {
+    for key in [
+        "shard_number",
+        "replication_factor",
+        "write_consistency_factor",
+    ] {
         if let Some(number) = node.get(key) {
             number.size(1)?;
         }
@@ -404,7 +409,8 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
 pub(crate) fn runtime() -> EdgeConfig {
     EdgeConfig {
         wal_enabled: Some(false),
-        max_search_threads: cfg!(target_family = "wasm").then_some(1),
+        // 0 is as many as there are processors.
+        max_search_threads: Some(usize::from(cfg!(target_family = "wasm"))),
         ..EdgeConfig::default()
     }
 }

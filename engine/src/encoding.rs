@@ -152,9 +152,7 @@ fn fields_of(operation: &Operation) -> (&'static str, FieldList) {
                 ("config", Some(json_to_cbor(config))),
             ],
         ),
-        Operation::DeleteVectorName { name } => {
-            ("delete_vector", vec![("name", Some(text(name)))])
-        }
+        Operation::DeleteVectorName { name } => ("delete_vector", vec![("name", Some(text(name)))]),
     }
 }
 
@@ -267,7 +265,10 @@ fn payload_fields(ids: &[PointId], payload: &Payload, key: Option<&String>) -> F
 }
 
 fn ids_field(ids: &[PointId]) -> (&'static str, Option<Cbor>) {
-    ("ids", Some(Cbor::Array(ids.iter().map(id_to_cbor).collect())))
+    (
+        "ids",
+        Some(Cbor::Array(ids.iter().map(id_to_cbor).collect())),
+    )
 }
 
 fn texts(list: &[String]) -> Cbor {
@@ -277,10 +278,7 @@ fn texts(list: &[String]) -> Cbor {
 fn id_to_cbor(id: &PointId) -> Cbor {
     match id {
         PointId::Num(num) => Cbor::Integer((*num).into()),
-        PointId::Uuid(uuid) => Cbor::Tag(
-            TAG_UUID,
-            Box::new(Cbor::Bytes(uuid.as_bytes().to_vec())),
-        ),
+        PointId::Uuid(uuid) => Cbor::Tag(TAG_UUID, Box::new(Cbor::Bytes(uuid.as_bytes().to_vec()))),
     }
 }
 
@@ -385,7 +383,10 @@ fn vector_from_cbor(value: Cbor) -> Result<Vector> {
             };
             let sides: Vec<_> = array(shape)?
                 .into_iter()
-                .map(|side| side.as_integer().and_then(|side| usize::try_from(side).ok()))
+                .map(|side| {
+                    side.as_integer()
+                        .and_then(|side| usize::try_from(side).ok())
+                })
                 .collect();
             let [Some(rows), Some(columns)] = sides.as_slice() else {
                 return Err(corrupt("a multivector's shape is not of two sides"));

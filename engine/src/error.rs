@@ -184,7 +184,11 @@ pub(crate) fn kind_in(description: &str) -> Option<StorageKind> {
     let has = |words: &[&str]| words.iter().any(|word| description.contains(word));
     if has(&["No space left on device", "quota exceeded"]) {
         Some(StorageKind::NoSpace)
-    } else if has(&["Permission denied", "Read-only file system", "not permitted"]) {
+    } else if has(&[
+        "Permission denied",
+        "Read-only file system",
+        "not permitted",
+    ]) {
         Some(StorageKind::Permission)
     } else if has(&["No such file or directory"]) {
         Some(StorageKind::NotFound)

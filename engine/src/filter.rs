@@ -157,10 +157,7 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
     if let Some(matching) = node.get("match") {
         let map = matching.fields(MATCHES)?;
         if map.len() != 1 {
-            return Err(matching.error(format!(
-                "expected exactly one of {}",
-                names(MATCHES)
-            )));
+            return Err(matching.error(format!("expected exactly one of {}", names(MATCHES))));
         }
         // An untagged enum says only that nothing fits; these say what.
         if let Some(list) = matching.get("any").or_else(|| matching.get("except")) {
@@ -201,7 +198,6 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
     }
     Ok(Condition::Field(condition))
 }
-
 
 fn names(list: &[&str]) -> String {
     let quoted: Vec<_> = list.iter().map(|name| format!("`{name}`")).collect();

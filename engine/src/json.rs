@@ -81,7 +81,10 @@ impl<'a> Node<'a> {
         let field = Path::Key(&self.path, key).to_string();
         Error::invalid(
             field,
-            format!("unknown field `{key}`, expected one of {}", known.join(", ")),
+            format!(
+                "unknown field `{key}`, expected one of {}",
+                known.join(", ")
+            ),
         )
     }
 

@@ -1,5 +1,6 @@
 //! Operations: single writes as they are logged, applied and uploaded.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
@@ -205,10 +206,14 @@ impl Operation {
     }
 
     /// The operation without the points in `ids`; none if nothing is left of it.
-    fn without(&self, ids: &HashSet<PointId>) -> Option<Self> {
+    fn without(&self, ids: &HashSet<PointId>) -> Option<Cow<'_, Self>> {
         let gone = |id: &PointId| ids.contains(id);
         if !self.point_ids().into_iter().any(gone) {
-            return Some(self.clone());
+            return Some(Cow::Borrowed(self));
+        }
+        if let Self::UpsertPoint(_) | Self::UpsertPointIf { .. } | Self::UpdateVectors { .. } = self
+        {
+            return None;
         }
         let mut rest = self.clone();
         match &mut rest {
@@ -219,7 +224,7 @@ impl Operation {
             | Self::DeletePayload { ids, .. }
             | Self::ClearPayload { ids } => {
                 ids.retain(|id| !gone(id));
-                (!ids.is_empty()).then_some(rest)
+                (!ids.is_empty()).then_some(Cow::Owned(rest))
             }
             _ => None,
         }

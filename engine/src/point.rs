@@ -163,7 +163,9 @@ pub(crate) fn vectors_to_json(vectors: &Vectors) -> Value {
     match vectors.first_key_value() {
         // A bare sparse vector would be read as a map of names.
         Some((name, vector))
-            if name.is_empty() && vectors.len() == 1 && !matches!(vector, Vector::Sparse { .. }) =>
+            if name.is_empty()
+                && vectors.len() == 1
+                && !matches!(vector, Vector::Sparse { .. }) =>
         {
             vector.to_json()
         }

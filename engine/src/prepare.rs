@@ -114,7 +114,8 @@ impl Shard {
                 };
                 let config = self.engine.config();
                 for (id, vectors) in points {
-                    if matching.as_ref().is_some_and(|ids| !ids.contains(&id)) {
+                    let passes = matching.as_ref().is_none_or(|ids| ids.contains(&id));
+                    if !passes || vectors.is_empty() {
                         continue;
                     }
                     operations.push(Operation::UpdateVectors {
@@ -284,7 +285,11 @@ impl Shard {
 
     /// Which of these points match a filter.
     fn matching(&self, ids: &[PointId], filter: &Filter) -> Result<HashSet<PointId>> {
-        let listed: HasIdCondition = ids.iter().copied().map(qdrant_edge::PointId::from).collect();
+        let listed: HasIdCondition = ids
+            .iter()
+            .copied()
+            .map(qdrant_edge::PointId::from)
+            .collect();
         let both = Filter {
             must: Some(vec![
                 FilterCondition::HasId(listed),
@@ -428,11 +433,7 @@ pub(crate) enum Known {
     Different,
 }
 
-pub(crate) fn known_vector(
-    config: &EdgeConfig,
-    name: &str,
-    wanted: &VectorNameConfig,
-) -> Known {
+pub(crate) fn known_vector(config: &EdgeConfig, name: &str, wanted: &VectorNameConfig) -> Known {
     let dense = config.vectors.get(name);
     let sparse = config.sparse_vectors.get(name);
     let same = match (wanted, dense, sparse) {

@@ -138,8 +138,9 @@ pub(crate) enum Query {
 /// A query with its prefetches.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
-    /// Where it stands in the request, for messages.
-    path: String,
+    /// What its query and vector name are called in the request, for messages.
+    query_field: String,
+    using_field: String,
     prefetches: Vec<Stage>,
     query: Option<Query>,
     using: String,
@@ -260,9 +261,8 @@ fn stage(node: &Node<'_>, depth: usize, budget: &mut usize) -> Result<Stage> {
             .collect::<Result<_>>()?,
     };
     Ok(Stage {
-        path: node
-            .get("query")
-            .map_or_else(|| node.path(), |query| query.path()),
+        query_field: node.child("query", &Value::Null).path(),
+        using_field: node.child("using", &Value::Null).path(),
         prefetches,
         query: node.get("query").map(|node| query(&node)).transpose()?,
         using: node
@@ -636,7 +636,8 @@ impl QueryBody {
     ) -> Self {
         Self {
             stage: Stage {
-                path: "target".to_owned(),
+                query_field: "target".to_owned(),
+                using_field: "target".to_owned(),
                 prefetches: Vec::new(),
                 query: Some(Query::Nearest(input)),
                 using,
@@ -695,7 +696,8 @@ impl Stage {
         // Before the prefetches are consumed: their points are left out here as well.
         let named = self.referenced();
         let Self {
-            path,
+            query_field,
+            using_field,
             prefetches,
             query,
             using,
@@ -713,7 +715,8 @@ impl Stage {
             Some(query) => Some(
                 Resolver {
                     config,
-                    path: &path,
+                    path: &query_field,
+                    using_field: &using_field,
                     using: &using,
                     known: BTreeMap::new(),
                 }
@@ -791,6 +794,7 @@ fn pair_inputs(pairs: &[(Input, Input)]) -> impl Iterator<Item = &Input> {
 struct Resolver<'a> {
     config: &'a EdgeConfig,
     path: &'a str,
+    using_field: &'a str,
     using: &'a str,
     known: BTreeMap<PointId, Option<Vector>>,
 }
@@ -810,7 +814,7 @@ impl Resolver<'_> {
             && !self.config.sparse_vectors.contains_key(self.using)
         {
             return Err(Error::invalid(
-                format!("{}.using", self.path.trim_end_matches("query").trim_end_matches('.')),
+                self.using_field,
                 vector::unknown_name(self.config, self.using),
             ));
         }

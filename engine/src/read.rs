@@ -13,9 +13,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result, from_engine};
 use crate::filter::{filter_value, search_params_value, with_payload, with_vector};
 use crate::json::Node;
-use crate::point::{
-    Payload, PointId, ScoredPoint, StoredPoint, Vector, float_to_json,
-};
+use crate::point::{Payload, PointId, ScoredPoint, StoredPoint, Vector, float_to_json};
 use crate::query::{GroupsBody, Input, QueryBody, StoredVectors};
 use crate::request::{MatrixForm, Read, ReadRequest};
 use crate::shard::{ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
@@ -93,9 +91,11 @@ impl Shard {
                     WithPayloadInterface::Bool(true),
                     WithVector::Bool(true),
                 )?;
-                records.into_iter().next().map(record).ok_or_else(|| {
-                    Error::NotFound(format!("Point with id {id} does not exists!"))
-                })
+                records
+                    .into_iter()
+                    .next()
+                    .map(record)
+                    .ok_or_else(|| Error::NotFound(format!("Point with id {id} does not exists!")))
             }
             Read::Count { filter, exact } => {
                 Ok(json!({ "count": self.count_points(filter, exact)? }))

@@ -112,7 +112,10 @@ impl Shard {
     /// Errors: [`crate::Error::AlreadyExists`] if there is one; storage errors.
     pub fn create(dir: &Path, config: &CollectionConfig) -> Result<Self> {
         if has_segments(dir)? {
-            return Err(Error::AlreadyExists(format!("a shard in {}", dir.display())));
+            return Err(Error::AlreadyExists(format!(
+                "a shard in {}",
+                dir.display()
+            )));
         }
         let engine = EdgeShard::new(dir, config.edge().clone())
             .map_err(|error| from_engine("create the shard in", dir, error))?;
@@ -145,19 +148,18 @@ impl Shard {
         if !has_segments(dir)? {
             return Err(Error::NotFound(format!("a shard in {}", dir.display())));
         }
-        let edge = match config {
-            Some(config) => config.edge().clone(),
-            None => EdgeConfig {
-                ..segments_config(dir)?.fill_unspecified_from(&runtime())
-            },
-        };
         let recorded = EdgeConfig::load(dir)
             .transpose()
             .map_err(|error| from_engine("read the configuration in", dir, error))?;
-        // What was recorded beats what segments show, but not what the caller states.
         let edge = match (config, recorded) {
-            (None, Some(recorded)) => recorded.fill_unspecified_from(&edge),
-            _ => edge,
+            (Some(config), _) => {
+                let found = CollectionConfig::from_edge(segments_config(dir)?)?;
+                config.check_same_vectors(&found)?;
+                config.edge().clone()
+            }
+            // The engine fills in what it recorded.
+            (None, Some(_)) => runtime(),
+            (None, None) => segments_config(dir)?.fill_unspecified_from(&runtime()),
         };
         let engine = EdgeShard::load(dir, Some(edge))
             .map_err(|error| from_engine("load the shard in", dir, error))?;
@@ -310,8 +312,10 @@ fn segments_config(dir: &Path) -> Result<EdgeConfig> {
                 Entry::Occupied(mut entry) => {
                     let known = entry.get_mut();
                     known.hnsw_config = known.hnsw_config.or(found.hnsw_config);
-                    known.quantization_config =
-                        known.quantization_config.take().or(found.quantization_config);
+                    known.quantization_config = known
+                        .quantization_config
+                        .take()
+                        .or(found.quantization_config);
                 }
             }
         }

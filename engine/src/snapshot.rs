@@ -211,7 +211,13 @@ impl Archive<'_> {
         let sum: u32 = block
             .iter()
             .enumerate()
-            .map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte }))
+            .map(|(at, byte)| {
+                u32::from(if (148..156).contains(&at) {
+                    b' '
+                } else {
+                    *byte
+                })
+            })
             .sum();
         if sum != stated {
             return Err(self.damaged("an entry's checksum is wrong"));
@@ -295,11 +301,7 @@ fn checked_name(name: &str) -> Result<Vec<&str>> {
     if name.contains(['\\', ':', '\0']) {
         return Err(wrong("a character that no snapshot has in a name"));
     }
-    let parts: Vec<_> = name
-        .strip_suffix('/')
-        .unwrap_or(name)
-        .split('/')
-        .collect();
+    let parts: Vec<_> = name.strip_suffix('/').unwrap_or(name).split('/').collect();
     if parts.iter().any(|part| matches!(*part, "" | "." | "..")) {
         return Err(wrong("a path that is not plain"));
     }
@@ -457,12 +459,11 @@ fn segments(dir: &Path) -> Result<Vec<Segment>> {
         let state = path.join(SEGMENT_STATE_FILE);
         let text =
             fs::read_to_string(&state).map_err(|error| Error::storage("read", &state, &error))?;
-        let state: SegmentState =
-            serde_json::from_str(&text).map_err(|error| Error::Corrupt {
-                file: state.display().to_string(),
-                offset: None,
-                message: error.to_string(),
-            })?;
+        let state: SegmentState = serde_json::from_str(&text).map_err(|error| Error::Corrupt {
+            file: state.display().to_string(),
+            offset: None,
+            message: error.to_string(),
+        })?;
         segments.push(Segment {
             name,
             path,
@@ -478,9 +479,10 @@ fn listed(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            Error::Internal(format!("{}: {name:?} is not UTF-8", dir.display()))
-        })?;
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|name| Error::Internal(format!("{}: {name:?} is not UTF-8", dir.display())))?;
         entries.push((name, entry.path()));
     }
     entries.sort();
@@ -567,8 +569,8 @@ impl Writer<'_> {
             } else {
                 let mut file =
                     File::open(&path).map_err(|error| Error::storage("open", &path, &error))?;
-                let (size, pieces) = pieces(&mut file)
-                    .map_err(|error| Error::storage("read", &path, &error))?;
+                let (size, pieces) =
+                    pieces(&mut file).map_err(|error| Error::storage("read", &path, &error))?;
                 let mut data = PieceReader::new(file, &pieces);
                 self.file(&name, size, &pieces, &mut data)?;
             }

@@ -93,7 +93,6 @@ pub(crate) fn vectors(node: &Node<'_>) -> Result<Vectors> {
             .entries()?
             .map(|(name, node)| Ok((name.to_owned(), vector(&node, Embed::Document)?)))
             .collect(),
-        Value::Array(items) if items.is_empty() => Ok(Vectors::new()),
         _ => Ok(Vectors::from([(
             String::new(),
             vector(node, Embed::Document)?,

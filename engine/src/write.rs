@@ -1,8 +1,6 @@
 //! Requests that write, as parsed: shapes are checked, nothing is resolved against a shard yet.
 
-use qdrant_edge::{
-    Filter, JsonPath, PayloadFieldSchema, PayloadSchemaParams, VectorNameConfig,
-};
+use qdrant_edge::{Filter, JsonPath, PayloadFieldSchema, PayloadSchemaParams, VectorNameConfig};
 use serde_json::Value;
 
 use crate::config::vector_name_config;
@@ -94,7 +92,10 @@ pub(crate) struct Selector {
 
 impl Write {
     /// How many operations the request has; 1 unless it is a batch.
-    #[allow(clippy::len_without_is_empty, reason = "a write has at least one operation")]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a write has at least one operation"
+    )]
     pub fn len(&self) -> usize {
         self.parts.len()
     }
@@ -115,7 +116,10 @@ impl Write {
 
     /// The part that would begin a second step.
     pub(crate) fn second_step(&self) -> Option<&Part> {
-        self.parts.iter().skip(1).find(|part| part.kind.reads_points())
+        self.parts
+            .iter()
+            .skip(1)
+            .find(|part| part.kind.reads_points())
     }
 }
 

@@ -50,10 +50,7 @@ fn same_scored(ours: &[Value], theirs: &[Value]) -> Result<(), String> {
         }
         for rank in start..end {
             if !close(score(&ours[rank]), score(&theirs[rank])) {
-                return Err(format!(
-                    "rank {rank}: {} for {}",
-                    ours[rank], theirs[rank]
-                ));
+                return Err(format!("rank {rank}: {} for {}", ours[rank], theirs[rank]));
             }
         }
         let cut_off = end == theirs.len() && end - start > 1;
@@ -97,9 +94,8 @@ fn check(name: &str, ours: &Value, theirs: &Value) -> Result<(), String> {
     }
     if let (Some(ours), Some(theirs)) = (ours["hits"].as_array(), theirs["hits"].as_array()) {
         // Facet values of one count come in any order.
-        let set = |hits: &[Value]| -> BTreeSet<String> {
-            hits.iter().map(Value::to_string).collect()
-        };
+        let set =
+            |hits: &[Value]| -> BTreeSet<String> { hits.iter().map(Value::to_string).collect() };
         let counts = |hits: &[Value]| -> Vec<Value> {
             hits.iter().map(|hit| hit["count"].clone()).collect()
         };
@@ -225,7 +221,13 @@ fn points_that_are_upserted_answer_as_the_server_did() {
     let points = json_lines("points.jsonl.gz");
     assert_eq!(points.len(), 570);
     for points in points.chunks(100) {
-        write(&shard, "PUT", "/points?wait=true", &json!({ "points": points })).expect("upserts");
+        write(
+            &shard,
+            "PUT",
+            "/points?wait=true",
+            &json!({ "points": points }),
+        )
+        .expect("upserts");
     }
     check_all(&shard, false);
     shard.optimize().expect("optimizes");
@@ -243,7 +245,9 @@ fn the_configuration_of_a_restored_shard_is_the_collections() {
     let created = CollectionConfig::from_value(&collection["create"]).expect("as created");
     let listed = CollectionConfig::from_collection_info(&collection["collection"]).expect("listed");
     created.check_same_vectors(&listed).expect("the same");
-    created.check_same_vectors(&shard.config()).expect("the same");
+    created
+        .check_same_vectors(&shard.config())
+        .expect("the same");
 
     let found = shard.config().to_json();
     let again = CollectionConfig::from_value(&found).expect("good as a body");
@@ -265,6 +269,8 @@ fn the_configuration_of_a_restored_shard_is_the_collections() {
     let mut other = collection["create"].clone();
     other["vectors"]["cos"]["size"] = json!(17);
     let other = CollectionConfig::from_value(&other).expect("a configuration");
-    let error = created.check_same_vectors(&other).expect_err("another size");
+    let error = created
+        .check_same_vectors(&other)
+        .expect_err("another size");
     assert!(error.to_string().contains("`cos`"), "{error}");
 }

@@ -165,6 +165,18 @@ impl Error {
         }
     }
 
+    /// True if the disk or the quota is full.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Error::Storage(failure) => failure.kind == StorageKind::NoSpace,
+            Error::Io { source, .. } => matches!(
+                source.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+
     /// True if the instance that failed is no longer usable.
     pub(crate) fn ends_instance(&self) -> bool {
         matches!(
@@ -232,21 +244,6 @@ impl From<Guest> for Error {
             Guest::Server(failure) => Error::Server(failure),
             Guest::NeedsReopen(why) => Error::NeedsReopen(why),
             Guest::Internal(why) => Error::Internal(why),
-        }
-    }
-}
-
-/// True for a disk or quota that is full, on either side.
-impl Error {
-    /// True if the disk or the quota is full.
-    pub fn is_no_space(&self) -> bool {
-        match self {
-            Error::Storage(failure) => failure.kind == StorageKind::NoSpace,
-            Error::Io { source, .. } => matches!(
-                source.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            ),
-            _ => false,
         }
     }
 }

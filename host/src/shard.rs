@@ -269,6 +269,10 @@ fn no_shard(directory: &Path) -> Error {
     Error::NotFound(format!("there is no shard in {}", directory.display()))
 }
 
+fn already_a_shard(directory: &Path) -> Error {
+    Error::AlreadyExists(format!("a shard in {}", directory.display()))
+}
+
 fn fresh(component: &Component, options: &ShardOptions, folder: &Path) -> Result<Instance> {
     Instance::new(
         component,
@@ -298,6 +302,7 @@ macro_rules! calls {
         $name:ident / $name_async:ident = $interface:ident . $function:ident
         ($($argument:ident: $type:ty = $own:expr => $pass:expr),*) -> $result:ty;
     )*) => {
+        #[allow(clippy::redundant_locals, reason = "some arguments are owned already")]
         impl Shard {
             $(
                 $(#[$doc])*
@@ -464,18 +469,17 @@ impl ShardState {
         let mut instance = match self.phase {
             Phase::Absent => self.fresh()?,
             Phase::Closed => return Err(Error::Closed("shard")),
-            _ => {
-                return Err(Error::AlreadyExists(format!(
-                    "a shard in {}",
-                    self.folder.display()
-                )));
-            }
+            _ => return Err(already_a_shard(&self.folder)),
         };
         let options = self.options.for_guest();
         let opened = instance.call("create", self.options.times.open, |guest, store| {
             guest
                 .edge_sync_shard_shard()
                 .call_create(store, GUEST_DATA, config, options)
+        });
+        let opened = opened.map_err(|error| match error {
+            Error::AlreadyExists(_) => already_a_shard(&self.folder),
+            other => other,
         })?;
         self.took(instance, &opened);
         Ok(opened)

@@ -8,6 +8,7 @@
 //! - [`demo`]: what the demo shows and measures.
 //! - [`digits`]: the handwritten digits, real vectors that a person can look at.
 //! - [`openapi`]: checks answers against the server's own API description.
+//! - [`simulator`]: the component on a simulated disk and network that fail as scripted.
 //!
 //! The tests themselves are in `tests/tests/`. Code here may panic on a broken fixture or a server
 //! that cannot be started: its callers are tests.
@@ -19,3 +20,4 @@ pub mod digits;
 pub mod double;
 pub mod fixture;
 pub mod openapi;
+pub mod simulator;

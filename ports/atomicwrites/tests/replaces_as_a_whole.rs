@@ -88,7 +88,11 @@ for_both! {
 fn steps_over_what_a_crash_left() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..64 {
-        fs::write(folder.path().join(format!(".atomicwrite{number:08x}.tmp")), b"").unwrap();
+        fs::write(
+            folder.path().join(format!(".atomicwrite{number:08x}.tmp")),
+            b"",
+        )
+        .unwrap();
     }
     let target = folder.path().join("target");
     atomicwrites::AtomicFile::new(&target, atomicwrites::AllowOverwrite)

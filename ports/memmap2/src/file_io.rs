@@ -43,7 +43,7 @@ pub fn write(
         Some(offset) => offset,
         None => descriptor::write_position(fd, metadata.length)?,
     };
-    table::with(|table| table.before_write(metadata.identity, metadata.length));
+    table::with(|table| table.before_change(metadata.identity, metadata.length));
     let wrote = write()?;
     let bytes = bytes.get(..wrote).unwrap_or(bytes);
     table::with(|table| table.written(metadata.identity, at, bytes));

@@ -53,7 +53,9 @@ pub(crate) unsafe fn bytes<'a>(address: usize, length: usize) -> &'a [u8] {
 /// As [`bytes`], and nobody reads the range meanwhile either.
 pub(crate) unsafe fn bytes_mut<'a>(address: usize, length: usize) -> &'a mut [u8] {
     // SAFETY: as the caller promises; the arena exposed the provenance.
-    unsafe { std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(address), length) }
+    unsafe {
+        std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(address), length)
+    }
 }
 
 #[cfg(test)]

@@ -104,7 +104,10 @@ impl Region {
     }
 
     pub(crate) fn flush(&self, start: usize, length: usize, durable: bool) -> io::Result<()> {
-        if start.checked_add(length).is_none_or(|end| end > self.length) {
+        if start
+            .checked_add(length)
+            .is_none_or(|end| end > self.length)
+        {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(

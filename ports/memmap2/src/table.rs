@@ -342,8 +342,8 @@ impl Table {
         Ok(())
     }
 
-    /// A handle is about to write to the file, which is `length` bytes long.
-    pub(crate) fn before_write(&mut self, identity: Identity, length: u64) {
+    /// A handle changes the file, which was `length` bytes long until then.
+    pub(crate) fn before_change(&mut self, identity: Identity, length: u64) {
         if let Some(id) = self.by_identity.get(&identity)
             && let Some(file) = self.files.get_mut(id)
             && file.length != length
@@ -380,6 +380,7 @@ impl Table {
 
     /// A handle set the file's length.
     pub(crate) fn length_set(&mut self, identity: Identity, before: u64, length: u64) {
+        self.before_change(identity, before);
         if let Some(file) = self
             .by_identity
             .get(&identity)
@@ -387,6 +388,9 @@ impl Table {
         {
             file.notice_length(length);
             file.unsynced = true;
+            for buffer in &mut file.buffers {
+                buffer.lengthened(before, length);
+            }
         } else if length > before {
             if self.zero_tails.len() >= MOST_ZERO_TAILS {
                 self.zero_tails.clear();
@@ -509,7 +513,10 @@ impl SharedFile {
             return Ok(());
         };
         let first = start / PAGE;
-        let last = end.div_ceil(PAGE).min(newest.capacity / PAGE).min(in_file.div_ceil(PAGE));
+        let last = end
+            .div_ceil(PAGE)
+            .min(newest.capacity / PAGE)
+            .min(in_file.div_ceil(PAGE));
         for elder in elders.iter() {
             elder.merge_into(newest, fd, first, last)?;
         }
@@ -562,7 +569,9 @@ impl Buffer {
     }
 
     fn take_prints(&mut self) {
-        self.prints = (0..self.capacity / PAGE).map(|page| self.print(page)).collect();
+        self.prints = (0..self.capacity / PAGE)
+            .map(|page| self.print(page))
+            .collect();
     }
 
     fn extend(&mut self, arena: &mut Arena, capacity: usize, held: bool) -> bool {
@@ -661,6 +670,14 @@ impl Buffer {
         self.loaded = self.loaded.max(end);
     }
 
+    /// Applies that a handle made the file longer: with zeros, as the buffer has there already.
+    fn lengthened(&mut self, before: u64, length: u64) {
+        if length > before && before <= self.loaded as u64 {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            self.loaded = self.loaded.max(length.min(self.capacity));
+        }
+    }
+
     /// Applies that the file was cut to `length` bytes.
     fn cut(&mut self, length: u64, held: bool) {
         let start = usize::try_from(length).unwrap_or(usize::MAX);
@@ -718,8 +735,10 @@ impl Buffer {
             }
             let mut before = [0; PAGE];
             descriptor::read_at(fd, &mut before, (page * PAGE) as u64)?;
-            let changed = self.bytes(page * PAGE, PAGE);
-            let bytes = newest.bytes_mut(page * PAGE, PAGE);
+            // What follows was never the file's.
+            let length = self.loaded.saturating_sub(page * PAGE).min(PAGE);
+            let changed = self.bytes(page * PAGE, length);
+            let bytes = newest.bytes_mut(page * PAGE, length);
             for ((byte, changed), before) in bytes.iter_mut().zip(changed).zip(before) {
                 if *changed != before {
                     *byte = *changed;
@@ -735,6 +754,10 @@ impl Buffer {
             self.bytes_mut(page * PAGE, PAGE)
                 .copy_from_slice(newest.bytes(page * PAGE, PAGE));
             self.prints[page] = newest.prints[page];
+        }
+        let end = newest.loaded.min(last * PAGE).min(self.capacity);
+        if first * PAGE <= self.loaded {
+            self.loaded = self.loaded.max(end);
         }
     }
 }

@@ -209,7 +209,9 @@ impl File {
                         let first = to / SECTOR;
                         let per_page = PAGE as u64 / SECTOR;
                         let stored = self.platter.pages.range(first / per_page..);
-                        for sector in stored.flat_map(|(page, _)| page * per_page..(page + 1) * per_page) {
+                        for sector in
+                            stored.flat_map(|(page, _)| page * per_page..(page + 1) * per_page)
+                        {
                             touching.entry(sector).or_default();
                         }
                         for (_, changes) in touching.range_mut(first..) {
@@ -236,7 +238,10 @@ impl File {
             let mut bytes = content.read(start, SECTOR as usize);
             for change in changes.into_iter().take(kept) {
                 match change {
-                    Change::Write { offset, bytes: written } => {
+                    Change::Write {
+                        offset,
+                        bytes: written,
+                    } => {
                         let from = start.max(*offset);
                         let to = (start + SECTOR).min(offset + written.len() as u64);
                         bytes[(from - start) as usize..(to - start) as usize].copy_from_slice(
@@ -267,9 +272,20 @@ enum Node {
 /// A change to names, not durable yet.
 #[derive(Clone, Debug)]
 enum NameChange {
-    Link { at: Name, inode: Inode },
-    Unlink { at: Name, inode: Inode },
-    Rename { from: Name, to: Name, inode: Inode, replaced: Option<Inode> },
+    Link {
+        at: Name,
+        inode: Inode,
+    },
+    Unlink {
+        at: Name,
+        inode: Inode,
+    },
+    Rename {
+        from: Name,
+        to: Name,
+        inode: Inode,
+        replaced: Option<Inode>,
+    },
 }
 
 type Name = (Inode, String);
@@ -285,7 +301,9 @@ impl NameChange {
     fn inodes(&self) -> Vec<Inode> {
         match self {
             NameChange::Link { inode, .. } | NameChange::Unlink { inode, .. } => vec![*inode],
-            NameChange::Rename { inode, replaced, .. } => {
+            NameChange::Rename {
+                inode, replaced, ..
+            } => {
                 let mut inodes = vec![*inode];
                 inodes.extend(replaced);
                 inodes
@@ -304,7 +322,9 @@ impl NameChange {
         match self {
             NameChange::Link { at, inode } => entries(at, Some(*inode)),
             NameChange::Unlink { at, .. } => entries(at, None),
-            NameChange::Rename { from, to, inode, .. } => {
+            NameChange::Rename {
+                from, to, inode, ..
+            } => {
                 entries(from, None);
                 entries(to, Some(*inode));
             }
@@ -347,12 +367,18 @@ impl Disk {
     }
 
     fn node(&self, inode: Inode) -> Result<&Node> {
-        self.nodes.get(&inode).map(|node| &**node).ok_or(DiskError::NotFound)
+        self.nodes
+            .get(&inode)
+            .map(|node| &**node)
+            .ok_or(DiskError::NotFound)
     }
 
     fn node_mut(&mut self, inode: Inode) -> Result<&mut Node> {
         self.version += 1;
-        self.nodes.get_mut(&inode).map(Arc::make_mut).ok_or(DiskError::NotFound)
+        self.nodes
+            .get_mut(&inode)
+            .map(Arc::make_mut)
+            .ok_or(DiskError::NotFound)
     }
 
     fn file(&self, inode: Inode) -> Result<&File> {
@@ -386,7 +412,10 @@ impl Disk {
 
     /// The file or directory of a name in a directory.
     pub fn lookup(&self, directory: Inode, name: &str) -> Result<Inode> {
-        self.entries(directory)?.get(name).copied().ok_or(DiskError::NotFound)
+        self.entries(directory)?
+            .get(name)
+            .copied()
+            .ok_or(DiskError::NotFound)
     }
 
     /// The file or directory at a path from the top, with `/` between names.
@@ -493,7 +522,9 @@ impl Disk {
         }
         if let Some(replaced) = replaced {
             match (self.is_directory(inode), self.is_directory(replaced)) {
-                (true, true) if !self.entries(replaced)?.is_empty() => return Err(DiskError::NotEmpty),
+                (true, true) if !self.entries(replaced)?.is_empty() => {
+                    return Err(DiskError::NotEmpty);
+                }
                 (true, false) => return Err(DiskError::NotDirectory),
                 (false, true) => return Err(DiskError::IsDirectory),
                 _ => {}
@@ -627,7 +658,10 @@ impl Disk {
                 journal
                     .filter(|change| {
                         let depends = change.names().iter().any(|name| lost_names.contains(*name))
-                            || change.inodes().iter().any(|inode| lost_files.contains(inode));
+                            || change
+                                .inodes()
+                                .iter()
+                                .any(|inode| lost_files.contains(inode));
                         let kept = !depends && random.bool();
                         if !kept {
                             lost_names.extend(change.names());

@@ -74,7 +74,9 @@ impl Guest {
         };
         let directory = parents
             .iter()
-            .try_fold(handle.inode, |directory, name| world.disk.lookup(directory, name))
+            .try_fold(handle.inode, |directory, name| {
+                world.disk.lookup(directory, name)
+            })
             .map_err(code)?;
         Ok((directory, (*last).to_owned(), whole))
     }
@@ -111,7 +113,9 @@ impl From<Refusal<DiskError>> for FsError {
 fn stream_error(refusal: Refusal<DiskError>) -> StreamError {
     match refusal {
         Refusal::Stopped => StreamError::Trap(Stopped.into()),
-        Refusal::Injected(failure) => StreamError::LastOperationFailed(failure_code(failure).into()),
+        Refusal::Injected(failure) => {
+            StreamError::LastOperationFailed(failure_code(failure).into())
+        }
         Refusal::Impossible(error) => StreamError::LastOperationFailed(code(error).into()),
     }
 }
@@ -127,7 +131,9 @@ impl types::Host for Guest {
         error: Resource<streams::Error>,
     ) -> wasmtime::Result<Option<ErrorCode>> {
         let error = self.table.get(&error)?;
-        Ok(error.downcast_ref::<raw::ErrorCode>().map(|code| (*code).into()))
+        Ok(error
+            .downcast_ref::<raw::ErrorCode>()
+            .map(|code| (*code).into()))
     }
 }
 
@@ -175,7 +181,10 @@ impl types::HostDescriptor for Guest {
     fn sync_data(&mut self, descriptor: Resource<types::Descriptor>) -> FsResult<()> {
         let handle = self.handle(&descriptor)?;
         let (path, inode) = (handle.path.clone(), handle.inode);
-        Ok(self.world.lock().sync("descriptor.sync-data", &path, inode)?)
+        Ok(self
+            .world
+            .lock()
+            .sync("descriptor.sync-data", &path, inode)?)
     }
 
     fn get_flags(
@@ -229,12 +238,12 @@ impl types::HostDescriptor for Guest {
     ) -> FsResult<(Vec<u8>, bool)> {
         let handle = self.handle(&descriptor)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(STREAM_BYTES);
-        let bytes = self
-            .world
-            .lock()
-            .call(Kind::Read, "descriptor.read", &handle.path, |world| {
-                world.disk.read(handle.inode, offset, len)
-            })?;
+        let bytes =
+            self.world
+                .lock()
+                .call(Kind::Read, "descriptor.read", &handle.path, |world| {
+                    world.disk.read(handle.inode, offset, len)
+                })?;
         let end = bytes.is_empty();
         Ok((bytes, end))
     }
@@ -270,10 +279,12 @@ impl types::HostDescriptor for Guest {
         let handle = self.handle(&descriptor)?;
         let entries: Vec<types::DirectoryEntry> = {
             let mut world = self.world.lock();
-            let entries =
-                world.call(Kind::Read, "descriptor.read-directory", &handle.path, |world| {
-                    world.disk.entries(handle.inode).cloned()
-                })?;
+            let entries = world.call(
+                Kind::Read,
+                "descriptor.read-directory",
+                &handle.path,
+                |world| world.disk.entries(handle.inode).cloned(),
+            )?;
             entries
                 .into_iter()
                 .map(|(name, inode)| types::DirectoryEntry {
@@ -444,7 +455,9 @@ impl types::HostDescriptor for Guest {
                 .disk
                 .read(source, 0, world.disk.len(source) as usize)
                 .map_err(code)?;
-            world.call(Kind::Change, name, &path, |world| world.disk.set_len(replaced, 0))?;
+            world.call(Kind::Change, name, &path, |world| {
+                world.disk.set_len(replaced, 0)
+            })?;
             world.write(name, &path, replaced, 0, &bytes)?;
             world.sync(name, &path, replaced)?;
             return Ok(world.call(Kind::Change, name, &path, |world| {
@@ -500,7 +513,9 @@ impl types::HostDescriptor for Guest {
         path: String,
     ) -> FsResult<types::MetadataHashValue> {
         let (directory, name, _) = self.resolve(&descriptor, &path)?;
-        Ok(hash(self.world.lock().entry(directory, &name).map_err(code)?))
+        Ok(hash(
+            self.world.lock().entry(directory, &name).map_err(code)?,
+        ))
     }
 
     fn drop(&mut self, descriptor: Resource<types::Descriptor>) -> wasmtime::Result<()> {
@@ -535,9 +550,7 @@ impl types::HostDirectoryEntryStream for Guest {
 }
 
 impl preopens::Host for Guest {
-    fn get_directories(
-        &mut self,
-    ) -> wasmtime::Result<Vec<(Resource<types::Descriptor>, String)>> {
+    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<types::Descriptor>, String)>> {
         let top = self.push(Handle {
             inode: ROOT,
             path: String::new(),

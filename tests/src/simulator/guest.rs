@@ -13,8 +13,8 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::bindings::{EdgeSync, EdgeSyncPre};
 use super::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use super::bindings::{EdgeSync, EdgeSyncPre};
 use super::http::Wire;
 use super::world::{Shared, Stopped};
 
@@ -226,7 +226,10 @@ impl Instance {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Ended::Error(error)),
             Err(trap) if trap.root_cause().is::<Stopped>() => Err(Ended::Stopped),
-            Err(trap) => Err(Ended::Trapped(format!("{trap:?}; it said: {}", self.said()))),
+            Err(trap) => Err(Ended::Trapped(format!(
+                "{trap:?}; it said: {}",
+                self.said()
+            ))),
         }
     }
 

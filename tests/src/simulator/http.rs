@@ -48,11 +48,16 @@ impl WasiHttpHooks for Wire {
             let range_from = parts
                 .headers
                 .get("range")
-                .and_then(|range| range.to_str().ok()?.strip_prefix("bytes=")?.strip_suffix('-'))
+                .and_then(|range| {
+                    range
+                        .to_str()
+                        .ok()?
+                        .strip_prefix("bytes=")?
+                        .strip_suffix('-')
+                })
                 .and_then(|from| from.parse().ok());
             let uri = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-            let (answer, cut) =
-                exchange(&world, parts.method.as_str(), uri, range_from, &body)?;
+            let (answer, cut) = exchange(&world, parts.method.as_str(), uri, range_from, &body)?;
             let mut builder = http::Response::builder().status(answer.status);
             for (name, value) in &answer.headers {
                 builder = builder.header(*name, value);
@@ -83,7 +88,11 @@ fn exchange(
     let stopped = |Stopped| HttpError::ConnectionTerminated;
     let mut world = world.lock();
     let (call, fault) = world
-        .begin(Kind::Http, "outgoing-handler.handle", &format!("{method} {uri}"))
+        .begin(
+            Kind::Http,
+            "outgoing-handler.handle",
+            &format!("{method} {uri}"),
+        )
         .map_err(stopped)?;
     let http_fault = match fault {
         Some(Fault::Http(fault)) => Some(fault),
@@ -143,6 +152,8 @@ impl http_body::Body for Body {
             return Poll::Ready(cut.then_some(Err(HttpError::ConnectionTerminated)));
         }
         let length = self.bytes.len().min(FRAME_BYTES);
-        Poll::Ready(Some(Ok(http_body::Frame::data(self.bytes.split_to(length)))))
+        Poll::Ready(Some(Ok(http_body::Frame::data(
+            self.bytes.split_to(length),
+        ))))
     }
 }

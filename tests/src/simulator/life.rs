@@ -248,7 +248,9 @@ impl Life {
                 }
                 self.expected.write(write, logged);
             }
-            Step::Flush => shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?,
+            Step::Flush => {
+                shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?
+            }
             Step::Optimize => {
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_optimize(store))?;
             }
@@ -328,8 +330,7 @@ impl Life {
                 };
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_close(store))?;
                 self.shard = None;
-                staged
-                    .call(|guest, store| guest.edge_sync_shard_restore().call_promote(store))?;
+                staged.call(|guest, store| guest.edge_sync_shard_restore().call_promote(store))?;
                 self.shard = Some(staged);
                 self.adopt_snapshot();
                 self.check_local()?;
@@ -361,7 +362,9 @@ impl Life {
             }
             Err(Failed::Ended(Ended::Error(error))) => Ok(Outcome::Refused(error)),
             Err(Failed::Ended(Ended::Stopped)) => Ok(Outcome::Interrupted),
-            Err(Failed::Ended(Ended::Trapped(trap))) => Err(Violation(format!("create trapped: {trap}"))),
+            Err(Failed::Ended(Ended::Trapped(trap))) => {
+                Err(Violation(format!("create trapped: {trap}")))
+            }
             Err(Failed::Violation(violation)) => Err(violation),
         }
     }
@@ -438,7 +441,9 @@ impl Life {
             unchanged.unwrap_or_else(|| "the same".to_owned()),
         );
         match doubtful {
-            Some(_) if strict => message.push_str("\nthe call failed, so it must not have changed anything"),
+            Some(_) if strict => {
+                message.push_str("\nthe call failed, so it must not have changed anything")
+            }
             Some(Doubt::Write(write)) => {
                 let mut after = self.expected.clone();
                 after.write(write, logged);
@@ -482,7 +487,7 @@ impl Life {
     }
 
     /// The shard holds what it must.
-    pub fn check_local(&mut self) -> Result<(), Failed> {
+    fn check_local(&mut self) -> Result<(), Failed> {
         let (found, logged) = self.observe()?;
         if let Some(difference) = found.difference(&self.expected.local) {
             return Err(Violation(format!("the shard differs: {difference}")).into());
@@ -528,10 +533,14 @@ impl Life {
         let deleted_since = |place: usize, id: u64| {
             // A later write of the same point, or a deletion, stands for an earlier one.
             written[place + 1..].iter().any(|(other, _)| *other == id)
-                || self.expected.writes.iter().any(|(_, write)| match &**write {
-                    Write::Delete(ids) | Write::Batch(_, ids) => ids.contains(&id),
-                    _ => false,
-                })
+                || self
+                    .expected
+                    .writes
+                    .iter()
+                    .any(|(_, write)| match &**write {
+                        Write::Delete(ids) | Write::Batch(_, ids) => ids.contains(&id),
+                        _ => false,
+                    })
         };
         for arrivals in &world.server.arrivals[self.checked_arrivals..] {
             let mut batch_end = None;
@@ -683,7 +692,8 @@ fn call_write(shard: &mut Instance, write: &Write) -> Result<wit::Receipt, Ended
                 shard.call_delete(store, &ids)
             }
             Write::SetPayload(ids, payload) => {
-                let body = json!({"operations": [{"set_payload": {"points": ids, "payload": payload}}]});
+                let body =
+                    json!({"operations": [{"set_payload": {"points": ids, "payload": payload}}]});
                 shard.call_batch(store, &body.to_string())
             }
             Write::Batch(points, ids) => {
@@ -810,7 +820,10 @@ fn observe(shard: &mut Instance) -> Result<(State, u64), Failed> {
     let schema: Map<String, Value> = serde_json::from_str(&info.payload_schema)
         .map_err(|error| Violation(format!("payload schema {}: {error}", info.payload_schema)))?;
     for (field, schema) in schema {
-        let schema = schema["data_type"].as_str().or(schema.as_str()).unwrap_or("?");
+        let schema = schema["data_type"]
+            .as_str()
+            .or(schema.as_str())
+            .unwrap_or("?");
         state.indexes.insert(field, schema.to_owned());
     }
     let points = state.points.len() as u64;

@@ -1,4 +1,33 @@
-//! The fault simulator.
+//! The fault simulator: the real component in a world where everything can go wrong.
+//!
+//! The component runs in Wasmtime as always. What it imports is replaced: [`filesystem`] is
+//! `wasi:filesystem` over an in-memory [`disk`], [`http`] is `wasi:http` to an in-memory
+//! [`server`], clocks and randomness in [`guest`] come from the seed. No time passes but the
+//! simulated, no thread and no socket takes part, so that a run is repeated exactly by its seed.
+//!
+//! - [`disk`] knows what a power cut may leave, and says why;
+//! - [`faults`] what may go wrong with a call, and when;
+//! - [`world`] numbers the calls, lets faults happen, and records the states between them;
+//! - [`model`] what a shard holds, as a plain map;
+//! - [`life`] drives a device through steps and knows what must be found after each;
+//! - [`sweep`] makes every call of a scripted life a crash point, [`scripts`] has the scripts;
+//! - [`schedule`] makes random lives with random faults;
+//! - [`snapshot`] makes the server's snapshots with the native engine.
+//!
+//! # What must hold
+//! After every fault, the shard opens again, and
+//! - every write that returned is there, in the order of the writes of each point;
+//! - nothing is there that was never written;
+//! - a call that was interrupted took effect as a whole or not at all, and one that answered an
+//!   error not at all;
+//! - filters, searches and counts agree with the points;
+//! - the server gets every write at least once, in order, and nothing else, and ends up with the
+//!   model's state;
+//! - a restore is all or nothing: the shard holds what it held, or the snapshot with this device's
+//!   writes since;
+//! - the component never traps.
+//!
+//! `docs/testing-faults.md` says how to run it and how to repeat a failure.
 
 pub mod bindings;
 pub mod disk;
@@ -9,6 +38,8 @@ pub mod http;
 pub mod life;
 pub mod model;
 pub mod schedule;
+pub mod scripts;
 pub mod server;
+pub mod snapshot;
 pub mod sweep;
 pub mod world;

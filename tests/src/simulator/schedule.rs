@@ -158,7 +158,10 @@ impl Schedule {
             Outcome::Refused(error) => {
                 let faults = self.faults() - faults;
                 if faults == 0 {
-                    return Err(Violation(format!("{}, without a fault: {error:?}", brief(step))));
+                    return Err(Violation(format!(
+                        "{}, without a fault: {error:?}",
+                        brief(step)
+                    )));
                 }
                 // A write that one fault made fail is taken back; taking it back may meet the
                 // second. A restore may fail after the switch.
@@ -205,7 +208,9 @@ impl Schedule {
                 self.crash();
             }
         }
-        Err(Violation("the shard does not open although nothing fails".to_owned()))
+        Err(Violation(
+            "the shard does not open although nothing fails".to_owned(),
+        ))
     }
 
     fn step(&mut self) -> Step {
@@ -267,7 +272,8 @@ impl Schedule {
             }
             9..=10 => Write::Batch(self.points(4), self.ids()),
             _ => {
-                let (field, schema) = [("kind", "keyword"), ("n", "integer")][self.random.usize(..2)];
+                let (field, schema) =
+                    [("kind", "keyword"), ("n", "integer")][self.random.usize(..2)];
                 if self.life.expected.local.indexes.contains_key(field) {
                     Write::DeleteIndex(field.to_owned())
                 } else {

@@ -94,7 +94,13 @@ impl Server {
     }
 
     /// Answers one request.
-    pub fn answer(&mut self, method: &str, uri: &str, range_from: Option<u64>, body: &[u8]) -> Answer {
+    pub fn answer(
+        &mut self,
+        method: &str,
+        uri: &str,
+        range_from: Option<u64>,
+        body: &[u8],
+    ) -> Answer {
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let Some(path) = path.strip_prefix("/collections/c") else {
             return self.unexpected(method, uri);
@@ -125,17 +131,23 @@ impl Server {
             ("POST", ["points", "batch"]) | ("PUT", ["index"]) | ("DELETE", ["index", _])
                 if !waits =>
             {
-                self.violations.push(format!("{method} {uri} without wait=true"));
+                self.violations
+                    .push(format!("{method} {uri} without wait=true"));
                 refusal(500, "see the violations")
             }
             ("POST", ["points", "batch"]) => self.batch(&body),
             ("PUT", ["index"]) => {
-                let (Some(field), Some(schema)) = (body["field_name"].as_str(), body.get("field_schema"))
+                let (Some(field), Some(schema)) =
+                    (body["field_name"].as_str(), body.get("field_schema"))
                 else {
                     return self.unexpected(method, uri);
                 };
                 self.version += 1;
-                let schema = schema["type"].as_str().or(schema.as_str()).unwrap_or("?").to_owned();
+                let schema = schema["type"]
+                    .as_str()
+                    .or(schema.as_str())
+                    .unwrap_or("?")
+                    .to_owned();
                 self.state.indexes.insert(field.to_owned(), schema);
                 success(json!({"operation_id": self.version, "status": "completed"}))
             }
@@ -179,7 +191,8 @@ impl Server {
     }
 
     fn unexpected(&mut self, method: &str, uri: &str) -> Answer {
-        self.violations.push(format!("unexpected request {method} {uri}"));
+        self.violations
+            .push(format!("unexpected request {method} {uri}"));
         refusal(501, "the simulated server does not know that")
     }
 
@@ -279,7 +292,9 @@ impl Server {
         let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
         match name.as_str() {
             "upsert" => {
-                let points = arguments["points"].as_array().ok_or("upsert without points")?;
+                let points = arguments["points"]
+                    .as_array()
+                    .ok_or("upsert without points")?;
                 for point in points {
                     let id = point["id"].as_u64().ok_or("a point without id")?;
                     if self.refused_ids.contains(&id) {
@@ -316,7 +331,8 @@ impl Server {
             "delete_payload" => {
                 for id in ids()? {
                     for key in arguments["keys"].as_array().into_iter().flatten() {
-                        if let (Some(point), Some(key)) = (state.points.get_mut(&id), key.as_str()) {
+                        if let (Some(point), Some(key)) = (state.points.get_mut(&id), key.as_str())
+                        {
                             point.payload.remove(key);
                         }
                     }

@@ -6,12 +6,12 @@
 //! crashed, recovered, checked, and lived on from.
 
 use super::disk::{Disk, Names};
+use super::faults::{HostCall, Kind};
 use super::guest::Program;
 use super::life::{Doubt, Expected, Life, Outcome, Settled, Slips, Step, Violation};
 use super::model::{Point, Write};
 use super::server::Server;
 use super::world::{Habits, Moment, Shared, World};
-use super::faults::{HostCall, Kind};
 
 /// How an instance ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,12 +154,10 @@ impl Recording {
         crash: Crash,
         rest: Rest,
     ) -> Result<(), Violation> {
-        self.crash(program, moment, crash, rest).map_err(|violation| {
-            Violation(format!(
-                "{crash:?} {}: {violation}",
-                self.describe(moment)
-            ))
-        })
+        self.crash(program, moment, crash, rest)
+            .map_err(|violation| {
+                Violation(format!("{crash:?} {}: {violation}", self.describe(moment)))
+            })
     }
 
     fn crash(
@@ -177,9 +175,10 @@ impl Recording {
         let (expected, snapshots_before) = self.before[*mark].clone();
         let mut life = Life::new(program, Shared::new(world), expected);
         life.slips = self.slips;
-        let interrupted = mark.checked_sub(1).and_then(|number| self.steps.get(number));
-        let doubt: Option<Doubt> =
-            interrupted.and_then(|step| Life::doubt(step, snapshots_before));
+        let interrupted = mark
+            .checked_sub(1)
+            .and_then(|number| self.steps.get(number));
+        let doubt: Option<Doubt> = interrupted.and_then(|step| Life::doubt(step, snapshots_before));
         let settled = life
             .recover(doubt.as_ref(), false)?
             .ok_or_else(|| Violation("recovery was interrupted without a fault".to_owned()))?;
@@ -214,7 +213,10 @@ impl Recording {
 pub fn brief(step: &Step) -> String {
     let mut text = format!("{step:?}");
     if text.len() > 120 {
-        let end = (0..=120).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=120)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
         text.truncate(end);
         text.push_str("...");
     }

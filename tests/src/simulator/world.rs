@@ -206,7 +206,9 @@ impl World {
         target: &str,
         effect: impl FnOnce(&mut World) -> Result<T, E>,
     ) -> Result<T, Refusal<E>> {
-        let (call, fault) = self.begin(kind, name, target).map_err(|Stopped| Refusal::Stopped)?;
+        let (call, fault) = self
+            .begin(kind, name, target)
+            .map_err(|Stopped| Refusal::Stopped)?;
         if let Some(Fault::Fail(failure) | Fault::Short(_, failure)) = fault
             && kind != Kind::Http
         {
@@ -231,9 +233,10 @@ impl World {
             .map_err(|Stopped| Refusal::Stopped)?;
         let (length, failure) = match fault {
             Some(Fault::Fail(failure)) => (0, Some(failure)),
-            Some(Fault::Short(thousandths, failure)) => {
-                (bytes.len() * usize::from(thousandths.min(1000)) / 1000, Some(failure))
-            }
+            Some(Fault::Short(thousandths, failure)) => (
+                bytes.len() * usize::from(thousandths.min(1000)) / 1000,
+                Some(failure),
+            ),
             _ => (bytes.len(), None),
         };
         let result = self.disk.write(inode, offset, &bytes[..length]);
@@ -261,7 +264,11 @@ impl World {
             .ignores_sync_below
             .iter()
             .any(|below| path.starts_with(below.as_str()));
-        let result = if ignored { Ok(()) } else { self.disk.sync(inode) };
+        let result = if ignored {
+            Ok(())
+        } else {
+            self.disk.sync(inode)
+        };
         self.end(call, fault).map_err(|Stopped| Refusal::Stopped)?;
         result.map_err(Refusal::Impossible)
     }

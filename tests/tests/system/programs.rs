@@ -42,7 +42,14 @@ fn the_demo_ends_with_devices_that_agree() {
 
 #[test]
 fn the_benchmark_measures_every_kind_of_work() {
-    let arguments = ["--quick", "--json", "--points", "1000", "--repetitions", "1"];
+    let arguments = [
+        "--quick",
+        "--json",
+        "--points",
+        "1000",
+        "--repetitions",
+        "1",
+    ];
     let output = run(env!("CARGO_BIN_EXE_bench"), &arguments);
     let report = json(&output);
     assert!(output.status.success(), "{report:#}");

@@ -83,10 +83,26 @@ impl Session {
             return Ok(());
         }
         let Batch { points, lines } = std::mem::take(batch);
-        let count = points.len() as u64;
-        let receipt = shard
-            .upsert(points)
-            .map_err(|error| blame_line(error, &lines))?;
+        match shard.upsert(points.clone()) {
+            Ok(receipt) => self.wrote(receipt, &lines, total),
+            Err(error) => {
+                let Some((index, error)) = blame_line(&error, &lines) else {
+                    return Err(error);
+                };
+                // As with a line that cannot be read, what came before it is written.
+                if let (Some(points), Some(lines @ [_, ..])) =
+                    (points.get(..index), lines.get(..index))
+                {
+                    let receipt = shard.upsert(points.to_vec())?;
+                    self.wrote(receipt, lines, total)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn wrote(&self, receipt: Receipt, lines: &[u64], total: &mut Total) -> Result<(), Error> {
+        let count = lines.len() as u64;
         total.points += count;
         total.sequence = receipt.sequence;
         if self.output.json {
@@ -289,19 +305,17 @@ struct Total {
     sequence: u64,
 }
 
-/// Turns `points[3].vectors.a` into the line that the point came from.
-fn blame_line(error: Error, lines: &[u64]) -> Error {
-    if let Error::InvalidInput { field, message } = &error
-        && let Some((index, rest)) = input::point_index(field)
-        && let Some(line) = lines.get(index)
-    {
-        let inner = Error::InvalidInput {
-            field: rest.to_owned(),
-            message: message.clone(),
-        };
-        return input::on_line(inner, *line);
-    }
-    error
+/// Turns `points[3].vectors.a` into the line that the point came from; also its index.
+fn blame_line(error: &Error, lines: &[u64]) -> Option<(usize, Error)> {
+    let Error::InvalidInput { field, message } = error else {
+        return None;
+    };
+    let (index, rest) = input::point_index(field)?;
+    let inner = Error::InvalidInput {
+        field: rest.to_owned(),
+        message: message.clone(),
+    };
+    Some((index, input::on_line(inner, *lines.get(index)?)))
 }
 
 fn receipt_json(receipt: Receipt) -> Value {
@@ -337,12 +351,13 @@ mod tests {
             field: field.into(),
             message: "expected 4 values, got 3".into(),
         };
-        let error = blame_line(refused("points[1].vectors.a"), &[10, 12, 13]);
+        let (index, error) = blame_line(&refused("points[1].vectors.a"), &[10, 12, 13]).unwrap();
+        assert_eq!(index, 1);
         assert_eq!(
             error.to_string(),
             "line 12: vectors.a: expected 4 values, got 3"
         );
-        let error = blame_line(refused("points[9]"), &[10]);
-        assert!(error.to_string().starts_with("points[9]"));
+        assert!(blame_line(&refused("points[9]"), &[10]).is_none());
+        assert!(blame_line(&refused("filter"), &[10]).is_none());
     }
 }

@@ -1,0 +1,70 @@
+//! The command is killed while it writes; what it confirmed is there afterwards.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use edge_sync_host::EdgeSync;
+use serde_json::{Value, json};
+
+use crate::support::{CONFIG, all_points, command, component, device, server, server_points};
+
+#[test]
+fn every_confirmed_batch_survives_a_kill_and_reaches_the_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let data = folder.path().join("data");
+    drop(
+        EdgeSync::builder(component(), &data)
+            .create(CONFIG)
+            .expect("a shard"),
+    );
+    let mut confirmed = 0_u64;
+    let mut first = 0_u64;
+    for kill_after in [1, 3, 7] {
+        let mut child = Command::new(command())
+            .args(["--json", "upsert", "--batch-size", "5"])
+            .env("EDGE_SYNC_DATA_DIR", &data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        let mut input = child.stdin.take().expect("its input");
+        let writer = std::thread::spawn(move || {
+            for id in first..first + 100_000 {
+                let line = json!({ "id": id, "vector": [1, 2, 3, 4], "payload": { "n": id } });
+                // Fails once the reader is killed.
+                if writeln!(input, "{line}").is_err() {
+                    break;
+                }
+            }
+        });
+        let mut receipts = BufReader::new(child.stdout.take().expect("its output")).lines();
+        for _ in 0..kill_after {
+            let line = receipts.next().expect("a receipt").expect("a line");
+            let receipt: Value = serde_json::from_str(&line).expect("JSON");
+            assert!(receipt["sequence"].as_u64().is_some(), "{receipt}");
+            confirmed += 5;
+        }
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        writer.join().expect("no panic");
+
+        let edge = device(&data, &server).open().expect("it opens again");
+        let held = all_points(&edge);
+        assert!(
+            held.len() as u64 >= confirmed,
+            "{} of {confirmed}",
+            held.len()
+        );
+        // Whole batches, without holes.
+        assert_eq!(held.len() % 5, 0);
+        for (expected, point) in held.iter().enumerate() {
+            assert_eq!(point["id"], expected);
+        }
+        confirmed = held.len() as u64;
+        first = confirmed;
+        edge.sync().expect("a report");
+        assert_eq!(server_points(&server), held);
+    }
+}

@@ -1,0 +1,339 @@
+//! Devices that write without a server, and what happens once there is one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSource};
+use edge_sync_tests::double::{Fault, RandomFaults, RetryAfter, Rule};
+use serde_json::{Value, json};
+
+use crate::support::{
+    COLLECTION, CONFIG, all_points, device, point, server, server_points, vector,
+};
+
+const BATCH: &str = "/collections/devices/points/batch";
+
+#[test]
+fn writes_made_offline_arrive_in_order_and_in_batches_of_ten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    server.stop().expect("down");
+    let edge = device(folder.path(), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    let shard = edge.shard();
+    for id in 0..25 {
+        shard.upsert(vec![point(id)]).expect("a write");
+    }
+    shard.delete(vec![PointId::Num(3)]).expect("a delete");
+    let nearest = shard
+        .search(SearchRequest::nearest("", vector(24), 1))
+        .expect("a search");
+    assert_eq!(nearest[0].id, PointId::Num(24));
+
+    let report = edge.sync().expect("a report");
+    assert_eq!(report.remaining, 26);
+    assert!(report.failure.is_some());
+
+    server.resume().expect("up");
+    server.take_exchanges();
+    let report = edge.sync().expect("a report");
+    assert_eq!((report.uploaded, report.remaining), (26, 0));
+    assert_eq!(server_points(&server), all_points(&edge));
+    let sizes: Vec<usize> = server
+        .exchanges()
+        .iter()
+        .filter(|exchange| exchange.path == BATCH)
+        .map(|exchange| writes(exchange.body.as_ref().expect("a body")))
+        .collect();
+    assert!(sizes.iter().all(|&size| size <= 10), "{sizes:?}");
+    assert_eq!(sizes.len(), 3, "{sizes:?}");
+}
+
+/// How many points the operations of a `points/batch` body write or delete.
+fn writes(body: &Value) -> usize {
+    let operations = body["operations"].as_array().expect("operations");
+    let points = |operation: &Value| {
+        let upsert = operation["upsert"]["points"].as_array();
+        let delete = operation["delete"]["points"].as_array();
+        upsert.or(delete).map_or(1, Vec::len)
+    };
+    operations.iter().map(points).sum()
+}
+
+#[test]
+fn a_device_restores_what_another_wrote() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let a = device(&folder.path().join("a"), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    a.shard()
+        .upsert((0..50).map(point).collect())
+        .expect("a write");
+    a.sync().expect("a report");
+
+    for source in [SnapshotSource::Stream, SnapshotSource::Stored] {
+        let path = folder.path().join(format!("{source:?}"));
+        let b = device(&path, &server).attach().expect("a directory");
+        b.restore(&RestoreSource::Server(source), &Cancel::new(), |_| {})
+            .expect("a restore");
+        assert_eq!(all_points(&b), all_points(&a), "{source:?}");
+        // What was restored is not queued for upload.
+        assert_eq!(b.shard().queue_status().expect("status").queued, 0);
+    }
+}
+
+#[test]
+fn reads_and_writes_go_on_while_a_snapshot_downloads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let a = device(&folder.path().join("a"), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    a.shard()
+        .upsert((0..200).map(point).collect())
+        .expect("a write");
+    a.sync().expect("a report");
+    server.throttle_snapshots(Some(200_000));
+
+    let done = AtomicBool::new(false);
+    let mut next = 1_000;
+    let written_during = std::thread::scope(|scope| {
+        let restore = scope.spawn(|| {
+            let restored = a.restore(
+                &RestoreSource::Server(SnapshotSource::Stream),
+                &Cancel::new(),
+                |_| {},
+            );
+            done.store(true, Ordering::Release);
+            restored.expect("a restore")
+        });
+        let mut during = 0_u64;
+        while !done.load(Ordering::Acquire) {
+            a.shard().upsert(vec![point(next)]).expect("a write");
+            let found = a
+                .shard()
+                .search(SearchRequest::nearest("", vector(next), 1));
+            assert_eq!(found.expect("a search")[0].id, PointId::Num(next));
+            next += 1;
+            during += 1;
+        }
+        restore.join().expect("no panic");
+        during
+    });
+    assert!(
+        written_during > 10,
+        "only {written_during} writes went through"
+    );
+    let held = all_points(&a).len() as u64;
+    assert_eq!(held, 200 + written_during);
+    a.sync().expect("a report");
+    assert_eq!(server_points(&server), all_points(&a));
+}
+
+#[test]
+fn passing_failures_are_retried_and_nothing_is_lost_or_reordered() {
+    let faults = [
+        ("refused before", Fault::DropRequest),
+        ("applied, answer lost", Fault::DropAnswer),
+        ("applied twice", Fault::Duplicate),
+        ("500", Fault::status(500, "internal")),
+        ("503", Fault::status(503, "busy")),
+        ("429", Fault::too_many_requests(RetryAfter::Seconds(0))),
+        ("cut answer", Fault::CutBody { after: 10 }),
+    ];
+    for (name, fault) in faults {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server();
+        let edge = device(folder.path(), &server)
+            .create(CONFIG)
+            .expect("a shard");
+        edge.shard()
+            .upsert((0..15).map(point).collect())
+            .expect("a write");
+        server
+            .faults()
+            .add(Rule::on("POST", BATCH).fault(fault).times(2));
+        let report = edge.sync().expect("a report");
+        assert!(report.failure.is_none(), "{name}: {:?}", report.failure);
+        assert_eq!(report.remaining, 0, "{name}");
+        assert_eq!(server_points(&server), all_points(&edge), "{name}");
+    }
+}
+
+#[test]
+fn wrong_settings_stop_the_upload_and_keep_the_queue() {
+    for fault in [Fault::unauthorized(), Fault::forbidden()] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server();
+        let edge = device(folder.path(), &server)
+            .create(CONFIG)
+            .expect("a shard");
+        edge.shard().upsert(vec![point(1)]).expect("a write");
+        server
+            .faults()
+            .add(Rule::on("POST", BATCH).fault(fault).always());
+        let report = edge.sync().expect("a report");
+        assert_eq!(
+            (report.uploaded, report.remaining, report.rejected),
+            (0, 1, 0)
+        );
+        // Once: trying a wrong key again does not make it right.
+        let sent = server
+            .exchanges()
+            .iter()
+            .filter(|e| e.path == BATCH)
+            .count();
+        assert_eq!(sent, 1);
+        server.faults().clear();
+        assert_eq!(edge.sync().expect("a report").uploaded, 1);
+    }
+}
+
+#[test]
+fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let edge = device(folder.path(), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    let shard = edge.shard();
+    shard.upsert((0..20).map(point).collect()).expect("a write");
+    server.faults().add(
+        Rule::on("POST", BATCH)
+            .with_point(7)
+            .fault(Fault::status(400, "Wrong input: point 7 is not welcome"))
+            .always(),
+    );
+    let report = edge.sync().expect("a report");
+    assert_eq!((report.rejected, report.remaining), (1, 0));
+    assert_eq!(server_points(&server).len(), 19);
+
+    let rejected = shard.rejected().expect("a list");
+    assert_eq!(rejected.len(), 1);
+    assert_eq!((rejected[0].sequence, rejected[0].status), (8, 400));
+    assert!(rejected[0].message.contains("point 7 is not welcome"));
+
+    // A newer write of the same point must not be undone by retrying the older one.
+    server.faults().clear();
+    shard
+        .upsert(vec![edge_sync_host::Point {
+            payload: Some(json!({ "n": "newer" }).to_string()),
+            ..point(7)
+        }])
+        .expect("a write");
+    shard.retry_rejected(8).expect("a retry");
+    edge.sync().expect("a report");
+    assert_eq!(server_points(&server), all_points(&edge));
+    assert!(shard.rejected().expect("a list").is_empty());
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let edge = device(folder.path(), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    edge.shard()
+        .upsert((0..40).map(point).collect())
+        .expect("a write");
+    server.faults().add(
+        Rule::on("POST", BATCH)
+            .larger_than(400)
+            .fault(Fault::too_large())
+            .always(),
+    );
+    let report = edge.sync().expect("a report");
+    assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
+    assert_eq!(server_points(&server), all_points(&edge));
+}
+
+#[test]
+fn bad_snapshots_and_cut_downloads_leave_the_generation_in_force() {
+    let faults = [
+        ("cut", Fault::CutBody { after: 5_000 }),
+        ("truncated", Fault::TruncateBody { to: 5_000 }),
+        (
+            "corrupt",
+            Fault::CorruptBody {
+                at: 0,
+                bytes: 4_000,
+            },
+        ),
+        ("401", Fault::unauthorized()),
+    ];
+    for (name, fault) in faults {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server();
+        let edge = device(folder.path(), &server)
+            .create(CONFIG)
+            .expect("a shard");
+        edge.shard()
+            .upsert((0..30).map(point).collect())
+            .expect("a write");
+        edge.sync().expect("a report");
+        server.faults().add(
+            Rule::on("GET", "/collections/devices/shards/0/snapshot")
+                .fault(fault)
+                .always(),
+        );
+        let source = RestoreSource::Server(SnapshotSource::Stream);
+        let failed = edge.restore(&source, &Cancel::new(), |_| {});
+        assert!(failed.is_err(), "{name}: {failed:?}");
+        assert_eq!(all_points(&edge).len(), 30, "{name}");
+        assert_eq!(edge.shard().info().expect("info").generation, 1, "{name}");
+        let staged = std::fs::read_dir(folder.path().join("staging")).map_or(0, Iterator::count);
+        assert_eq!(staged, 0, "{name}");
+        // It works as before once the server does.
+        server.faults().clear();
+        edge.restore(&source, &Cancel::new(), |_| {}).expect(name);
+        assert_eq!(all_points(&edge).len(), 30, "{name}");
+    }
+}
+
+#[test]
+fn devices_with_failing_exchanges_end_in_one_collection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let devices: Vec<_> = (0..3)
+        .map(|number| {
+            let path = folder.path().join(number.to_string());
+            device(&path, &server)
+                .open_or_create(CONFIG)
+                .expect("a shard")
+        })
+        .collect();
+    server.faults().random(Some(RandomFaults::passing(11, 0.3)));
+    for (number, edge) in (0_u64..).zip(&devices) {
+        for id in 0..60 {
+            edge.shard()
+                .upsert(vec![point(number * 1_000 + id)])
+                .expect("a write");
+        }
+    }
+    for edge in &devices {
+        // Several calls: a run of failures may outlast the attempts of one.
+        for _ in 0..20 {
+            if edge.sync().expect("a report").remaining == 0 {
+                break;
+            }
+        }
+        assert_eq!(edge.shard().queue_status().expect("status").queued, 0);
+    }
+    server.faults().random(None);
+    let fourth = device(&folder.path().join("fourth"), &server)
+        .attach()
+        .expect("a directory");
+    fourth
+        .restore(
+            &RestoreSource::Server(SnapshotSource::Stream),
+            &Cancel::new(),
+            |_| {},
+        )
+        .expect("a restore");
+    let mut expected: Vec<_> = devices.iter().flat_map(all_points).collect();
+    expected.sort_by_key(|point| point["id"].as_u64());
+    assert_eq!(all_points(&fourth), expected);
+    assert_eq!(server.count(COLLECTION).expect("a count"), 180);
+}

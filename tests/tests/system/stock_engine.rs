@@ -1,0 +1,138 @@
+//! The component as a program, under an engine that offers plain WASI 0.2 and nothing of ours:
+//! what `wasmtime run -S http --dir ...` gives.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::{Config, Engine, Store};
+use wasmtime_wasi::p2::bindings::sync::Command;
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView, default_hooks};
+
+use crate::support::{COLLECTION, CONFIG, component_file, server};
+
+struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: default_hooks(),
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+struct Stock {
+    engine: Engine,
+    component: Component,
+    linker: Linker<State>,
+}
+
+impl Stock {
+    fn new() -> Self {
+        let mut config = Config::new();
+        config.cache(wasmtime::Cache::from_file(None).ok());
+        let engine = Engine::new(&config).expect("an engine");
+        let component = Component::from_file(&engine, component_file()).expect("the component");
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_sync(&mut linker).expect("wasi");
+        wasmtime_wasi_http::p2::add_only_http_to_linker_sync(&mut linker).expect("wasi:http");
+        Self {
+            engine,
+            component,
+            linker,
+        }
+    }
+
+    /// Runs the command line; answers its standard output, or error, and whether it succeeded.
+    fn run(&self, data: &Path, url: &str, arguments: &[&str], input: &str) -> (bool, String) {
+        let output = MemoryOutputPipe::new(1 << 20);
+        let errors = MemoryOutputPipe::new(1 << 20);
+        let wasi = WasiCtx::builder()
+            .arg("edge_sync.wasm")
+            .args(arguments)
+            .env("QDRANT_URL", url)
+            .env("EDGE_SYNC_COLLECTION", COLLECTION)
+            .stdin(MemoryInputPipe::new(input.to_owned()))
+            .stdout(output.clone())
+            .stderr(errors.clone())
+            .preopened_dir(data, "/data", FsPerms::ReadWrite)
+            .expect("the folder")
+            .build();
+        let state = State {
+            wasi,
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+        };
+        let mut store = Store::new(&self.engine, state);
+        let command = Command::instantiate(&mut store, &self.component, &self.linker)
+            .expect("plain WASI is enough");
+        let ended = command
+            .wasi_cli_run()
+            .call_run(&mut store)
+            .expect("no trap");
+        let text = |pipe: MemoryOutputPipe| String::from_utf8_lossy(&pipe.contents()).into_owned();
+        match ended {
+            Ok(()) => (true, text(output)),
+            Err(()) => (false, text(errors)),
+        }
+    }
+}
+
+#[test]
+fn the_component_is_a_program_of_its_own() {
+    let stock = Stock::new();
+    let server = server();
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str], input: &str| {
+        let (succeeded, text) = stock.run(folder.path(), &server.url(), arguments, input);
+        assert!(succeeded, "{arguments:?}: {text}");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+
+    assert_eq!(run(&["create"], CONFIG)["generation"], 1);
+    let points: String = (0..12)
+        .map(|id| format!("{}\n", json!({ "id": id, "vector": [1, id, 0, 0] })))
+        .collect();
+    assert_eq!(run(&["upsert"], &points)["upserted"], 12);
+    let found = run(&["search"], r#"{"query": [0, 1, 0, 0], "limit": 2}"#);
+    assert_eq!(found["points"][0]["id"], 11);
+    assert_eq!(found["points"][1]["id"], 10);
+    assert_eq!(run(&["status"], "")["queued"], 12);
+    let report = run(&["sync"], "");
+    assert_eq!(
+        (&report["uploaded"], &report["remaining"]),
+        (&json!(12), &json!(0))
+    );
+    assert_eq!(server.count(COLLECTION).expect("a count"), 12);
+
+    server.client().result(
+        "POST",
+        &format!("/collections/{COLLECTION}/points/delete?wait=true"),
+        Some(&json!({ "points": [11] })),
+    );
+    assert_eq!(run(&["restore"], "")["generation"], 2);
+    let found = run(&["search"], r#"{"query": [0, 1, 0, 0], "limit": 1}"#);
+    assert_eq!(found["points"][0]["id"], 10);
+
+    let (succeeded, text) = stock.run(folder.path(), &server.url(), &["create"], CONFIG);
+    assert!(!succeeded && text.contains("already"), "{text}");
+    let (succeeded, text) = stock.run(folder.path(), &server.url(), &["upsert"], "{\"id\": 1\n");
+    assert!(!succeeded && text.contains("line 1"), "{text}");
+}

@@ -1,0 +1,99 @@
+//! What the whole-system tests share: the component, compiled once, and devices on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use edge_sync_host::{
+    BackoffOptions, Builder, Component, EdgeSync, NamedVector, Point, PointId, ServerSettings,
+    SyncOptions, Vector,
+};
+use edge_sync_tests::double::{Options, QdrantDouble};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The collection that the devices of a test share.
+pub const COLLECTION: &str = "devices";
+
+/// Four dimensions by dot product: results are easily worked out by hand.
+pub const CONFIG: &str = r#"{"vectors": {"size": 4, "distance": "Dot"}}"#;
+
+/// The component that was built for this test run.
+pub fn component() -> Component {
+    static COMPONENT: OnceLock<Component> = OnceLock::new();
+    COMPONENT
+        .get_or_init(|| Component::load(component_file()).expect("the component"))
+        .clone()
+}
+
+/// Where the component lies.
+pub fn component_file() -> PathBuf {
+    Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it")
+}
+
+/// The `edge-sync` command that was built for this test run.
+pub fn command() -> PathBuf {
+    std::env::var_os("EDGE_SYNC_BIN")
+        .map(PathBuf::from)
+        .expect("EDGE_SYNC_BIN; `cargo xtask test` sets it")
+}
+
+/// A server with nothing on it.
+pub fn server() -> QdrantDouble {
+    QdrantDouble::start(Options::default()).expect("a server")
+}
+
+/// A device in `directory` that knows the server.
+pub fn device(directory: &Path, server: &QdrantDouble) -> Builder {
+    EdgeSync::builder(component(), directory)
+        .server(ServerSettings::new(server.url(), COLLECTION))
+        .sync_options(impatient())
+}
+
+/// Retries without the waits that are meant for real networks.
+pub fn impatient() -> SyncOptions {
+    SyncOptions {
+        backoff: BackoffOptions {
+            base: Duration::from_millis(1),
+            cap: Duration::from_millis(20),
+            ..BackoffOptions::default()
+        },
+        ..SyncOptions::default()
+    }
+}
+
+/// A point whose vector and payload tell its id.
+pub fn point(id: u64) -> Point {
+    Point {
+        id: PointId::Num(id),
+        vectors: vec![NamedVector {
+            name: String::new(),
+            vector: Vector::Dense(vector(id)),
+        }],
+        payload: Some(json!({ "n": id }).to_string()),
+    }
+}
+
+/// The vector of [`point`].
+pub fn vector(id: u64) -> Vec<f32> {
+    let id = id as f32;
+    vec![1.0, id, id / 2.0, 0.5]
+}
+
+/// All points of a shard by REST, in order of id.
+pub fn all_points(edge: &EdgeSync) -> Vec<Value> {
+    let body = json!({ "limit": 1_000_000, "with_payload": true, "with_vector": true });
+    let page = edge
+        .shard()
+        .request("POST", "/points/scroll", &body.to_string())
+        .expect("scroll");
+    let page: Value = serde_json::from_str(&page).expect("JSON");
+    page["points"].as_array().expect("points").clone()
+}
+
+/// All points that the server holds, in order of id.
+pub fn server_points(server: &QdrantDouble) -> Vec<Value> {
+    let body = json!({ "limit": 1_000_000, "with_payload": true, "with_vector": true });
+    let path = format!("/collections/{COLLECTION}/points/scroll");
+    let result = server.client().result("POST", &path, Some(&body));
+    result["points"].as_array().expect("points").clone()
+}
