@@ -1,60 +1,58 @@
 //! Every host call of a scripted life as a crash point; see `docs/testing-faults.md`.
 
-use edge_sync_tests::simulator::disk::Names;
+use edge_sync_host::Component;
 use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::server::Server;
-use edge_sync_tests::simulator::sweep::{Broken, Crash, Rest, record};
+use edge_sync_tests::simulator::sweep::{Broken, Recording, Report, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::{scripts, snapshot};
 
-#[test]
-fn probe() {
-    let path = std::env::var("EDGE_SYNC_COMPONENT").unwrap();
-    let t = std::time::Instant::now();
-    let program = Program::load(path.as_ref()).unwrap();
-    println!("loaded {:?}", t.elapsed());
-    let t = std::time::Instant::now();
-    let mut steps = scripts::life();
-    if let Ok(n) = std::env::var("STEPS") {
-        steps.truncate(n.parse().unwrap());
+/// The share that CI runs: every how many-th crash point. A prime, so that it does not fall into
+/// step with the regular sequences of calls.
+const CI_STRIDE: usize = 23;
+
+fn program() -> Program {
+    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
+    Program::load(&path).expect("the component is compiled and linked")
+}
+
+/// A number from the environment.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Err(_) => otherwise,
     }
-    let server = Server::new(snapshot::maker());
-    let recording =
-        record(&program, server, steps, 1, &Broken::default()).unwrap_or_else(|v| panic!("{v}"));
+}
+
+fn announce(recording: &Recording, share: &Share, report: &Report) {
     println!(
-        "recorded {:?}: {} calls, {} moments",
-        t.elapsed(),
+        "{} host calls, {} of which change something or end a step; {} crashes tried \
+         (every {}th, from the {}th), {} violations",
         recording.calls,
-        recording.moments.len()
+        recording.moments.len(),
+        report.crashes,
+        share.stride,
+        share.offset,
+        report.violations.len()
     );
-    let stride: usize = std::env::var("STRIDE")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(50);
-    let from: usize = std::env::var("FROM")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0);
-    let mut bad = 0;
-    for moment in (from..recording.moments.len()).step_by(stride) {
-        for crash in [
-            Crash::Kill,
-            Crash::PowerCut(Names::InOrder, moment as u64),
-            Crash::PowerCut(Names::AnySubset, moment as u64),
-        ] {
-            let t = std::time::Instant::now();
-            let outcome = recording.visit(&program, moment, crash, Rest::Short);
-            println!(
-                "{moment} {crash:?} {} {:?}",
-                recording.describe(moment),
-                t.elapsed()
-            );
-            if let Err(v) = outcome {
-                println!("VIOLATION {v}");
-                bad += 1;
-                if bad > 10 {
-                    panic!();
-                }
-            }
-        }
-    }
+}
+
+#[test]
+fn nothing_is_lost_wherever_the_component_stops() {
+    let program = program();
+    let server = Server::new(snapshot::maker());
+    let seed = setting("EDGE_SYNC_SEED", 1);
+    let recording = record(&program, server, scripts::life(), seed, &Broken::default())
+        .unwrap_or_else(|violation| panic!("without a crash: {violation}"));
+    let full = std::env::var("EDGE_SYNC_SWEEP").is_ok_and(|sweep| sweep == "full");
+    let share = Share {
+        stride: setting("EDGE_SYNC_SWEEP_STRIDE", if full { 1 } else { CI_STRIDE as u64 }) as usize,
+        offset: setting("EDGE_SYNC_SWEEP_OFFSET", 0) as usize,
+        cuts: setting("EDGE_SYNC_SWEEP_CUTS", if full { 4 } else { 1 }),
+        rest: if full { Rest::Whole } else { Rest::Short },
+        patience: setting("EDGE_SYNC_SWEEP_PATIENCE", 10) as usize,
+    };
+    let report = sweep(&program, &recording, share);
+    announce(&recording, &share, &report);
+    let texts: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
+    assert!(texts.is_empty(), "seed {seed}\n{}", texts.join("\n\n"));
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use edge_sync_engine as engine;
 use edge_sync_host as host;
-use qdrant_edge::EdgeShardRead as _;
 use serde_json::{Map, Value, json};
 
 /// Errors are for a person at a terminal.

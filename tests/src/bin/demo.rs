@@ -138,6 +138,10 @@ impl Narrator {
         self.print(&format!("\n{drawn}"));
     }
 
+    fn blank_line(&self) {
+        self.print("\n");
+    }
+
     fn print(&self, text: &str) {
         // A reader that went away is no reason to stop.
         let _ = if self.to_stderr {
@@ -246,7 +250,7 @@ impl Stage<'_> {
         let a = self.online(a, &mut measured_a)?;
         let b = self.device("b").attach()?;
         let answers_b = self.second_device(&b, &answers_a, &mut measured_b)?;
-        let found = self.news(&a, &b, &mut measured_a, &mut measured_b)?;
+        let found = self.news(&a, &b, &mut measured_a)?;
 
         measured_a.points = a.shard().info()?.points;
         measured_b.points = b.shard().info()?.points;
@@ -289,7 +293,7 @@ impl Stage<'_> {
         let rate = per_second(self.digits.len(), elapsed);
         measured.upserts_per_second = Some(rate);
         self.tell.say(&format!(
-            "{} digits indexed in {} ({}), each batch of {} on disk before its call returned",
+            "{} digits indexed in {} ({} a second), each batch of {} on disk before its call returned",
             grouped(self.digits.len() as u64),
             table::seconds(elapsed.as_secs_f64()),
             table::rate(Some(rate)),
@@ -309,6 +313,7 @@ impl Stage<'_> {
             }
             self.tell.draw(&pictures);
         }
+        self.tell.blank_line();
         let answers = self.leave_one_out("A", &a, measured)?;
         Ok((a, answers))
     }
@@ -388,7 +393,6 @@ impl Stage<'_> {
         a: &EdgeSync,
         b: &EdgeSync,
         measured_a: &mut table::Device,
-        measured_b: &mut table::Device,
     ) -> Result<bool> {
         self.tell
             .heading("4. Device B writes, device A catches up.");
@@ -399,11 +403,11 @@ impl Stage<'_> {
             .map(|((id, change), digit)| New::of(id, digit, change))
             .collect();
         let points: Vec<Point> = news.iter().map(New::point).collect();
-        let (_, elapsed) = timed(|| self.upsert(b, points))?;
-        measured_b.upserts_per_second = Some(per_second(news.len(), elapsed));
+        self.upsert(b, points)?;
         self.tell
             .say(&format!("B adds {} digits of its own", news.len()));
-        measured_b.uploads_per_second = Some(self.sync(b)?);
+        // A rate over so few would say nothing.
+        self.sync(b)?;
         self.restore(a, measured_a)?;
 
         let mut all_found = true;
@@ -419,6 +423,7 @@ impl Stage<'_> {
             }
             self.tell.draw(&pictures);
         }
+        self.tell.blank_line();
         self.tell.say(if all_found {
             "A finds each of them"
         } else {
@@ -457,11 +462,11 @@ impl Stage<'_> {
         }
         let rate = per_second(report.uploaded, elapsed);
         self.tell.say(&format!(
-            "{} operations uploaded in {} requests in {} ({})",
+            "{} operations uploaded in {} request{} in {}",
             grouped(report.uploaded),
             grouped(report.requests),
+            if report.requests == 1 { "" } else { "s" },
             table::seconds(elapsed.as_secs_f64()),
-            table::rate(Some(rate)),
         ));
         Ok(rate)
     }
@@ -529,7 +534,7 @@ impl Stage<'_> {
         measured.accuracy = right as f64 / self.digits.len() as f64;
         measured.searches_per_second = per_second(self.digits.len(), elapsed);
         self.tell.say(&format!(
-            "{name} names {} of its {} digits rightly by their {k} nearest neighbours, {} searches",
+            "{name} names {} of its {} digits rightly by their {k} nearest neighbours, at {} searches a second",
             table::percent(measured.accuracy),
             grouped(self.digits.len() as u64),
             table::rate(Some(measured.searches_per_second)),

@@ -108,12 +108,9 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// `1,234/s`, or a dash.
+/// `1,234`, or a dash.
 pub fn rate(rate: Option<f64>) -> String {
-    rate.map_or_else(
-        || "-".to_owned(),
-        |rate| format!("{}/s", grouped(rate.round() as u64)),
-    )
+    rate.map_or_else(|| "-".to_owned(), |rate| grouped(rate.round() as u64))
 }
 
 /// `0.41 s`.
@@ -142,7 +139,7 @@ mod tests {
         assert_eq!(grouped(1797), "1,797");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(rate(None), "-");
-        assert_eq!(rate(Some(1234.5)), "1,235/s");
+        assert_eq!(rate(Some(1234.5)), "1,235");
         assert_eq!(percent(0.98776), "98.78 %");
     }
 

@@ -5,6 +5,7 @@
 //! nothing leaves the crash point of the call before it), and each of these moments is then
 //! crashed, recovered, checked, and lived on from.
 
+use std::sync::{Mutex, PoisonError};
 use super::disk::{Disk, Names};
 use super::faults::{HostCall, Kind};
 use super::guest::Program;
@@ -207,6 +208,72 @@ impl Recording {
         }
         life.finish()
     }
+}
+
+/// Which crashes of a recording are tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Every how many-th moment is a crash point; 1 for all of them.
+    pub stride: usize,
+    /// The first of them.
+    pub offset: usize,
+    /// Power cuts at each, for each way that names survive, beside the stopped process.
+    pub cuts: u64,
+    /// How the life goes on.
+    pub rest: Rest,
+    /// Violations after which it is given up.
+    pub patience: usize,
+}
+
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Crashes that were tried.
+    pub crashes: u64,
+    /// What must not be.
+    pub violations: Vec<Violation>,
+}
+
+/// Tries a share of a recording's crashes, on all processors.
+pub fn sweep(program: &Program, recording: &Recording, share: Share) -> Report {
+    let crashes = |moment: usize| {
+        let cut = move |names| {
+            (0..share.cuts).map(move |cut| Crash::PowerCut(names, (moment as u64) << 8 | cut))
+        };
+        std::iter::once(Crash::Kill)
+            .chain(cut(Names::InOrder))
+            .chain(cut(Names::AnySubset))
+    };
+    let waiting = (share.offset..recording.moments.len())
+        .step_by(share.stride.max(1))
+        .flat_map(|moment| crashes(moment).map(move |crash| (moment, crash)));
+    let report = Mutex::new(Report::default());
+    each(waiting, |(moment, crash)| {
+        let outcome = recording.visit(program, moment, crash, share.rest);
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.crashes += 1;
+        report.violations.extend(outcome.err());
+        report.violations.len() < share.patience
+    });
+    report.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs on every item, on all processors, until `run` answers that it is enough.
+pub fn each<T: Send>(items: impl Iterator<Item = T> + Send, run: impl Fn(T) -> bool + Sync) {
+    let items = Mutex::new(Some(items));
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.next();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    if !run(item) {
+                        *items.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// A step in a few words.

@@ -145,7 +145,7 @@ fn bad_requests_are_refused_with_words() {
     );
     // A deep filter is an error, not the end of the component's stack.
     let deep = format!("{}{}", r#"{"must":["#.repeat(5_000), "]}".repeat(5_000));
-    let error = edge.shard().count(Some(deep)).expect_err("too deep");
+    let error = edge.shard().count(Some(&deep)).expect_err("too deep");
     assert_eq!(error.kind(), "invalid-input", "{error}");
     assert_eq!(edge.shard().count(None).expect("still there"), 0);
 }

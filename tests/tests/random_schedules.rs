@@ -1,0 +1,49 @@
+//! Random lives with random faults; see `docs/testing-faults.md`.
+
+use std::sync::Mutex;
+
+use edge_sync_host::Component;
+use edge_sync_tests::simulator::guest::Program;
+use edge_sync_tests::simulator::server::Server;
+use edge_sync_tests::simulator::sweep::each;
+use edge_sync_tests::simulator::{schedule, snapshot};
+
+/// How many schedules CI runs; their seeds are 0, 1, 2, ...
+const CI_SCHEDULES: u64 = 60;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+#[test]
+fn nothing_is_lost_in_random_lives() {
+    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
+    let program = Program::load(&path).expect("the component is compiled and linked");
+    let maker = snapshot::maker();
+    let seeds = match setting("EDGE_SYNC_SEED") {
+        Some(seed) => seed..seed + setting("EDGE_SYNC_SCHEDULES").unwrap_or(1),
+        None => 0..setting("EDGE_SYNC_SCHEDULES").unwrap_or(CI_SCHEDULES),
+    };
+    let patience = setting("EDGE_SYNC_SWEEP_PATIENCE").unwrap_or(1) as usize;
+    let outcomes = Mutex::new((schedule::Tally::default(), 0_u64, Vec::new()));
+    each(seeds, |seed| {
+        let outcome = schedule::run(&program, Server::new(maker.clone()), seed);
+        let mut outcomes = outcomes.lock().expect("no thread panics");
+        let (tally, schedules, violations) = &mut *outcomes;
+        *schedules += 1;
+        match outcome {
+            Ok(one) => {
+                tally.steps += one.steps;
+                tally.calls += one.calls;
+                tally.faults += one.faults;
+                tally.recoveries += one.recoveries;
+            }
+            Err(violation) => violations.push(violation.to_string()),
+        }
+        violations.len() < patience
+    });
+    let (tally, schedules, violations) = outcomes.into_inner().expect("no thread panics");
+    println!("{schedules} schedules: {tally:?}, {} violations", violations.len());
+    assert!(violations.is_empty(), "EDGE_SYNC_SEED repeats it:\n{}", violations.join("\n\n"));
+}
