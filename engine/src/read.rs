@@ -34,13 +34,19 @@ impl Shard {
                 let queries = bodies
                     .into_iter()
                     .map(|body| self.resolved(body))
-                    .collect::<Result<_>>()?;
+                    .collect::<Result<Vec<_>>>()?;
+                let selections: Vec<WithVector> = queries
+                    .iter()
+                    .map(|query| query.with_vector.clone())
+                    .collect();
                 let results = self
                     .engine
                     .query_batch(QueryBatchRequest::new(queries))
                     .map_err(|error| self.failed("query", error))?;
                 Ok(results
                     .into_iter()
+                    .zip(&selections)
+                    .map(|(points, selected)| unasked_vectors_removed(points, selected))
                     .map(|points| json!({ "points": scored_list(points) }))
                     .collect())
             }
@@ -238,9 +244,12 @@ impl Shard {
 
     fn query(&self, body: QueryBody) -> Result<Vec<qdrant_edge::ScoredPoint>> {
         let request = self.resolved(body)?;
-        self.engine
+        let selected = request.with_vector.clone();
+        let points = self
+            .engine
             .query(request)
-            .map_err(|error| self.failed("query", error))
+            .map_err(|error| self.failed("query", error))?;
+        Ok(unasked_vectors_removed(points, &selected))
     }
 
     fn query_groups(&self, body: GroupsBody) -> Result<Value> {
@@ -401,6 +410,26 @@ fn stored_point(record: Record) -> StoredPoint {
         vectors: vector::from_struct(record.vector),
         payload: record.payload.map(|payload| payload.0),
     }
+}
+
+/// The engine returns the vectors that it compared for MMR whether they were asked for or not; the
+/// server does not.
+fn unasked_vectors_removed(
+    mut points: Vec<qdrant_edge::ScoredPoint>,
+    selected: &WithVector,
+) -> Vec<qdrant_edge::ScoredPoint> {
+    for point in &mut points {
+        match selected {
+            WithVector::Bool(true) => {}
+            WithVector::Bool(false) => point.vector = None,
+            WithVector::Selector(names) => {
+                if let Some(VectorStructInternal::Named(vectors)) = &mut point.vector {
+                    vectors.retain(|name, _| names.contains(name));
+                }
+            }
+        }
+    }
+    points
 }
 
 fn scored_list(points: Vec<qdrant_edge::ScoredPoint>) -> Value {

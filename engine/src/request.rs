@@ -14,6 +14,10 @@ pub use crate::write::Write;
 use crate::write::{self, Kind, single};
 
 /// A parsed request.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once a request, and taken apart at once"
+)]
 #[derive(Debug, Clone)]
 pub enum Request {
     /// Changes nothing; for [`crate::Shard::read`].

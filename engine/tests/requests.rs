@@ -49,7 +49,7 @@ fn line() -> (tempfile::TempDir, Shard) {
                     "group": if id % 2 == 0 { "even" } else { "odd" },
                     "when": format!("2024-01-0{id}T00:00:00Z"),
                     "at": { "lon": id, "lat": 0 },
-                    "kind": ["a", "b"][id % 2],
+                    "kind": (["a", "b"][id % 2]),
                 },
             })
         })

@@ -31,16 +31,21 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             post(async || unsupported("collection aliases")),
         ),
     ];
+    // The API description gives these two no answer but 200 and 4XX.
+    for (path, what) in [("/metrics", "metrics"), ("/issues", "issue reports")] {
+        routes.push((
+            path,
+            any(async move || Error::NotFound(format!("this endpoint has no {what}"))),
+        ));
+    }
     for (path, what) in NOT_OFFERED {
         routes.push((path, any(async move || unsupported(what))));
     }
     routes
 }
 
-const NOT_OFFERED: [(&str, &str); 17] = [
+const NOT_OFFERED: [(&str, &str); 15] = [
     ("/telemetry", "telemetry"),
-    ("/metrics", "metrics"),
-    ("/issues", "issue reports"),
     ("/quotas", "quotas"),
     ("/cluster/telemetry", "cluster operations"),
     ("/cluster/recover", "cluster operations"),

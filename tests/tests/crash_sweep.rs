@@ -18,7 +18,9 @@ fn program() -> Program {
 /// A number from the environment.
 fn setting(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
         Err(_) => otherwise,
     }
 }
@@ -45,7 +47,10 @@ fn nothing_is_lost_wherever_the_component_stops() {
         .unwrap_or_else(|violation| panic!("without a crash: {violation}"));
     let full = std::env::var("EDGE_SYNC_SWEEP").is_ok_and(|sweep| sweep == "full");
     let share = Share {
-        stride: setting("EDGE_SYNC_SWEEP_STRIDE", if full { 1 } else { CI_STRIDE as u64 }) as usize,
+        stride: setting(
+            "EDGE_SYNC_SWEEP_STRIDE",
+            if full { 1 } else { CI_STRIDE as u64 },
+        ) as usize,
         offset: setting("EDGE_SYNC_SWEEP_OFFSET", 0) as usize,
         cuts: setting("EDGE_SYNC_SWEEP_CUTS", if full { 4 } else { 1 }),
         rest: if full { Rest::Whole } else { Rest::Short },

@@ -61,7 +61,7 @@ fn the_restored_collection_describes_itself_as_the_server_did() {
         schema
             .into_iter()
             .map(|(field, index)| (field, index["data_type"].clone()))
-            .collect::<Vec<_>>()
+            .collect::<std::collections::BTreeMap<_, _>>()
     };
     assert_eq!(indexes(&info), indexes(server));
     for (name, vector) in server["config"]["params"]["vectors"]

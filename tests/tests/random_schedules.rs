@@ -13,7 +13,10 @@ const CI_SCHEDULES: u64 = 60;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
 }
 
 #[test]
@@ -44,6 +47,13 @@ fn nothing_is_lost_in_random_lives() {
         violations.len() < patience
     });
     let (tally, schedules, violations) = outcomes.into_inner().expect("no thread panics");
-    println!("{schedules} schedules: {tally:?}, {} violations", violations.len());
-    assert!(violations.is_empty(), "EDGE_SYNC_SEED repeats it:\n{}", violations.join("\n\n"));
+    println!(
+        "{schedules} schedules: {tally:?}, {} violations",
+        violations.len()
+    );
+    assert!(
+        violations.is_empty(),
+        "EDGE_SYNC_SEED repeats it:\n{}",
+        violations.join("\n\n")
+    );
 }

@@ -12,7 +12,7 @@ pub enum Unit {
     PerSecond,
     /// As milliseconds.
     Milliseconds,
-    /// As seconds.
+    /// As seconds, or as milliseconds below one.
     Seconds,
 }
 
@@ -27,6 +27,7 @@ impl Unit {
             }
             Self::PerSecond => "-".to_owned(),
             Self::Milliseconds => format!("{:.2} ms", seconds * 1e3),
+            Self::Seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
             Self::Seconds => format!("{seconds:.2} s"),
         }
     }

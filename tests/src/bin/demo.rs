@@ -388,12 +388,7 @@ impl Stage<'_> {
     }
 
     /// B writes, A restores and has to find it. True if it does.
-    fn news(
-        &self,
-        a: &EdgeSync,
-        b: &EdgeSync,
-        measured_a: &mut table::Device,
-    ) -> Result<bool> {
+    fn news(&self, a: &EdgeSync, b: &EdgeSync, measured_a: &mut table::Device) -> Result<bool> {
         self.tell
             .heading("4. Device B writes, device A catches up.");
         let sources = self.shown();

@@ -692,3 +692,254 @@ impl Disk {
         files
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: [Names; 2] = [Names::InOrder, Names::AnySubset];
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Write(u64, Vec<u8>),
+        Resize(u64),
+        Sync,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            4 => (0..12_000_u64, prop::collection::vec(any::<u8>(), 0..3000))
+                .prop_map(|(offset, bytes)| Op::Write(offset, bytes)),
+            1 => (0..12_000_u64).prop_map(Op::Resize),
+            1 => Just(Op::Sync),
+        ];
+        prop::collection::vec(op, 0..20)
+    }
+
+    /// A file as a plain vector.
+    fn reference(file: &mut Vec<u8>, op: &Op) {
+        match op {
+            Op::Write(offset, bytes) => {
+                let offset = *offset as usize;
+                if !bytes.is_empty() {
+                    file.resize(file.len().max(offset + bytes.len()), 0);
+                    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+            Op::Resize(len) => file.resize(*len as usize, 0),
+            Op::Sync => {}
+        }
+    }
+
+    fn apply(disk: &mut Disk, inode: Inode, op: &Op) {
+        match op {
+            Op::Write(offset, bytes) => disk.write(inode, *offset, bytes).unwrap(),
+            Op::Resize(len) => disk.set_len(inode, *len).unwrap(),
+            Op::Sync => disk.sync(inode).unwrap(),
+        }
+    }
+
+    fn all(disk: &Disk, path: &str) -> Option<Vec<u8>> {
+        let inode = disk.find(path).ok()?;
+        disk.read(inode, 0, usize::MAX).ok()
+    }
+
+    /// A disk with one durable, empty file.
+    fn with_file() -> (Disk, Inode) {
+        let mut disk = Disk::new();
+        let inode = disk.create_file(ROOT, "f").unwrap();
+        disk.sync(ROOT).unwrap();
+        (disk, inode)
+    }
+
+    fn sector(file: &[u8], number: usize) -> [u8; SECTOR as usize] {
+        let mut sector = [0; SECTOR as usize];
+        let from = (number * SECTOR as usize).min(file.len());
+        let to = (from + SECTOR as usize).min(file.len());
+        sector[..to - from].copy_from_slice(&file[from..to]);
+        sector
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_reads_as_it_was_written(ops in ops(), from in 0..15_000_u64, len in 0..15_000_usize) {
+            let (mut disk, inode) = with_file();
+            let mut expected = Vec::new();
+            for op in &ops {
+                apply(&mut disk, inode, op);
+                reference(&mut expected, op);
+            }
+            prop_assert_eq!(disk.len(inode), expected.len() as u64);
+            let end = expected.len().min(from as usize + len);
+            let part = expected.get(from as usize..end).unwrap_or_default();
+            prop_assert_eq!(disk.read(inode, from, len).unwrap(), part);
+        }
+
+        #[test]
+        fn what_was_synced_survives(ops in ops(), seed: u64) {
+            let (mut disk, inode) = with_file();
+            let mut expected = Vec::new();
+            for op in &ops {
+                apply(&mut disk, inode, op);
+                reference(&mut expected, op);
+            }
+            disk.sync(inode).unwrap();
+            for names in BOTH {
+                prop_assert_eq!(all(&disk.after_power_cut(names, seed), "f"), Some(expected.clone()));
+            }
+        }
+
+        #[test]
+        fn every_sector_is_one_that_it_was_since_the_last_sync(ops in ops(), seed: u64) {
+            let (mut disk, inode) = with_file();
+            let mut history = vec![Vec::new()];
+            for op in &ops {
+                apply(&mut disk, inode, op);
+                let mut next = history.last().unwrap().clone();
+                reference(&mut next, op);
+                if matches!(op, Op::Sync) {
+                    history.clear();
+                }
+                history.push(next);
+            }
+            let left = all(&disk.after_power_cut(Names::InOrder, seed), "f").unwrap();
+            prop_assert!(history.iter().any(|then| then.len() == left.len()));
+            for number in 0..left.len().div_ceil(SECTOR as usize) {
+                let found = sector(&left, number);
+                let cut = left.len() - number * SECTOR as usize;
+                prop_assert!(history.iter().any(|then| {
+                    let mut then = sector(then, number);
+                    then[cut.min(SECTOR as usize)..].fill(0);
+                    then == found
+                }));
+            }
+        }
+
+        #[test]
+        fn a_replacing_rename_leaves_one_of_both(seed: u64, synced: bool) {
+            let (mut disk, inode) = with_file();
+            disk.write(inode, 0, b"old").unwrap();
+            disk.sync(inode).unwrap();
+            let new = disk.create_file(ROOT, "new").unwrap();
+            disk.write(new, 0, b"new").unwrap();
+            disk.sync(new).unwrap();
+            disk.rename((ROOT, "new"), (ROOT, "f")).unwrap();
+            if synced {
+                disk.sync(ROOT).unwrap();
+            }
+            for names in BOTH {
+                let found = all(&disk.after_power_cut(names, seed), "f");
+                let old = !synced && found.as_deref() == Some(b"old");
+                prop_assert!(old || found.as_deref() == Some(b"new"), "{:?}", found);
+            }
+        }
+    }
+
+    fn possible<T: Ord>(disk: &Disk, names: Names, look: impl Fn(&Disk) -> T) -> BTreeSet<T> {
+        (0..300)
+            .map(|seed| look(&disk.after_power_cut(names, seed)))
+            .collect()
+    }
+
+    #[test]
+    fn unsynced_data_is_lost_kept_and_torn() {
+        let (mut disk, inode) = with_file();
+        disk.write(inode, 0, &[1; 1024]).unwrap();
+        disk.sync(inode).unwrap();
+        disk.write(inode, 0, &[2; 1024]).unwrap();
+        let found = possible(&disk, Names::InOrder, |disk| all(disk, "f").unwrap());
+        let of = |first, second| [vec![first; 512], vec![second; 512]].concat();
+        assert_eq!(found, BTreeSet::from([of(1, 1), of(1, 2), of(2, 1), of(2, 2)]));
+    }
+
+    #[test]
+    fn a_length_may_survive_without_its_data_and_data_without_its_length() {
+        let (mut disk, inode) = with_file();
+        disk.write(inode, 0, &[7; 512]).unwrap();
+        let found = possible(&disk, Names::InOrder, |disk| all(disk, "f").unwrap());
+        assert_eq!(found, BTreeSet::from([vec![], vec![0; 512], vec![7; 512]]));
+    }
+
+    #[test]
+    fn a_renamed_file_without_a_sync_may_be_empty() {
+        let (mut disk, _) = with_file();
+        let new = disk.create_file(ROOT, "new").unwrap();
+        disk.write(new, 0, b"new").unwrap();
+        disk.rename((ROOT, "new"), (ROOT, "f")).unwrap();
+        disk.sync(ROOT).unwrap();
+        assert!(possible(&disk, Names::InOrder, |disk| all(disk, "f")).contains(&Some(vec![])));
+    }
+
+    #[test]
+    fn names_survive_in_order_or_in_any_order() {
+        let mut disk = Disk::new();
+        disk.create_file(ROOT, "a").unwrap();
+        disk.create_file(ROOT, "b").unwrap();
+        let look = |disk: &Disk| (disk.find("a").is_ok(), disk.find("b").is_ok());
+        let in_order = BTreeSet::from([(false, false), (true, false), (true, true)]);
+        assert_eq!(possible(&disk, Names::InOrder, look), in_order);
+        let any = possible(&disk, Names::AnySubset, look);
+        assert!(any.is_superset(&in_order) && any.contains(&(false, true)));
+    }
+
+    #[test]
+    fn syncing_a_file_does_not_make_its_name_durable() {
+        let mut disk = Disk::new();
+        let inode = disk.create_file(ROOT, "f").unwrap();
+        disk.write(inode, 0, b"x").unwrap();
+        disk.sync(inode).unwrap();
+        let found = possible(&disk, Names::InOrder, |disk| all(disk, "f"));
+        assert_eq!(found, BTreeSet::from([None, Some(b"x".to_vec())]));
+        assert!(disk.has_unsynced());
+        disk.sync(ROOT).unwrap();
+        assert!(!disk.has_unsynced());
+    }
+
+    #[test]
+    fn a_name_in_a_lost_directory_is_lost() {
+        let mut disk = Disk::new();
+        let directory = disk.create_directory(ROOT, "d").unwrap();
+        disk.create_file(directory, "f").unwrap();
+        disk.sync(directory).unwrap();
+        let found = possible(&disk, Names::AnySubset, |disk| disk.find("d/f").is_ok());
+        assert_eq!(found, BTreeSet::from([false, true]));
+    }
+
+    #[test]
+    fn a_failed_sync_loses_what_a_later_sync_does_not_bring_back() {
+        let (mut disk, inode) = with_file();
+        disk.write(inode, 0, b"lost").unwrap();
+        disk.lose_unsynced(inode);
+        disk.sync(inode).unwrap();
+        assert_eq!(all(&disk, "f"), Some(b"lost".to_vec()));
+        let found = possible(&disk, Names::InOrder, |disk| all(disk, "f").unwrap());
+        assert!(found.contains(&vec![]) && found.contains(&b"lost".to_vec()));
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_disk_again() {
+        let (mut disk, inode) = with_file();
+        for number in 0..50 {
+            disk.write(inode, number * 700, &[number as u8; 900]).unwrap();
+            disk.create_file(ROOT, &number.to_string()).unwrap();
+        }
+        for seed in 0..20 {
+            let again = || {
+                let left = disk.after_power_cut(Names::AnySubset, seed);
+                (all(&left, "f"), left.files())
+            };
+            assert_eq!(again(), again());
+        }
+    }
+
+    #[test]
+    fn removed_files_can_still_be_used_by_who_has_them_open() {
+        let (mut disk, inode) = with_file();
+        disk.remove_file(ROOT, "f").unwrap();
+        disk.write(inode, 0, b"x").unwrap();
+        assert_eq!(disk.read(inode, 0, 10).unwrap(), b"x");
+        assert_eq!(disk.find("f"), Err(DiskError::NotFound));
+    }
+}

@@ -5,7 +5,6 @@
 //! nothing leaves the crash point of the call before it), and each of these moments is then
 //! crashed, recovered, checked, and lived on from.
 
-use std::sync::{Mutex, PoisonError};
 use super::disk::{Disk, Names};
 use super::faults::{HostCall, Kind};
 use super::guest::Program;
@@ -13,6 +12,7 @@ use super::life::{Doubt, Expected, Life, Outcome, Settled, Slips, Step, Violatio
 use super::model::{Point, Write};
 use super::server::Server;
 use super::world::{Habits, Moment, Shared, World};
+use std::sync::{Mutex, PoisonError};
 
 /// How an instance ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +261,13 @@ pub fn sweep(program: &Program, recording: &Recording, share: Share) -> Report {
 /// Runs on every item, on all processors, until `run` answers that it is enough.
 pub fn each<T: Send>(items: impl Iterator<Item = T> + Send, run: impl Fn(T) -> bool + Sync) {
     let items = Mutex::new(Some(items));
-    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.next();
+    let next = || {
+        items
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()?
+            .next()
+    };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
