@@ -239,7 +239,10 @@ pub(crate) fn search_params(node: &Node<'_>) -> Result<SearchParams> {
             .map(|node| {
                 node.fields(&["ignore", "rescore", "oversampling"])?;
                 let params: QuantizationSearchParams = node.parse()?;
-                if params.oversampling.is_some_and(|factor| factor.is_nan() || factor < 1.0) {
+                if params
+                    .oversampling
+                    .is_some_and(|factor| factor.is_nan() || factor < 1.0)
+                {
                     return Err(node.error("oversampling must be 1.0 or larger"));
                 }
                 Ok(params)

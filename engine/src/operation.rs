@@ -309,7 +309,10 @@ impl Element {
     }
 
     /// Takes the points of `next`, if the two do the same to different points.
-    #[expect(clippy::result_large_err, reason = "the element is handed back, not reported")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the element is handed back, not reported"
+    )]
     fn join(&mut self, next: Self) -> Result<(), Self> {
         if self.kind == next.kind && self.rest == next.rest && self.ids.is_disjoint(&next.ids) {
             self.points.extend(next.points);

@@ -3,6 +3,7 @@
 //! A chore provides what it needs by itself (the wasm target, the patched sources, the builds),
 //! says what it does, and does nothing where nothing is to be done.
 
+mod audit;
 mod build;
 mod cache;
 mod chores;
@@ -11,6 +12,7 @@ mod debian;
 mod digest;
 mod hygiene;
 mod patching;
+mod pointer_width;
 mod ports;
 mod progress;
 mod repository;
@@ -64,6 +66,8 @@ enum Chore {
     Target,
     /// Fetch the crates of ports/, check and patch them
     Ports,
+    /// Look for places in the engine that depend on the width of a pointer
+    Audit,
     /// Print the environment that plain cargo commands need, for a shell to evaluate
     Env,
 }
@@ -89,6 +93,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench { arguments } => build::run_program(&chores, "bench", &arguments),
         Chore::Target => chores.locked(|| target::provide(&chores).map(drop)),
         Chore::Ports => chores.locked(|| ports::provide(&chores)),
+        Chore::Audit => chores.locked(|| audit::run(&chores)),
         Chore::Env => build::print_environment(&chores),
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{build, chores::Chores, command, hygiene, progress, target};
+use crate::{audit, build, chores::Chores, command, hygiene, progress, target};
 
 /// How many tests ran, as the test runners report it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,7 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         build::prepare(chores)?;
     }
     if everything {
+        audit::run(chores)?;
         hygiene::check_dependencies(chores)?;
         small_crates(chores, quick, tally)?;
     }

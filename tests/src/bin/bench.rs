@@ -13,6 +13,9 @@ use edge_sync_tests::bench::report::{Report, Row, Samples, Unit, median};
 use fastrand::Rng;
 use serde_json::json;
 
+/// Ids of the points that each query found, best first.
+type Found = Vec<Vec<u64>>;
+
 /// Measures the component in its host against the native engine, on this machine, in one run.
 ///
 /// See docs/benchmarks.md for what is measured and how.
@@ -351,9 +354,9 @@ impl Turn<'_> {
         &self,
         all: &mut [&mut dyn Contestant; 3],
         exact: bool,
-    ) -> Result<([f64; 3], [Vec<Vec<u64>>; 3])> {
+    ) -> Result<([f64; 3], [Found; 3])> {
         let mut times: [Vec<f64>; 3] = Default::default();
-        let mut ids: [Vec<Vec<u64>>; 3] = Default::default();
+        let mut ids: [Found; 3] = Default::default();
         for (number, query) in self.data.queries.iter().enumerate() {
             for n in order::<3>(self.first + number) {
                 let found = all[n].search(query, LIMIT, exact)?;

@@ -410,13 +410,12 @@ impl types::HostDescriptor for Guest {
                 }
                 Ok(inode)
             })?;
-        Ok(self
-            .push(Handle {
-                inode,
-                path,
-                writable,
-            })
-            .map_err(FsError::trap)?)
+        self.push(Handle {
+            inode,
+            path,
+            writable,
+        })
+        .map_err(FsError::trap)
     }
 
     fn readlink_at(&mut self, _: Resource<types::Descriptor>, _: String) -> FsResult<String> {

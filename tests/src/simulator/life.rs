@@ -279,6 +279,9 @@ impl Life {
                 self.check_uploaded()?;
             }
             Step::Restore(source) => {
+                // One restore at a time.
+                self.staged = None;
+                self.expected.snapshot = None;
                 let before = self.world.lock().server.snapshots.len();
                 let result = shard.call(|guest, store| {
                     guest.edge_sync_shard_sync().call_restore(
@@ -304,7 +307,7 @@ impl Life {
                 self.note_snapshot(before);
             }
             Step::Stage => {
-                let Some((barrier, _)) = &self.expected.snapshot else {
+                let (Some((barrier, _)), None) = (&self.expected.snapshot, &self.staged) else {
                     return Ok(());
                 };
                 let barrier = if self.slips.no_replay {
@@ -372,6 +375,8 @@ impl Life {
     /// Opens the shard in a fresh instance.
     fn open(&mut self) -> Result<(), Failed> {
         let options = self.options;
+        // Opening removes what is staged.
+        self.staged = None;
         let mut instance = start(&self.program, &self.world)?;
         instance.call(|guest, store| {
             guest
@@ -449,6 +454,7 @@ impl Life {
                 after.write(write, logged);
                 let difference = found.difference(&after.local);
                 if difference.is_none() && logged > self.expected.logged {
+                    after.snapshot = None;
                     self.expected = after;
                     return Ok(Some(Settled::After));
                 }

@@ -27,7 +27,7 @@ impl Point {
             .collect();
         let Value::Object(payload) = json!({
             STAMP: stamp,
-            "kind": if stamp % 2 == 0 { "even" } else { "odd" },
+            "kind": if stamp.is_multiple_of(2) { "even" } else { "odd" },
         }) else {
             unreachable!("the macro makes an object");
         };

@@ -214,7 +214,11 @@ impl Schedule {
     }
 
     fn step(&mut self) -> Step {
+        // The host holds uploads back between download and switch.
+        let restoring = self.life.expected.snapshot.is_some();
         match self.random.u8(..32) {
+            20..=25 if restoring => Step::Stage,
+            28 if restoring => Step::Promote,
             0..=17 => Step::Write(self.write()),
             18 => Step::Flush,
             19 => Step::Optimize,

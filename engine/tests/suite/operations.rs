@@ -1,10 +1,8 @@
 //! Operations: their bytes, their uploads, and that applying them again changes nothing.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{created, read, write, write_request};
+use crate::common::{created, read, write, write_request};
 use edge_sync_engine::{
     Error, Operation, Payload, Point, PointId, Shard, UpdateMode, Upload, Vector, Vectors,
     merge_uploads,
@@ -235,11 +233,13 @@ fn the_encoding_is_what_is_written_down() {
     assert_eq!(hex, expected);
 }
 
+type VectorsAndPayload = (BTreeMap<String, Value>, Map<String, Value>);
+
 /// A collection in a few lines: what the server would hold after a list of `points/batch`
 /// operations.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Model {
-    points: BTreeMap<String, (BTreeMap<String, Value>, Map<String, Value>)>,
+    points: BTreeMap<String, VectorsAndPayload>,
 }
 
 impl Model {

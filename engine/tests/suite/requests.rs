@@ -1,10 +1,8 @@
 //! Reads beyond the fixture's, and that no request can make anything panic.
 
-mod common;
-
 use std::sync::OnceLock;
 
-use common::{created, read, restored, write};
+use crate::common::{created, read, restored, write};
 use edge_sync_engine::{
     PointId, Request, ScrollRequest, SearchRequest, Selection, Shard, Target, Vector, parse_request,
 };

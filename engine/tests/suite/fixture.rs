@@ -1,10 +1,8 @@
 //! Every request of the fixture against its restored snapshot: the answers must be the server's.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{created, json_file, json_lines, read, restored, write};
+use crate::common::{created, json_file, json_lines, read, restored, write};
 use edge_sync_engine::{CollectionConfig, Shard};
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! Input that must be refused: which error, at which field, in which words.
 
-mod common;
-
-use common::{created, read, write};
+use crate::common::{created, read, write};
 use edge_sync_engine::{
     CollectionConfig, Error, Point, PointId, Shard, Vector, Vectors, parse_request,
 };

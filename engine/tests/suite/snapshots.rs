@@ -1,12 +1,10 @@
 //! Archives that must not be unpacked, and snapshots that must.
 
-mod common;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use common::{created, read, restored, snapshot_file, write};
+use crate::common::{created, read, restored, snapshot_file, write};
 use edge_sync_engine::{Error, Shard, SnapshotLimits, unpack_snapshot};
 use serde_json::json;
 use tar::{Builder, EntryType, Header};

@@ -1,7 +1,5 @@
 //! What the tests share.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,8 @@
+//! The crate's tests, in one program because linking the engine takes long.
+
+mod common;
+mod fixture;
+mod inputs;
+mod operations;
+mod requests;
+mod snapshots;

@@ -1,0 +1,208 @@
+//! Each promise broken on purpose, to show that the simulator would notice.
+//!
+//! The component is one binary, so that most promises are broken around it: a disk that forgets a
+//! sync, a rename that is a copy, a driver that leaves out a step of a restore. What a component
+//! without checksums would take for its log is made with the log's own code.
+
+use std::fs;
+
+use edge_sync_host::Component;
+use edge_sync_log::{Durability, Log, LogOptions};
+use edge_sync_tests::simulator::disk::{Disk, Inode};
+use edge_sync_tests::simulator::guest::Program;
+use edge_sync_tests::simulator::life::{Expected, Life, Outcome, Slips, Step, Violation};
+use edge_sync_tests::simulator::model::{Point, Write};
+use edge_sync_tests::simulator::server::Server;
+use edge_sync_tests::simulator::sweep::{Broken, Report, Rest, Share, record, sweep};
+use edge_sync_tests::simulator::world::{Habits, Shared, World};
+use edge_sync_tests::simulator::{scripts, snapshot};
+
+fn program() -> Program {
+    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
+    Program::load(&path).expect("the component is compiled and linked")
+}
+
+fn run(broken: &Broken, cuts: u64) -> Result<Report, Violation> {
+    let program = program();
+    let server = Server::new(snapshot::maker());
+    let recording = record(&program, server, scripts::short_life(), 1, broken)?;
+    let share = Share {
+        stride: 3,
+        offset: 0,
+        cuts,
+        rest: Rest::Short,
+        patience: 1,
+    };
+    Ok(sweep(&program, &recording, share))
+}
+
+/// The simulator finds a violation, in the life itself or after a crash.
+#[track_caller]
+fn is_noticed(broken: &Broken) {
+    let violation = match run(broken, 1) {
+        Ok(report) => report.violations.into_iter().next(),
+        Err(violation) => Some(violation),
+    };
+    println!("{}", violation.expect("the simulator notices nothing"));
+}
+
+#[test]
+fn nothing_broken_nothing_noticed() {
+    let report = run(&Broken::default(), 0).unwrap();
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+}
+
+#[test]
+fn without_the_sync_before_acknowledging() {
+    is_noticed(&Broken {
+        habits: Habits {
+            ignores_sync_below: vec!["/log".to_owned()],
+            ..Habits::default()
+        },
+        ..Broken::default()
+    });
+}
+
+#[test]
+fn without_the_atomic_rename() {
+    is_noticed(&Broken {
+        habits: Habits {
+            renames_by_copy: true,
+            ..Habits::default()
+        },
+        ..Broken::default()
+    });
+}
+
+#[test]
+fn without_the_barrier() {
+    is_noticed(&Broken {
+        slips: Slips {
+            no_barrier: true,
+            ..Slips::default()
+        },
+        ..Broken::default()
+    });
+}
+
+#[test]
+fn without_the_replay() {
+    is_noticed(&Broken {
+        slips: Slips {
+            no_replay: true,
+            ..Slips::default()
+        },
+        ..Broken::default()
+    });
+}
+
+/// A killed device whose writes are in the log only.
+struct Killed {
+    program: Program,
+    disk: Disk,
+    server: Server,
+    expected: Expected,
+}
+
+impl Killed {
+    fn after_writes() -> Killed {
+        let program = program();
+        let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
+        let mut life = Life::new(&program, world.clone(), Expected::default());
+        life.options.flush_after_bytes = None;
+        assert!(matches!(life.create(), Ok(Outcome::Done)));
+        for stamp in 1..=4 {
+            let write = Write::Upsert(vec![(stamp, Point::stamped(stamp))]);
+            assert!(matches!(life.step(&Step::Write(write)), Ok(Outcome::Done)));
+        }
+        life.kill();
+        let expected = life.expected.clone();
+        let world = world.lock();
+        Killed {
+            program,
+            disk: world.disk.clone(),
+            server: world.server.clone(),
+            expected,
+        }
+    }
+
+    /// The log's segments.
+    fn segments(&self) -> Vec<(String, Inode)> {
+        let mut files = self.disk.files();
+        files.retain(|(path, _)| path.starts_with("/log/"));
+        files
+    }
+
+    fn open(&self, disk: Disk) -> Result<(), Violation> {
+        let world = Shared::new(World::new(disk, self.server.clone(), 2));
+        let mut life = Life::new(&self.program, world, self.expected.clone());
+        life.recover(None, false).map(drop)
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_log_is_reported_or_cut_off_never_read() {
+    let killed = Killed::after_writes();
+    let (path, segment) = killed.segments().pop().unwrap();
+    let len = killed.disk.len(segment);
+    for offset in (0..len).step_by(7) {
+        let mut disk = killed.disk.clone();
+        let byte = disk.read(segment, offset, 1).unwrap()[0];
+        disk.write(segment, offset, &[byte ^ 0x20]).unwrap();
+        let Err(Violation(found)) = killed.open(disk) else {
+            panic!("byte {offset} of {len} of {path} was changed, and nobody noticed");
+        };
+        // Damage at the very end looks like a write that a crash cut off; nothing else may.
+        let reported = found.contains("Corrupt") || found.contains("version");
+        let cut_off = found.contains("found operations up to 3, expected 4")
+            && found.contains("point 4 is missing")
+            && !found.contains("point 3");
+        assert!(reported || cut_off, "byte {offset} of {len}: {found}");
+    }
+}
+
+#[test]
+fn without_the_checksum() {
+    let killed = Killed::after_writes();
+    let options = LogOptions {
+        durability: Durability::Always,
+        segment_bytes: 4096,
+        ..LogOptions::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (stored, altered) = (folder.path().join("stored"), folder.path().join("altered"));
+    fs::create_dir(&stored).unwrap();
+    for (path, inode) in killed.segments() {
+        let bytes = killed.disk.read(inode, 0, usize::MAX).unwrap();
+        fs::write(stored.join(path.trim_start_matches("/log/")), bytes).unwrap();
+    }
+    let (log, _) = Log::open(&stored, options).unwrap();
+    let (mut other, _) = Log::open(&altered, options).unwrap();
+    let vector: Vec<u8> = Point::stamped(2)
+        .vector
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let mut changed = 0;
+    for record in log.read(1) {
+        let mut payload = record.unwrap().payload;
+        if let Some(at) = payload
+            .windows(vector.len())
+            .position(|bytes| bytes == vector)
+        {
+            payload[at + 2] ^= 0x20;
+            changed += 1;
+        }
+        other.append(&[payload]).unwrap();
+    }
+    assert_eq!(changed, 1);
+    drop(other);
+    let mut disk = killed.disk.clone();
+    for (path, inode) in killed.segments() {
+        let bytes = fs::read(altered.join(path.trim_start_matches("/log/"))).unwrap();
+        disk.set_len(inode, 0).unwrap();
+        disk.write(inode, 0, &bytes).unwrap();
+    }
+    let Violation(found) = killed.open(disk).unwrap_err();
+    assert!(found.contains("point 2 is"), "{found}");
+}
