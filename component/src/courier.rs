@@ -228,16 +228,20 @@ fn read_answer(response: Response, request: &str) -> Result<Answer> {
 
 /// Anything but a 2xx, as the failure it stands for.
 fn check_status(answer: &Answer, request: &str) -> Result<()> {
+    let mut message = server_words(&answer.body);
     let class = match answer.status {
         200..=299 => return Ok(()),
+        // The server will not be able to do later what it cannot do at all.
+        501 => FailureClass::Reject,
         408 | 425 | 429 | 500..=599 => FailureClass::Retry,
         // 404 below a collection: it, or the shard, is not there. Redirects are not followed:
         // they would carry the key and the data to an origin that nobody configured.
         300..=399 | 401 | 403 | 404 => FailureClass::Stop,
         413 => FailureClass::TooLarge,
+        // So Qdrant 1.19 says it: "JSON payload (N bytes) is larger than allowed (limit: M bytes)".
+        400 if message.contains("larger than allowed") => FailureClass::TooLarge,
         _ => FailureClass::Reject,
     };
-    let mut message = server_words(&answer.body);
     if let 300..=399 = answer.status {
         let to = answer
             .headers

@@ -156,13 +156,7 @@ impl Staging {
             ));
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
-        Store::assemble(
-            self.directory.clone(),
-            self.options.clone(),
-            shard,
-            switched,
-            notes,
-        )
+        Store::assemble(self.directory.clone(), self.options, shard, switched, notes)
     }
 }
 

@@ -148,14 +148,6 @@ impl Store {
         self.checkpoint()
     }
 
-    pub fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    pub fn options(&self) -> &Options {
-        &self.options
-    }
-
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -434,7 +426,7 @@ pub fn replay(
 
 /// `CURRENT`, or the error that there is no shard.
 pub fn load_current(directory: &Directory) -> Result<Current> {
-    Current::load(directory.root())?.ok_or_else(|| {
+    Current::recover(directory.root())?.ok_or_else(|| {
         Error::NotFound(format!(
             "there is no shard in {}",
             directory.root().display()

@@ -201,12 +201,12 @@ fn replace_generation(
                 Err(error) => return Err(error),
             },
         };
-        let (staging, _) = Staging::stage(directory.clone(), snapshot, barrier, options.clone())?;
+        let (staging, _) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
         exports::open_with(|| staging.promote())
     };
     staged().inspect_err(|_| {
         // Best effort: without a shard in the directory there is nothing to open again.
-        let reopened = exports::open_with(|| Store::open(directory.clone(), options.clone()));
+        let reopened = exports::open_with(|| Store::open(directory.clone(), options));
         if let Err(error) = reopened
             && !matches!(error, Error::NotFound(_))
         {

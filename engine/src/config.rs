@@ -166,7 +166,7 @@ impl CollectionConfig {
         let mut json = Map::new();
         let mut vectors = Map::new();
         for (name, params) in sorted(&edge.vectors) {
-            vectors.insert(name.clone(), to_value(serde_json::to_value(params))?);
+            vectors.insert(name.clone(), to_value(as_written(params))?);
         }
         let only_default = vectors.len() == 1 && vectors.contains_key("");
         json.insert(
@@ -191,19 +191,16 @@ impl CollectionConfig {
             json.insert("payload".to_owned(), json!({ "memory": memory }));
         }
         if let Some(hnsw) = edge.hnsw_config {
-            json.insert(
-                "hnsw_config".to_owned(),
-                to_value(serde_json::to_value(hnsw))?,
-            );
+            json.insert("hnsw_config".to_owned(), to_value(as_written(hnsw))?);
         }
         if let Some(quantization) = &edge.quantization_config {
             json.insert(
                 "quantization_config".to_owned(),
-                to_value(serde_json::to_value(quantization))?,
+                to_value(as_written(quantization))?,
             );
         }
         if let Some(optimizers) = &edge.optimizers {
-            let mut value = to_value(serde_json::to_value(optimizers))?;
+            let mut value = to_value(as_written(optimizers))?;
             if let Some(map) = value.as_object_mut() {
                 map.retain(|_, value| !value.is_null());
             }
@@ -220,10 +217,10 @@ impl CollectionConfig {
         edge: EdgeConfig,
     ) -> Result<Self> {
         let (key, value) = match config {
-            VectorNameConfig::Dense(config) => ("vectors", serde_json::to_value(&config.dense)),
+            VectorNameConfig::Dense(config) => ("vectors", as_written(&config.dense)),
             VectorNameConfig::Sparse(config) => (
                 "sparse_vectors",
-                serde_json::to_value(config.sparse).map(sparse_from_name_config),
+                as_written(config.sparse).map(sparse_from_name_config),
             ),
         };
         let value = value.map_err(|error| Error::Internal(format!("configuration: {error}")))?;
@@ -252,6 +249,11 @@ impl CollectionConfig {
         self.edge = edge;
         self
     }
+}
+
+/// As JSON text has it: a direct conversion would widen `f32` to digits that nobody wrote.
+fn as_written(value: impl serde::Serialize) -> serde_json::Result<Value> {
+    serde_json::from_str(&serde_json::to_string(&value)?)
 }
 
 fn sparse_from_name_config(value: Value) -> Value {

@@ -121,6 +121,11 @@ fn check_all(shard: &Shard, versions: bool) {
     let mut failures = Vec::new();
     for query in &queries {
         let name = query["name"].as_str().expect("a name");
+        // Without the server's files, graphs and quantization are made anew, from points in
+        // another order, and what is approximate comes out differently.
+        if !versions && (name.starts_with("hnsw/") || name == "rescore") {
+            continue;
+        }
         let (method, path) = (
             query["method"].as_str().expect("a method"),
             query["path"].as_str().expect("a path"),

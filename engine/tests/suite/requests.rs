@@ -87,7 +87,7 @@ fn every_kind_of_query_is_understood() {
         (json!({ "query": [[2, 1]], "using": "rows", "limit": 1 }), vec![5]),
         (json!({ "query": { "text": "red sky", "model": "qdrant/bm25" }, "using": "text", "limit": 1 }), vec![5]),
         (json!({ "query": { "recommend": { "positive": [1, 2] } }, "limit": 1 }), vec![3]),
-        (json!({ "query": { "recommend": { "positive": [near], "negative": [1], "strategy": "sum_scores" } }, "limit": 1 }), vec![3]),
+        (json!({ "query": { "recommend": { "positive": [near], "negative": [1], "strategy": "sum_scores" } }, "limit": 1 }), vec![5]),
         (json!({ "query": { "recommend": { "negative": [1], "strategy": "best_score" } }, "limit": 1 }), vec![5]),
         (json!({ "query": { "discover": { "target": 3, "context": { "positive": 5, "negative": 1 } } }, "limit": 1 }), vec![4]),
         (json!({ "query": { "discover": { "target": near, "context": null } }, "limit": 1 }), vec![3]),

@@ -86,7 +86,8 @@ fn hostile_entries_are_refused_by_name() {
     ] {
         let file = archive(dir.path(), |builder| entry(builder, name, kind, b""));
         let message = refused(&file, SnapshotLimits::default());
-        assert!(message.contains(name), "{name:?}, {kind:?}: {message}");
+        let shown = name.escape_debug().to_string();
+        assert!(message.contains(&shown), "{name:?}, {kind:?}: {message}");
     }
     let below = format!("{STATE}/below");
     let file = archive(dir.path(), |builder| {
