@@ -16,6 +16,8 @@ use crate::{closing, file_io};
 pub(crate) mod real {
     use libc::{c_int, c_void, off_t, size_t, ssize_t};
 
+    // SAFETY: the linker resolves each `__real_` name to the C library's function of that name,
+    // and the signatures are those of POSIX, as the `libc` crate has them.
     unsafe extern "C" {
         #[link_name = "__real_close"]
         pub(crate) fn close(fd: c_int) -> c_int;
