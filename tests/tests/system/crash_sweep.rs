@@ -45,7 +45,14 @@ fn nothing_is_lost_wherever_the_component_stops() {
     let seed = setting("EDGE_SYNC_SEED", 1);
     let recording = record(&program, server, scripts::life(), seed, &Broken::default())
         .unwrap_or_else(|violation| panic!("without a crash: {violation}"));
-    let full = std::env::var("EDGE_SYNC_SWEEP").is_ok_and(|sweep| sweep == "full");
+    let sweep_of = std::env::var("EDGE_SYNC_SWEEP").unwrap_or_default();
+    if sweep_of == "list" {
+        for moment in 0..recording.moments.len() {
+            println!("{moment}: {}", recording.describe(moment));
+        }
+        return;
+    }
+    let full = sweep_of == "full";
     let share = Share {
         stride: setting(
             "EDGE_SYNC_SWEEP_STRIDE",
