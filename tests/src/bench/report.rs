@@ -48,11 +48,16 @@ impl Samples {
         median(&self.0)
     }
 
+    /// The least; infinite without samples.
+    pub fn fastest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
     fn show(&self, unit: Unit) -> String {
         if self.0.is_empty() {
             return "-".to_owned();
         }
-        let fastest = self.0.iter().copied().fold(f64::INFINITY, f64::min);
+        let fastest = self.fastest();
         let slowest = self.0.iter().copied().fold(0.0, f64::max);
         // The smaller number first.
         let (low, high) = match unit {
@@ -88,6 +93,8 @@ pub fn median(numbers: &[f64]) -> f64 {
 pub struct Ratio {
     /// Of the medians.
     pub of_medians: f64,
+    /// Of the fastest repetitions: what other work on the machine disturbed least.
+    pub of_fastest: f64,
     /// Least of the repetitions' own ratios.
     pub min: f64,
     /// Greatest of them.
@@ -109,6 +116,7 @@ impl Ratio {
         }
         Some(Self {
             of_medians: component.median() / native.median(),
+            of_fastest: component.fastest() / native.fastest(),
             min: pairs.iter().copied().fold(f64::INFINITY, f64::min),
             max: pairs.iter().copied().fold(0.0, f64::max),
         })
@@ -119,8 +127,8 @@ impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "**{:.2}** ({:.2} to {:.2})",
-            self.of_medians, self.min, self.max
+            "**{:.2}** ({:.2} to {:.2}), fastest {:.2}",
+            self.of_medians, self.min, self.max, self.of_fastest
         )
     }
 }
@@ -254,6 +262,7 @@ mod tests {
             ratio,
             Some(Ratio {
                 of_medians: 2.0,
+                of_fastest: 3.0,
                 min: 1.0,
                 max: 3.0
             })
