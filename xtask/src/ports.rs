@@ -150,11 +150,7 @@ fn read(folder: &Path) -> Result<(Vec<Port>, Vec<StandIn>)> {
             let file = toml::from_str(&text).with_context(|| description.display().to_string())?;
             ports.push(Port { file, folder });
         } else if folder.join("Cargo.toml").is_file() {
-            let crate_here = StandIn::read(folder)?;
-            // One that is named otherwise than its folder replaces nothing: it holds tests.
-            if crate_here.folder.ends_with(&crate_here.name) {
-                stand_ins.push(crate_here);
-            }
+            stand_ins.push(StandIn::read(folder)?);
         }
     }
     Ok((ports, stand_ins))
