@@ -85,6 +85,14 @@ pub enum Error {
         /// The process that holds it, where it could be read.
         holder: Option<u32>,
     },
+    /// The shard is not removed, since something in it is nowhere else.
+    #[error("{}", unsent(*queued, *rejected))]
+    Unsent {
+        /// Operations that wait for upload.
+        queued: u64,
+        /// Operations in the rejected log.
+        rejected: u64,
+    },
     /// The component file cannot be found or read.
     #[error("cannot load the component {}: {message}", path.display())]
     ComponentMissing {
@@ -122,6 +130,17 @@ pub enum Error {
     Closed(&'static str),
 }
 
+fn unsent(queued: u64, rejected: u64) -> String {
+    let mut parts = Vec::new();
+    if queued > 0 {
+        parts.push(format!("{queued} operations wait for upload"));
+    }
+    if rejected > 0 {
+        parts.push(format!("{rejected} operations were refused by the server and are kept"));
+    }
+    format!("{}; they would be lost", parts.join(", "))
+}
+
 fn at(path: &str) -> String {
     if path.is_empty() {
         String::new()
@@ -148,6 +167,7 @@ impl Error {
             Error::TimedOut { .. } => "timed-out",
             Error::MemoryLimit { .. } => "memory-limit",
             Error::Locked { .. } => "locked",
+            Error::Unsent { .. } => "unsent",
             Error::ComponentMissing { .. } => "component-missing",
             Error::BadComponent(_) => "bad-component",
             Error::Setting { .. } => "setting",

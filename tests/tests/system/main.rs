@@ -12,5 +12,7 @@ mod offline_online;
 mod programs;
 mod random_schedules;
 mod readme;
+mod serve;
+mod served;
 mod stock_engine;
 mod support;

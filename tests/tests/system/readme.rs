@@ -18,18 +18,10 @@ use std::process::{Command, Stdio};
 use edge_sync_tests::double::{Options, QdrantDouble};
 use regex::Regex;
 
+use crate::support::SETTINGS;
+
 /// The server's address in the README; the double's takes its place.
 const README_URL: &str = "http://127.0.0.1:6333";
-
-/// Settings of whoever runs the test, which are none of the README's.
-const SETTINGS: [&str; 6] = [
-    "QDRANT_URL",
-    "QDRANT_API_KEY",
-    "EDGE_SYNC_COLLECTION",
-    "EDGE_SYNC_DATA_DIR",
-    "EDGE_SYNC_DURABILITY",
-    "EDGE_SYNC_MEMORY_MIB",
-];
 
 #[test]
 fn commands_print_what_the_readme_shows() {
