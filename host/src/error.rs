@@ -136,7 +136,9 @@ fn unsent(queued: u64, rejected: u64) -> String {
         parts.push(format!("{queued} operations wait for upload"));
     }
     if rejected > 0 {
-        parts.push(format!("{rejected} operations were refused by the server and are kept"));
+        parts.push(format!(
+            "{rejected} operations were refused by the server and are kept"
+        ));
     }
     format!("{}; they would be lost", parts.join(", "))
 }

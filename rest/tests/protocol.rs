@@ -45,13 +45,7 @@ impl Backend for Memory {
         Err(Error::no_collection(collection))
     }
 
-    fn request(
-        &self,
-        _: &str,
-        method: &str,
-        path: &str,
-        body: &str,
-    ) -> Result<Box<RawValue>> {
+    fn request(&self, _: &str, method: &str, path: &str, body: &str) -> Result<Box<RawValue>> {
         let asked = (method.to_owned(), path.to_owned(), body.to_owned());
         self.asked.lock().expect("no panic").push(asked);
         let result = match path {
@@ -413,7 +407,10 @@ async fn the_key_is_required_but_for_signs_of_life() {
 #[tokio::test]
 async fn a_change_of_nothing_optimizes_as_on_the_server() {
     let backend = Memory::new();
-    for body in ["{}", r#"{"optimizers_config": {"indexing_threshold": null}}"#] {
+    for body in [
+        "{}",
+        r#"{"optimizers_config": {"indexing_threshold": null}}"#,
+    ] {
         let answer = ask(
             &backend,
             Options::default(),
@@ -431,7 +428,11 @@ async fn local_endpoints_answer_their_own_names_only() {
         local_hosts_only: true,
         ..Options::default()
     };
-    for (host, status) in [("localhost:6333", 200), ("127.0.0.1", 200), ("evil.example", 403)] {
+    for (host, status) in [
+        ("localhost:6333", 200),
+        ("127.0.0.1", 200),
+        ("evil.example", 403),
+    ] {
         let mut request = request("GET", "/collections", "");
         request
             .headers_mut()
@@ -439,7 +440,11 @@ async fn local_endpoints_answer_their_own_names_only() {
         let answer = ask(&Memory::new(), options.clone(), request).await;
         assert_eq!(answer.status.as_u16(), status, "{host}");
         if status == 403 {
-            assert!(answer.words().starts_with("Forbidden: "), "{}", answer.words());
+            assert!(
+                answer.words().starts_with("Forbidden: "),
+                "{}",
+                answer.words()
+            );
         }
     }
 }

@@ -156,11 +156,7 @@ impl Client {
     }
 }
 
-fn read(
-    method: &str,
-    path: &str,
-    mut response: Response<Body>,
-) -> Result<(u16, Value), NoAnswer> {
+fn read(method: &str, path: &str, mut response: Response<Body>) -> Result<(u16, Value), NoAnswer> {
     let status = response.status().as_u16();
     let text = response
         .body_mut()

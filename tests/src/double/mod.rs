@@ -222,9 +222,8 @@ impl QdrantDouble {
             .shared
             .backend
             .request(collection, method, path, &body)?;
-        serde_json::from_str(result.get()).map_err(|error| {
-            edge_sync_rest::Error::Internal(format!("result: {error}"))
-        })
+        serde_json::from_str(result.get())
+            .map_err(|error| edge_sync_rest::Error::Internal(format!("result: {error}")))
     }
 
     /// How many points a collection holds, asked as [`QdrantDouble::inspect`] does.

@@ -112,11 +112,7 @@ fn every_operation_answers_in_the_described_shape() {
     run.ok("DELETE", "/collections/c", Value::Null);
     assert!(run.problems.is_empty(), "{}", run.problems.join("\n"));
 
-    let excused: BTreeSet<_> = NOT_OFFERED
-        .iter()
-        .chain(&NOTHING_THERE)
-        .copied()
-        .collect();
+    let excused: BTreeSet<_> = NOT_OFFERED.iter().chain(&NOTHING_THERE).copied().collect();
     let operations = run.description.operations();
     let all: BTreeSet<_> = operations.iter().map(|(_, _, id)| id.as_str()).collect();
     let succeeded: BTreeSet<_> = run.succeeded.iter().map(String::as_str).collect();

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash_sweep;
+mod differential;
 mod double_conformance;
 mod double_faults;
 mod fixture_over_rest;
@@ -10,6 +11,7 @@ mod killed;
 mod mutations;
 mod offline_online;
 mod programs;
+mod python_client;
 mod random_schedules;
 mod readme;
 mod serve;

@@ -50,8 +50,14 @@ fn an_empty_directory_gets_the_collection_that_a_client_creates() {
     // A configuration that cannot be leaves nothing behind.
     let bad = json!({"vectors": {"size": 0, "distance": "Dot"}});
     assert_eq!(client.refusal("PUT", "/collections/red", Some(&bad)).0, 400);
-    assert_eq!(client.result("PUT", "/collections/red", Some(&config())), true);
-    assert_eq!(client.refusal("PUT", "/collections/red", Some(&config())).0, 409);
+    assert_eq!(
+        client.result("PUT", "/collections/red", Some(&config())),
+        true
+    );
+    assert_eq!(
+        client.refusal("PUT", "/collections/red", Some(&config())).0,
+        409
+    );
     let (status, words) = client.refusal("PUT", "/collections/blue", Some(&config()));
     assert_eq!(status, 501);
     assert!(words.contains("one collection, `red`"), "{words}");
@@ -59,7 +65,11 @@ fn an_empty_directory_gets_the_collection_that_a_client_creates() {
         client.result("GET", &format!("/collections/{name}/exists"), None)["exists"].clone()
     };
     assert_eq!((exists("red"), exists("blue")), (json!(true), json!(false)));
-    client.result("PUT", "/collections/red/points?wait=true", Some(&points(1..=3)));
+    client.result(
+        "PUT",
+        "/collections/red/points?wait=true",
+        Some(&points(1..=3)),
+    );
     assert!(served.stop().status.success());
 
     // The name stays with the data.
@@ -70,7 +80,10 @@ fn an_empty_directory_gets_the_collection_that_a_client_creates() {
     // Unless another is set.
     let served = Served::start(&data, &["--collection", "rouge"]);
     assert_eq!(count(&served.client(), "rouge"), 3);
-    assert_eq!(served.client().refusal("GET", "/collections/red", None).0, 404);
+    assert_eq!(
+        served.client().refusal("GET", "/collections/red", None).0,
+        404
+    );
     drop(served);
     assert_eq!(Served::start(&data, &[]).ready["collection"], "rouge");
 }
@@ -126,10 +139,7 @@ fn writes_reach_the_server_and_none_is_deleted_before_that() {
     let folder = tempfile::tempdir().expect("a folder");
     let upstream = server();
     let url = upstream.url();
-    let served = Served::start(
-        folder.path(),
-        &["--url", &url, "--collection", COLLECTION],
-    );
+    let served = Served::start(folder.path(), &["--url", &url, "--collection", COLLECTION]);
     let client = served.client();
     let collection = format!("/collections/{COLLECTION}");
     client.result("PUT", &collection, Some(&config()));
@@ -161,7 +171,10 @@ fn writes_reach_the_server_and_none_is_deleted_before_that() {
     }));
     let stopped = served.stop();
     assert!(stopped.status.success(), "{stopped:?}");
-    assert!(stopped.errors.contains("in step with the server"), "{stopped:?}");
+    assert!(
+        stopped.errors.contains("in step with the server"),
+        "{stopped:?}"
+    );
 }
 
 #[test]
@@ -216,7 +229,11 @@ fn other_machines_need_a_flag_and_a_key() {
     let empty = folder.path().join("empty");
     std::fs::write(&empty, "\n").expect("a file");
     let (code, text) = refused(
-        &[&allowed[..], &["--serve-api-key-file", empty.to_str().expect("UTF-8")]].concat(),
+        &[
+            &allowed[..],
+            &["--serve-api-key-file", empty.to_str().expect("UTF-8")],
+        ]
+        .concat(),
         None,
     );
     assert_eq!(code, 2);
@@ -263,7 +280,12 @@ fn a_page_in_a_browser_is_no_way_in() {
     let served = Served::start(folder.path(), &[]);
     let (status, answer) = served
         .client()
-        .call_raw("GET", "/collections", &[("host", "evil.example:6333")], None)
+        .call_raw(
+            "GET",
+            "/collections",
+            &[("host", "evil.example:6333")],
+            None,
+        )
         .expect("an answer");
     assert_eq!(status, 403);
     let words = answer["status"]["error"].as_str().expect("an error");
@@ -278,12 +300,17 @@ fn a_port_or_a_directory_that_is_taken_is_told() {
     let other = folder.path().join("other");
     let (code, text) = refused(&other, &["--listen", &address], None);
     assert_eq!(code, 2);
-    assert!(text.contains(&address) && text.contains("another program"), "{text}");
+    assert!(
+        text.contains(&address) && text.contains("another program"),
+        "{text}"
+    );
     assert!(!other.exists(), "a directory was made");
     let (code, text) = refused(folder.path(), &["--listen", "127.0.0.1:0"], None);
     assert_eq!(code, 8, "{text}");
     // Commands that need the directory say who has it.
-    let status = edge_sync(folder.path(), &["count"]).output().expect("the command");
+    let status = edge_sync(folder.path(), &["count"])
+        .output()
+        .expect("the command");
     assert_eq!(status.status.code(), Some(8));
     let (code, text) = refused(&other, &["--listen", "nonsense"], None);
     assert_eq!(code, 2, "{text}");
@@ -376,7 +403,11 @@ fn a_stop_in_the_middle_of_writes_keeps_what_was_confirmed_and_flushes() {
         .iter()
         .filter_map(|point| point["id"].as_u64())
         .collect();
-    assert!(held.is_superset(&confirmed), "{:?}", confirmed.difference(&held));
+    assert!(
+        held.is_superset(&confirmed),
+        "{:?}",
+        confirmed.difference(&held)
+    );
 }
 
 #[test]
@@ -419,26 +450,77 @@ fn what_it_does_not_do_is_refused_with_a_reason() {
     let change = json!({"optimizers_config": {"indexing_threshold": 5}});
     let aliases = json!({"actions": []});
     let cases = [
-        ("POST", "/collections/aliases", Some(&aliases), 501, "aliases"),
-        ("PATCH", "/collections/c", Some(&change), 501, "after creation"),
+        (
+            "POST",
+            "/collections/aliases",
+            Some(&aliases),
+            501,
+            "aliases",
+        ),
+        (
+            "PATCH",
+            "/collections/c",
+            Some(&change),
+            501,
+            "after creation",
+        ),
         ("GET", "/collections/c/cluster", None, 501, "cluster"),
-        ("PUT", "/collections/c/shards", Some(&nothing), 501, "shard keys"),
-        ("POST", "/collections/c/snapshots", Some(&nothing), 501, "edge-sync restore"),
-        ("GET", "/collections/c/shards/0/snapshot", None, 501, "edge-sync restore"),
-        ("POST", "/collections/nope/snapshots", Some(&nothing), 404, "nope"),
+        (
+            "PUT",
+            "/collections/c/shards",
+            Some(&nothing),
+            501,
+            "shard keys",
+        ),
+        (
+            "POST",
+            "/collections/c/snapshots",
+            Some(&nothing),
+            501,
+            "edge-sync restore",
+        ),
+        (
+            "GET",
+            "/collections/c/shards/0/snapshot",
+            None,
+            501,
+            "edge-sync restore",
+        ),
+        (
+            "POST",
+            "/collections/nope/snapshots",
+            Some(&nothing),
+            404,
+            "nope",
+        ),
         ("GET", "/collections/c/snapshots/x", None, 404, "Snapshot x"),
         ("GET", "/telemetry", None, 501, "telemetry"),
         ("GET", "/metrics", None, 404, "metrics"),
-        ("POST", "/collections/c/points/search", Some(&nothing), 404, "points/query"),
+        (
+            "POST",
+            "/collections/c/points/search",
+            Some(&nothing),
+            404,
+            "points/query",
+        ),
         ("GET", "/nowhere", None, 404, "/nowhere"),
-        ("PATCH", "/collections/c/points", Some(&nothing), 405, "PATCH"),
+        (
+            "PATCH",
+            "/collections/c/points",
+            Some(&nothing),
+            405,
+            "PATCH",
+        ),
     ];
     for (method, path, body, expected, why) in cases {
         let (status, words) = client.refusal(method, path, body);
         assert_eq!(status, expected, "{method} {path}: {words}");
         assert!(words.contains(why), "{method} {path}: {words}");
     }
-    assert_eq!(client.result("GET", "/collections/c/snapshots", None), json!([]));
+    assert_eq!(
+        client.result("GET", "/collections/c/snapshots", None),
+        json!([])
+    );
     let none = json!({"aliases": []});
     assert_eq!(client.result("GET", "/collections/c/aliases", None), none);
 }
@@ -465,6 +547,9 @@ fn a_change_of_nothing_optimizes() {
     let indexed = || client.result("GET", "/collections/c", None)["indexed_vectors_count"].clone();
     assert_eq!(indexed(), 0);
     let change = json!({"optimizers_config": {}});
-    assert_eq!(client.result("PATCH", "/collections/c", Some(&change)), true);
+    assert_eq!(
+        client.result("PATCH", "/collections/c", Some(&change)),
+        true
+    );
     assert_eq!(indexed(), 200);
 }

@@ -43,10 +43,7 @@ pub struct Stopped {
 impl Served {
     /// Starts on a free port over `data`, and waits until it is ready.
     pub fn start(data: &Path, arguments: &[&str]) -> Self {
-        let mut command = edge_sync(
-            data,
-            &["--json", "serve", "--listen", "127.0.0.1:0"],
-        );
+        let mut command = edge_sync(data, &["--json", "serve", "--listen", "127.0.0.1:0"]);
         command.args(arguments);
         Self::spawn(command)
     }

@@ -337,7 +337,10 @@ mod tests {
         assert_eq!(stored_name(directory.path()).unwrap(), None);
         for name in ["colours", "a \"name\"\nof two lines"] {
             store_name(directory.path(), name).unwrap();
-            assert_eq!(stored_name(directory.path()).unwrap().as_deref(), Some(name));
+            assert_eq!(
+                stored_name(directory.path()).unwrap().as_deref(),
+                Some(name)
+            );
         }
         std::fs::write(directory.path().join(NAME_FILE), "{").unwrap();
         let error = stored_name(directory.path()).unwrap_err().to_string();

@@ -57,9 +57,7 @@ impl Session {
             let server = self.settings.server_with(stored.as_deref())?;
             // Uploads go to this collection, so it is the one that is served.
             fixed = Some(server.collection.clone());
-            builder = builder
-                .server(server)
-                .background(SyncerOptions::default());
+            builder = builder.server(server).background(SyncerOptions::default());
         }
         ShardBackend::new(builder.attach()?, fixed, has_server)
     }

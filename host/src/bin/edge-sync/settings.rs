@@ -293,7 +293,12 @@ impl Settings {
         let key = match (&flags.serve_api_key_file, &self.0.serve_api_key) {
             (Some(file), _) => Some(read_key(file)?),
             (None, Some(key)) => Some(key.clone()),
-            (None, None) => self.0.serve_api_key_file.as_deref().map(read_key).transpose()?,
+            (None, None) => self
+                .0
+                .serve_api_key_file
+                .as_deref()
+                .map(read_key)
+                .transpose()?,
         };
         if let Some(key) = &key {
             let text = key.expose();
