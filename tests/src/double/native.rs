@@ -425,6 +425,7 @@ fn refusal(error: edge_sync_engine::Error) -> Error {
             kind: StorageKind::NoSpace,
             ..
         } => Error::InsufficientStorage(error.to_string()),
+        Engine::Internal(what) => Error::Internal(what),
         other => Error::Internal(other.to_string()),
     }
 }

@@ -210,7 +210,7 @@ fn is_plain(path: &str) -> bool {
 fn comparable(result: &Value) -> Value {
     let mut result = result.clone();
     forget_operations(&mut result);
-    if let Some(groups) = result["groups"].as_array_mut() {
+    if let Some(Value::Array(groups)) = result.get_mut("groups") {
         groups.sort_by_key(|group| group["id"].to_string());
     }
     result

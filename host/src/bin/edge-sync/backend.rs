@@ -267,6 +267,7 @@ fn refusal(error: HostError) -> Error {
         HostError::AlreadyExists(what) => Error::AlreadyExists(what),
         HostError::Unsupported(why) => Error::Unsupported(why),
         HostError::NeedsReopen(_) | HostError::Closed(_) => Error::Unavailable(error.to_string()),
+        HostError::Internal(what) => Error::Internal(what),
         HostError::Unsent { .. } => Error::Conflict(error.to_string()),
         error if error.is_no_space() => Error::InsufficientStorage(error.to_string()),
         other => Error::Internal(other.to_string()),
