@@ -132,15 +132,19 @@ pub enum Error {
 
 fn unsent(queued: u64, rejected: u64) -> String {
     let mut parts = Vec::new();
-    if queued > 0 {
-        parts.push(format!("{queued} operations wait for upload"));
+    match queued {
+        0 => {}
+        1 => parts.push("1 operation waits for upload".to_owned()),
+        _ => parts.push(format!("{queued} operations wait for upload")),
     }
-    if rejected > 0 {
-        parts.push(format!(
-            "{rejected} operations were refused by the server and are kept"
-        ));
+    match rejected {
+        0 => {}
+        1 => parts.push("1 operation that the server refused is kept".to_owned()),
+        _ => parts.push(format!(
+            "{rejected} operations that the server refused are kept"
+        )),
     }
-    format!("{}; they would be lost", parts.join(", "))
+    format!("{}; all that would be lost", parts.join(", "))
 }
 
 fn at(path: &str) -> String {

@@ -6,8 +6,8 @@
 mod random;
 
 use std::fmt;
-use std::path::Path;
 
+use edge_sync_tests::client::Client;
 use edge_sync_tests::double::{Options, QdrantDouble};
 use edge_sync_tests::fixture;
 use edge_sync_tests::openapi::Description;
@@ -108,7 +108,10 @@ impl Ask {
 /// Both servers, with the same in them.
 struct Pair {
     served: Served,
-    double: QdrantDouble,
+    component: Client,
+    native: Client,
+    // Stopped when dropped.
+    _double: QdrantDouble,
     description: Description,
     _folder: tempfile::TempDir,
 }
@@ -116,9 +119,14 @@ struct Pair {
 impl Pair {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        // What is on disk when is not asked here.
+        let served = Served::start(&folder.path().join("data"), &["--durability", "os"]);
+        let double = QdrantDouble::start(Options::default()).expect("a server");
         Self {
-            served: Served::start(&folder.path().join("data"), &[]),
-            double: QdrantDouble::start(Options::default()).expect("a server"),
+            component: served.client(),
+            native: double.client(),
+            served,
+            _double: double,
             description: Description::load(),
             _folder: folder,
         }
@@ -131,13 +139,13 @@ impl Pair {
             .as_deref()
             .map(|content_type| ("content-type", content_type));
         let headers: Vec<_> = content_type.into_iter().collect();
-        let put = |client: edge_sync_tests::client::Client| {
+        let put = |client: &Client| {
             client
                 .call_raw(&ask.method, &ask.path, &headers, ask.body.as_deref())
                 .map_err(|error| format!("{ask:?}: {error}"))
         };
-        let (ours, ours_answer) = put(self.served.client())?;
-        let (theirs, theirs_answer) = put(self.double.client())?;
+        let (ours, ours_answer) = put(&self.component)?;
+        let (theirs, theirs_answer) = put(&self.native)?;
         let differ = |what: &str| {
             Err(format!(
                 "{ask:?}: {what}\n    component: {ours} {}\n    native:    {theirs} {}",
@@ -321,7 +329,7 @@ fn points() -> Value {
 }
 
 fn listed() -> Vec<Ask> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/requests.txt");
+    let file = edge_sync_tests::package_folder().join("fixtures/requests.txt");
     let text = std::fs::read_to_string(&file).expect("the list");
     text.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -4,7 +4,7 @@
 //! on CI, which is not to depend on that registry; skipped with a message there, and where there is
 //! no Python.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
@@ -52,7 +52,7 @@ fn the_python_client_works_unchanged() {
 }
 
 fn programs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python")
+    edge_sync_tests::package_folder().join("clients/python")
 }
 
 /// A Python that has the client, or why there is none.

@@ -154,7 +154,8 @@ fn writes_reach_the_server_and_none_is_deleted_before_that() {
     client.result("PUT", &path, Some(&points([21])));
     let (status, words) = client.refusal("DELETE", &collection, None);
     assert_eq!(status, 409);
-    assert!(words.contains("1 operations wait for upload"), "{words}");
+    assert!(words.contains("1 operation waits for upload"), "{words}");
+    served.wait_for_note("uploads: waiting");
     assert_eq!(count(&client, COLLECTION), 21);
 
     upstream.resume().expect("up");
@@ -169,12 +170,11 @@ fn writes_reach_the_server_and_none_is_deleted_before_that() {
     assert!(upstream.wait_for(Duration::from_secs(60), |_| {
         upstream.count(COLLECTION).is_ok_and(|count| count == 22)
     }));
+    served.wait_for_note("uploads: in step with the server");
     let stopped = served.stop();
     assert!(stopped.status.success(), "{stopped:?}");
-    assert!(
-        stopped.errors.contains("in step with the server"),
-        "{stopped:?}"
-    );
+    // It told of the time in between, too.
+    assert!(stopped.errors.contains("uploads: waiting"), "{stopped:?}");
 }
 
 #[test]

@@ -5,11 +5,15 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use edge_sync_tests::client::Client;
 use serde_json::Value;
 
 use crate::support::{SETTINGS, command};
+
+/// After so long without what a test waits for, it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command over the data directory `data`, with the settings that its flags give.
 pub fn edge_sync(data: &Path, arguments: &[&str]) -> Command {
@@ -100,6 +104,15 @@ impl Served {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Waits until it has written `text` to standard error.
+    pub fn wait_for_note(&self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.errors().contains(text) {
+            assert!(Instant::now() < end, "no `{text}`: {}", self.errors());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sends `TERM`, as a service manager does.

@@ -216,7 +216,7 @@ impl Backend for ShardBackend {
             Err(error @ HostError::Unsent { .. }) => {
                 let what_to_do = match failure {
                     Some(failure) => format!("The upload before it failed: {failure}"),
-                    None => "Upload them (`edge-sync sync`) and see `edge-sync rejected list`; or \
+                    None => "Upload what waits (`edge-sync sync`) and see `edge-sync rejected list`; or \
                              stop this endpoint and remove its data directory"
                         .to_owned(),
                 };
