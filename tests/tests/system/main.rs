@@ -1,6 +1,7 @@
 //! Whole-system tests, in one program because linking the engine takes long.
 
 mod bad_input;
+mod commands;
 mod crash_sweep;
 mod differential;
 mod double_conformance;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress};
+use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
     Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
@@ -206,6 +206,8 @@ impl Backend for ShardBackend {
         } else {
             None
         };
+        // Waits for the exchange under way, if there is one, and so not under the lock either.
+        let _paused = self.edge.syncer().map(Syncer::pause);
         let mut present = self.write();
         if present.as_deref() != Some(collection) {
             return Ok(false);
