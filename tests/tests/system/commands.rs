@@ -71,23 +71,15 @@ fn whole_bodies_go_in_and_results_come_out() {
         ])
     );
 
-    // A name with characters that a path has to encode.
-    let name = "b/c %";
-    let vector = json!({"dense": {"size": 1, "distance": "Dot"}});
-    result(data, &["vectors", "create", name], &vector);
-    let mut moved = json!({"points": [{"id": 1, "vector": {}}]});
-    moved["points"][0]["vector"][name] = json!([7]);
+    let moved = json!({"points": [{"id": 1, "vector": {"a": [7, 7]}}]});
     result(data, &["vectors", "update"], &moved);
     let searches = json!({"searches": [
-        {"query": [1], "using": name},
-        {"query": [1, 3], "using": "a", "limit": 1},
+        {"query": [1, 0], "using": "a"},
+        {"query": 1, "using": "a", "limit": 1},
     ]});
     let answers = result(data, &["query"], &searches);
     assert_eq!(answers[0]["points"][0]["id"], 1);
     assert_eq!(answers[1]["points"][0]["id"], 2);
-    result(data, &["vectors", "drop", name], &Value::Null);
-    let (code, error) = run(data, &["query"], &json!({"query": [1], "using": name}));
-    assert_eq!(code, 3, "{error}");
 
     let body = json!({"filter": {"must": [{"has_id": [2, 3]}]}});
     result(data, &["delete", "--body", "-"], &body);
@@ -99,4 +91,24 @@ fn whole_bodies_go_in_and_results_come_out() {
     let (code, error) = run(data, &["delete", "--body", "-"], &json!({"pionts": [1]}));
     assert_eq!(code, 3, "{error}");
     assert!(error.to_string().contains("pionts"), "{error}");
+}
+
+#[test]
+fn named_vectors_come_and_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let config = json!({"vectors": {"a": {"size": 2, "distance": "Dot"}}});
+    result(data, &["create", "--config", "-"], &config);
+    // Characters that a path has to encode.
+    let name = "b/c %";
+    let vector = json!({"dense": {"size": 1, "distance": "Dot"}});
+    result(data, &["vectors", "create", name], &vector);
+    let mut point = json!({"points": [{"id": 1, "vector": {}}]});
+    point["points"][0]["vector"][name] = json!([7]);
+    result(data, &["upsert", "--body", "-"], &point);
+    let query = json!({"query": [1], "using": name});
+    assert_eq!(result(data, &["query"], &query)["points"][0]["score"], 7.0);
+    result(data, &["vectors", "drop", name], &Value::Null);
+    let (code, error) = run(data, &["query"], &query);
+    assert_eq!(code, 3, "{error}");
 }
