@@ -488,6 +488,42 @@ mod tests {
     }
 
     #[test]
+    fn what_serve_is_told_comes_from_its_flags_first() {
+        let file = Layer::from_toml(
+            "listen = \"127.0.0.1:1\"\nserve_api_key_file = \"nowhere\"",
+            Path::new("/f"),
+        )
+        .unwrap();
+        let variables = environment(&[
+            ("EDGE_SYNC_LISTEN", "127.0.0.1:2"),
+            ("EDGE_SYNC_SERVE_API_KEY", "secret"),
+            // The server's, which is another.
+            ("QDRANT_API_KEY", "other"),
+        ]);
+        let mut flags = Serve {
+            listen: None,
+            allow_remote: false,
+            serve_api_key_file: None,
+            no_sync: false,
+        };
+        let settings = Settings(Layer::default().over(variables).over(file));
+        let serving = settings.serving(&flags).unwrap();
+        assert_eq!(serving.addresses, ["127.0.0.1:2".parse().unwrap()]);
+        assert_eq!(serving.key, Some(Secret::new("secret")));
+
+        flags.listen = Some("[::]:3".into());
+        let refused = settings.serving(&flags).unwrap_err().to_string();
+        assert!(refused.contains("--allow-remote"), "{refused}");
+        flags.allow_remote = true;
+        assert!(settings.serving(&flags).is_ok());
+        let without_key = Settings(Layer::default());
+        let refused = without_key.serving(&flags).unwrap_err().to_string();
+        assert!(refused.contains("EDGE_SYNC_SERVE_API_KEY"), "{refused}");
+        flags.listen = Some("[::1]:3".into());
+        assert!(without_key.serving(&flags).is_ok());
+    }
+
+    #[test]
     fn misspelt_settings_and_keys_in_the_file_are_refused() {
         for text in [
             "urll = \"x\"",
