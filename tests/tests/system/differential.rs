@@ -227,10 +227,8 @@ fn comparable(result: &Value) -> Value {
 fn forget_operations(result: &mut Value) {
     match result {
         Value::Array(items) => items.iter_mut().for_each(forget_operations),
-        Value::Object(fields) => {
-            if fields.contains_key("status") {
-                fields.remove("operation_id");
-            }
+        Value::Object(fields) if fields.contains_key("status") => {
+            fields.remove("operation_id");
         }
         _ => {}
     }
