@@ -16,6 +16,7 @@ mod closing;
 mod descriptor;
 #[doc(hidden)]
 pub mod file_io;
+pub mod guard;
 mod page;
 mod region;
 mod table;

@@ -14,7 +14,8 @@
 //! 6. [`SharedFile::write_back`] leaves the file, the newest buffer and the elders with the same
 //!    bytes in the range it was asked for.
 //! 7. Changes that could not be written back stay in memory, and the file stays held, until a
-//!    later attempt succeeds.
+//!    later attempt succeeds, or they are given up ([`Table::abandon`]).
+//! 8. The guard is told before a byte of a file is overwritten ([`crate::guard`]).
 
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
+use crate::guard::{self, Change};
 use crate::page::{self, Fingerprint, PAGE, UNKNOWN, ZERO};
 
 /// Files are read and compared in pieces of this many bytes.
@@ -277,6 +279,28 @@ impl Table {
         }
     }
 
+    /// What write-backs of all files would write now, in order of the files' first maps.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_unstable_by_key(|(id, _)| id.0);
+        files
+            .into_iter()
+            .flat_map(|(_, file)| file.changes())
+            .collect()
+    }
+
+    /// Lets no change reach a file any more, nor a map that is made later.
+    pub(crate) fn abandon(&mut self) {
+        for file in self.files.values_mut() {
+            file.held = None;
+            for buffer in &mut file.buffers {
+                buffer.prints = Vec::new();
+            }
+        }
+        self.by_identity.clear();
+        self.zero_tails.clear();
+    }
+
     /// Memory that no file backs.
     pub(crate) fn allocate(&mut self, length: usize) -> io::Result<usize> {
         if length > isize::MAX as usize - PAGE {
@@ -521,38 +545,79 @@ impl SharedFile {
         for elder in elders.iter() {
             elder.merge_into(newest, fd, first, last)?;
         }
-        let mut prints = Vec::with_capacity(RUN);
-        let mut page = first;
-        while page < last {
-            let run = page;
-            prints.clear();
-            while page < last && prints.len() < RUN {
-                let print = newest.print(page);
-                if print == newest.prints[page] {
-                    break;
-                }
-                prints.push(print);
-                page += 1;
-            }
-            if prints.is_empty() {
-                page += 1;
-                continue;
-            }
-            let from = run * PAGE;
-            let to = (page * PAGE).min(in_file);
+        let runs = newest.changed(first, last);
+        let changes: Vec<Change> = runs.iter().map(|run| run.of_file(fd, in_file)).collect();
+        guard::before_change(&changes)?;
+        for run in runs {
+            let (first, last) = (run.first, run.first + run.prints.len());
+            let from = first * PAGE;
+            let to = (last * PAGE).min(in_file);
             // Also when the write fails: some of it may have reached the file.
             self.unsynced = true;
-            descriptor::write_at(fd, newest.bytes(from, to - from), from as u64)?;
-            newest.prints[run..page].copy_from_slice(&prints);
+            let written = descriptor::write_at(fd, newest.bytes(from, to - from), from as u64);
+            guard::noted(fd, written)?;
+            newest.prints[first..last].copy_from_slice(&run.prints);
             for elder in elders.iter_mut() {
-                elder.take_pages(newest, run, page);
+                elder.take_pages(newest, first, last);
             }
         }
         Ok(())
     }
+
+    /// What the next write-back would write, as far as the newest buffer knows.
+    fn changes(&self) -> Vec<Change> {
+        let (Some(held), Some(newest)) = (&self.held, self.buffers.last()) else {
+            return Vec::new();
+        };
+        let in_file = usize::try_from(self.length).unwrap_or(usize::MAX);
+        let last = (newest.capacity / PAGE).min(in_file.div_ceil(PAGE));
+        let runs = newest.changed(0, last);
+        runs.iter()
+            .map(|run| run.of_file(held.fd(), in_file))
+            .collect()
+    }
+}
+
+/// Neighbouring pages that changed, with their new fingerprints; at most [`RUN`].
+#[derive(Debug)]
+struct Run {
+    first: usize,
+    prints: Vec<Fingerprint>,
+}
+
+impl Run {
+    fn of_file(&self, fd: RawFd, in_file: usize) -> Change {
+        let end = (self.first + self.prints.len()) * PAGE;
+        Change {
+            fd,
+            from: (self.first * PAGE) as u64,
+            to: end.min(in_file) as u64,
+        }
+    }
 }
 
 impl Buffer {
+    /// The pages in `first..last` that changed since they last agreed with the file.
+    fn changed(&self, first: usize, last: usize) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for page in first..last.min(self.prints.len()) {
+            let print = self.print(page);
+            if print == self.prints[page] {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.first + run.prints.len() == page && run.prints.len() < RUN => {
+                    run.prints.push(print);
+                }
+                _ => runs.push(Run {
+                    first: page,
+                    prints: vec![print],
+                }),
+            }
+        }
+        runs
+    }
+
     fn bytes(&self, from: usize, length: usize) -> &[u8] {
         debug_assert!(from + length <= self.capacity);
         // SAFETY: in the block, which is allocated while the buffer lives.
