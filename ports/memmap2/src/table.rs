@@ -26,6 +26,7 @@ use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
 use crate::guard::{self, Change};
 use crate::page::{self, Fingerprint, PAGE, UNKNOWN, ZERO};
+use crate::region::too_long;
 
 /// Files are read and compared in pieces of this many bytes.
 const PIECE: usize = 256 * 1024;
@@ -86,6 +87,8 @@ struct SharedFile {
     writable_maps: usize,
     /// Whether anything may have been written to the file that was not synced since.
     unsynced: bool,
+    /// From which offset on, as far as no buffer has loaded it, the file is known to be zero.
+    zero_from: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -106,12 +109,7 @@ impl Table {
         let end = usize::try_from(end)
             .ok()
             .filter(|&end| end <= isize::MAX as usize - PAGE)
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("a map up to byte {end} does not fit into the address space"),
-                )
-            })?;
+            .ok_or_else(|| too_long(end))?;
         let metadata = descriptor::metadata(fd)?;
         if !metadata.is_file {
             return Err(io::Error::new(
@@ -152,19 +150,78 @@ impl Table {
             }
         }
         self.last_id += 1;
-        let buffer = file.buffer_for(&mut self.arena, end, BufferId(self.last_id))?;
-        let held = file.held.is_some();
-        let length = file.length;
-        let newest = &mut file.buffers[buffer];
-        newest.load(fd, length, zero_from, held)?;
-        newest.maps += 1;
-        let attached = Attached {
-            file: id,
-            buffer: newest.id,
-            address: newest.address,
-        };
+        file.zero_from = zero_from.or(file.zero_from);
+        let attached = file.enter(&mut self.arena, fd, end, id, BufferId(self.last_id))?;
         file.writable_maps += usize::from(writable);
         Ok(attached)
+    }
+
+    /// Makes a writable map longer, so that it covers the first `end` bytes of its file. It may lie
+    /// elsewhere afterwards.
+    pub(crate) fn lengthen(
+        &mut self,
+        id: FileId,
+        buffer: BufferId,
+        end: usize,
+    ) -> io::Result<Attached> {
+        let file = self.files.get_mut(&id);
+        let Some((file, fd)) = file.and_then(|file| {
+            let fd = file.held.as_ref().map(Held::fd)?;
+            Some((file, fd))
+        }) else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "only maps that are written can be made longer",
+            ));
+        };
+        file.notice_length(descriptor::metadata(fd)?.length);
+        if file.elders().iter().any(|elder| elder.id == buffer) {
+            file.write_back(0, usize::MAX)?;
+        }
+        // It leaves its buffer first: if no other map lies there, there will be no elder.
+        file.count_maps(buffer, |maps| maps - 1);
+        self.last_id += 1;
+        let entered = file.enter(&mut self.arena, fd, end, id, BufferId(self.last_id));
+        if entered.is_err() {
+            file.count_maps(buffer, |maps| maps + 1);
+        }
+        entered
+    }
+
+    /// Bytes of the file up to its last that is not zero. Reads as far back as that is, unless it is
+    /// known. All of the file where maps may hold what the file does not.
+    pub(crate) fn data_length(&mut self, fd: RawFd) -> io::Result<u64> {
+        let Metadata {
+            identity, length, ..
+        } = descriptor::metadata(fd)?;
+        if self.is_written_through_maps(identity) {
+            return Ok(length);
+        }
+        let known = self.zero_tails.get(&identity).copied();
+        let mut end = known.map_or(length, |from| from.min(length));
+        let mut piece = vec![0; PIECE];
+        while end > 0 {
+            let start = (end - 1) / PIECE as u64 * PIECE as u64;
+            let wanted = usize::try_from(end - start).unwrap_or(PIECE);
+            let read = descriptor::read_at(fd, &mut piece[..wanted], start)?;
+            if !page::is_zero(&piece[..read]) {
+                let last = piece[..read].iter().rposition(|&byte| byte != 0);
+                end = start + last.map_or(0, |last| last as u64 + 1);
+                break;
+            }
+            end = start;
+        }
+        if !self.by_identity.contains_key(&identity) {
+            self.note_zero_tail(identity, end);
+        }
+        Ok(end)
+    }
+
+    fn note_zero_tail(&mut self, identity: Identity, from: u64) {
+        if self.zero_tails.len() >= MOST_ZERO_TAILS {
+            self.zero_tails.clear();
+        }
+        self.zero_tails.insert(identity, from);
     }
 
     /// The entry of the file that `fd` refers to, made if there is none.
@@ -193,6 +250,7 @@ impl Table {
                 held: None,
                 writable_maps: 0,
                 unsynced: true,
+                zero_from: None,
             },
         );
         self.by_identity.insert(metadata.identity, id);
@@ -214,9 +272,7 @@ impl Table {
             return Ok(());
         };
         file.writable_maps -= usize::from(writable);
-        if let Some(buffer) = file.buffers.iter_mut().find(|b| b.id == buffer) {
-            buffer.maps -= 1;
-        }
+        file.count_maps(buffer, |maps| maps - 1);
         let elder_is_done = file.elders().iter().any(|elder| elder.maps == 0);
         let last_writer_is_done = file.writable_maps == 0;
         let written = if file.held.is_some() && (elder_is_done || last_writer_is_done) {
@@ -397,6 +453,7 @@ impl Table {
             let before = file.length;
             file.length = end.max(before);
             file.unsynced = true;
+            file.zero_from = file.zero_from.map(|from| from.max(end));
             for buffer in &mut file.buffers {
                 buffer.written(offset, bytes, before, held);
             }
@@ -417,10 +474,9 @@ impl Table {
                 buffer.lengthened(before, length);
             }
         } else if length > before {
-            if self.zero_tails.len() >= MOST_ZERO_TAILS {
-                self.zero_tails.clear();
+            if !self.zero_tails.contains_key(&identity) {
+                self.note_zero_tail(identity, before);
             }
-            self.zero_tails.entry(identity).or_insert(before);
         } else if let Some(zero_from) = self.zero_tails.get_mut(&identity) {
             *zero_from = length.min(*zero_from);
         }
@@ -432,6 +488,34 @@ impl SharedFile {
         self.buffers.split_last().map_or(&[], |(_, elders)| elders)
     }
 
+    fn count_maps(&mut self, buffer: BufferId, count: impl FnOnce(usize) -> usize) {
+        if let Some(buffer) = self.buffers.iter_mut().find(|b| b.id == buffer) {
+            buffer.maps = count(buffer.maps);
+        }
+    }
+
+    /// Gives one more map of the first `end` bytes its place, and loads what it lacks there.
+    fn enter(
+        &mut self,
+        arena: &mut Arena,
+        fd: RawFd,
+        end: usize,
+        file: FileId,
+        id: BufferId,
+    ) -> io::Result<Attached> {
+        let buffer = self.buffer_for(arena, end, id)?;
+        let held = self.held.is_some();
+        let (length, zero_from) = (self.length, self.zero_from);
+        let newest = &mut self.buffers[buffer];
+        newest.load(fd, length, zero_from, held)?;
+        newest.maps += 1;
+        Ok(Attached {
+            file,
+            buffer: newest.id,
+            address: newest.address,
+        })
+    }
+
     /// The index of a buffer that a map of `end` bytes fits into: the newest, after this.
     fn buffer_for(&mut self, arena: &mut Arena, end: usize, id: BufferId) -> io::Result<usize> {
         let wanted = whole_pages(end);
@@ -440,11 +524,15 @@ impl SharedFile {
             if newest.capacity >= wanted || newest.extend(arena, wanted, held) {
                 return Ok(self.buffers.len() - 1);
             }
-            // From here on the newest is an elder, which must agree with the file.
-            self.write_back(0, usize::MAX)?;
+            // From here on the newest is an elder, which must agree with the file; if no map lies
+            // in it, it goes.
+            if newest.maps > 0 {
+                self.write_back(0, usize::MAX)?;
+            }
         }
-        // A file that grows while it is mapped will do so again.
-        let slack = if self.buffers.is_empty() {
+        // A file that grows while it is mapped will do so again; a map of a part of it will be
+        // lengthened as its owner sees fit.
+        let slack = if self.buffers.is_empty() || (end as u64) < self.length {
             0
         } else {
             whole_pages((wanted / 4).min(16 * 1024 * 1024))
@@ -476,7 +564,7 @@ impl SharedFile {
         Ok(self.buffers.len() - 1)
     }
 
-    /// Frees the elders in which no map lies. They must have been written back.
+    /// Frees the elders in which no map lies. They must have been written back, or copied.
     fn free_elders(&mut self, arena: &mut Arena) {
         let newest = self.buffers.pop();
         let (used, unused): (Vec<_>, Vec<_>) =
@@ -492,6 +580,7 @@ impl SharedFile {
     fn notice_length(&mut self, length: u64) {
         if length < self.length {
             let held = self.held.is_some();
+            self.zero_from = self.zero_from.map(|from| from.min(length));
             for buffer in &mut self.buffers {
                 buffer.cut(length, held);
             }
