@@ -62,7 +62,7 @@ pub struct Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // Dropping the engine flushes it, which would write a state in doubt to disk.
-        if self.doubt.is_some()
+        if self.check().is_err()
             && let Some(shard) = self.shard.take()
         {
             shard.discard();
@@ -172,8 +172,10 @@ impl Store {
     }
 
     /// Flushes, stores the positions and closes.
+    /// In doubt there is nothing to flush: all that was returned is in the log.
     pub fn close(mut self) -> Result<()> {
-        if self.doubt.is_some() {
+        if let Err(error) = self.check() {
+            self.doubt.get_or_insert_with(|| format!("{error:?}"));
             return Ok(());
         }
         self.checkpoint()
@@ -197,11 +199,15 @@ impl Store {
         self.shard.as_ref().ok_or(Error::NotOpen)
     }
 
+    /// A failed call on the engine's files is as bad as a failure that the engine reports: it may
+    /// have taken it lightly, and its files be other than it thinks.
     fn check(&self) -> Result<()> {
-        match &self.doubt {
-            Some(reason) => Err(Error::NeedsReopen(reason.clone())),
-            None => Ok(()),
+        if let Some(reason) = &self.doubt {
+            return Err(Error::NeedsReopen(reason.clone()));
         }
+        self.watch.check().map_err(|failure| {
+            Error::NeedsReopen(format!("a call on the shard's files failed: {failure}"))
+        })
     }
 
     /// Validates a write, logs what it comes to, applies it.
@@ -467,7 +473,6 @@ fn begin_checkpoint(
     watch: &Watch,
 ) -> Result<Journal> {
     let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
-    // The engine may have taken it lightly, or its files be other than it thinks.
     watch.check().map_err(|failure| {
         let failure = std::io::Error::other(failure);
         storage("make a checkpoint after a failure in", &tree, &failure)

@@ -189,7 +189,8 @@ fn replace_generation(
 ) -> Result<Opened> {
     match exports::close() {
         Ok(()) | Err(Error::NotOpen) => {}
-        Err(error) => return Err(error),
+        // What it could not flush is in the log, which is replayed onto the new generation.
+        Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {
         let barrier = match barrier {

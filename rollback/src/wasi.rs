@@ -13,7 +13,7 @@
 #![allow(unsafe_code, reason = "functions of the C library's interface")]
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -275,7 +275,7 @@ impl Watched {
     }
 
     /// The name that the C library has for a place beside the tree.
-    fn name_beside(&self, path: &Path) -> io::Result<std::ffi::CString> {
+    fn name_beside(&self, path: &Path) -> io::Result<CString> {
         let parent = self.tree.parent().unwrap_or(&self.tree);
         let name = path
             .strip_prefix(parent)
@@ -283,7 +283,7 @@ impl Watched {
             .map(|rest| Path::new(&self.below).with_file_name("").join(rest));
         name.as_deref()
             .and_then(Path::to_str)
-            .and_then(|name| std::ffi::CString::new(name).ok())
+            .and_then(|name| CString::new(name).ok())
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EXDEV))
     }
 }
@@ -308,6 +308,15 @@ fn status(folder: c_int, name: &CStr) -> io::Result<Option<Status>> {
         error if error.kind() == io::ErrorKind::NotFound => Ok(None),
         error => Err(error),
     }
+}
+
+/// The C library resolves paths into a buffer of its own, which the next path overwrites.
+///
+/// # Safety
+/// `path` ends with a zero.
+unsafe fn kept(path: *const c_char) -> CString {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(path) }.to_owned()
 }
 
 fn from_c(result: c_int) -> io::Result<c_int> {
@@ -357,13 +366,13 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_openat_nomode(
     flags: c_int,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let name = &*unsafe { kept(path) };
     learn(folder, name);
     let mut inside = false;
     let fd = watch(
         |watched| watched.has(folder, name),
         // SAFETY: as the caller promises.
-        || unsafe { real::openat(folder, path, flags) },
+        || unsafe { real::openat(folder, name.as_ptr(), flags) },
         |watched| {
             inside = true;
             open(watched, folder, name, flags)
@@ -425,9 +434,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_mkdirat_nomode(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::mkdirat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::mkdirat(folder, name.as_ptr()) };
     watch(
         |watched| watched.has(folder, name),
         call,
@@ -446,9 +455,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_unlinkat(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::unlinkat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::unlinkat(folder, name.as_ptr()) };
     watch(
         |watched| watched.journal.is_some() && watched.has(folder, name),
         call,
@@ -461,7 +470,7 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_unlinkat(
                 let to = watched.name_beside(&trash)?;
                 // SAFETY: both names end with a zero.
                 return from_c(unsafe {
-                    real::renameat(folder, path, watched.folder, to.as_ptr())
+                    real::renameat(folder, name.as_ptr(), watched.folder, to.as_ptr())
                 });
             }
             from_c(call())
@@ -477,9 +486,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_rmdirat(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::rmdirat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::rmdirat(folder, name.as_ptr()) };
     watch(
         |watched| watched.journal.is_some() && watched.has(folder, name),
         call,
@@ -502,9 +511,10 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_renameat(
     to: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::renameat(from_folder, from, to_folder, to) };
+    let (from_name, to_name) = unsafe { (&*kept(from), &*kept(to)) };
     // SAFETY: as the caller promises.
-    let (from_name, to_name) = unsafe { (CStr::from_ptr(from), CStr::from_ptr(to)) };
+    let call =
+        || unsafe { real::renameat(from_folder, from_name.as_ptr(), to_folder, to_name.as_ptr()) };
     watch(
         |watched| {
             watched.journal.is_some()
