@@ -138,8 +138,13 @@ impl Store {
         let engine = (shard, watch);
         let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
-        let (rejected, report) = Rejected::open(&directory.rejected())?;
+        let (mut rejected, report) = Rejected::open(&directory.rejected())?;
         notes.extend(report.notes());
+        // A crash came between moving it there and moving on: it is uploaded again, and the server
+        // decides again.
+        for undecided in rejected.after(current.acknowledged) {
+            rejected.remove(undecided)?;
+        }
         let (shard, watch) = engine;
         let mut store = Self {
             directory,
@@ -383,7 +388,8 @@ impl Store {
         }
     }
 
-    /// Queues a rejected operation again, as the shard would write it now.
+    /// Queues a rejected operation again, as the shard would write it now. A crash after that leaves
+    /// it in the rejected log as well, and a second retry does no harm.
     pub fn retry_rejected(&mut self, sequence: u64) -> Result<()> {
         let Some(entry) = self.rejected.get(sequence)? else {
             return Err(no_such_rejected(sequence));

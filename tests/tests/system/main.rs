@@ -7,6 +7,7 @@ mod double_faults;
 mod fixture_over_rest;
 mod fixture_restore;
 mod killed;
+mod long_runs;
 mod mutations;
 mod offline_online;
 mod programs;
