@@ -12,6 +12,7 @@
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::{
@@ -160,6 +161,10 @@ impl Store {
             acknowledged_stored: Instant::now(),
             doubt: None,
         };
+        // A failure that the engine took lightly while it was loaded: what it holds is not what the
+        // files do.
+        let tree = store.directory.shard(store.current.generation);
+        check_watch(&store.watch, "open after a failure in", &tree)?;
         let replayed = match replay(store.shard()?, store.log.read(store.current.applied + 1)) {
             Ok(replayed) => replayed,
             Err(error) => {
@@ -167,6 +172,7 @@ impl Store {
                 return Err(error);
             }
         };
+        check_watch(&store.watch, "replay after a failure in", &tree)?;
         store.unflushed_bytes = store.log.bytes_after(store.current.applied)?;
         let opened = Opened {
             generation: store.current.generation,
@@ -479,13 +485,17 @@ fn begin_checkpoint(
     watch: &Watch,
 ) -> Result<Journal> {
     let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
-    watch.check().map_err(|failure| {
-        let failure = std::io::Error::other(failure);
-        storage("make a checkpoint after a failure in", &tree, &failure)
-    })?;
+    check_watch(watch, "make a checkpoint after a failure in", &tree)?;
     Ok(rollback::unwatched(|| {
         Journal::begin(&tree, &journals, checkpoint)
     })?)
+}
+
+/// A failed call on the engine's files, as an error of what cannot be done because of it.
+pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
+    watch
+        .check()
+        .map_err(|failure| storage(operation, tree, &std::io::Error::other(failure)))
 }
 
 /// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.

@@ -8,7 +8,8 @@
 //! - what the journal of the checkpoint in force needs is saved first;
 //! - syncs are left out, since a checkpoint syncs everything, and nothing before it counts;
 //! - a call that fails is remembered, and no checkpoint is made of the tree any more: whoever made
-//!   the call may have taken it lightly, and its files be other than it thinks.
+//!   the call may have taken it lightly, and its files be other than it thinks. (A file whose
+//!   attributes cannot be read passes for one that is not there.)
 
 #![allow(unsafe_code, reason = "functions of the C library's interface")]
 
@@ -54,7 +55,11 @@ mod real {
         pub(super) fn fsync(fd: c_int) -> c_int;
         #[link_name = "__real_fdatasync"]
         pub(super) fn fdatasync(fd: c_int) -> c_int;
-        #[link_name = "__wasilibc_nocwd_fstatat"]
+        #[link_name = "__real___wasilibc_nocwd_opendirat"]
+        pub(super) fn opendirat(folder: c_int, path: *const c_char) -> *mut libc::DIR;
+        #[link_name = "__real_fstat"]
+        pub(super) fn fstat(fd: c_int, stat: *mut libc::stat) -> c_int;
+        #[link_name = "__real___wasilibc_nocwd_fstatat"]
         pub(super) fn fstatat(
             folder: c_int,
             path: *const c_char,
@@ -542,6 +547,72 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_renameat(
             Ok(0)
         },
     )
+}
+
+/// # Safety
+/// As `fstatat(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___wasilibc_nocwd_fstatat(
+    folder: c_int,
+    path: *const c_char,
+    stat: *mut libc::stat,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    let name = &*unsafe { kept(path) };
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::fstatat(folder, name.as_ptr(), stat, flags) };
+    watch(
+        |watched| watched.has(folder, name),
+        call,
+        |_| from_c(call()),
+    )
+}
+
+/// # Safety
+/// As `opendir(3)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___wasilibc_nocwd_opendirat(
+    folder: c_int,
+    path: *const c_char,
+) -> *mut libc::DIR {
+    // SAFETY: as the caller promises.
+    let name = &*unsafe { kept(path) };
+    let mut opened = std::ptr::null_mut();
+    let mut call = || {
+        // SAFETY: as the caller promises.
+        opened = unsafe { real::opendirat(folder, name.as_ptr()) };
+        if opened.is_null() { -1 } else { 0 }
+    };
+    if guard::is_unguarded() {
+        call();
+    } else {
+        // Its descriptor is not one of the tree's, so nothing else is told of it.
+        let result = call();
+        let failed = from_c(result);
+        if let Some(watched) = &mut *lock(&WATCHED)
+            && watched.has(folder, name)
+        {
+            to_c(watched.noted(failed));
+        }
+    }
+    opened
+}
+
+/// # Safety
+/// As `fstat(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fstat(fd: c_int, stat: *mut libc::stat) -> c_int {
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::fstat(fd, stat) };
+    if guard::is_unguarded() || !lock(&INSIDE).contains(&fd) {
+        return call();
+    }
+    let result = from_c(call());
+    match &mut *lock(&WATCHED) {
+        Some(watched) => to_c(watched.noted(result)),
+        None => to_c(result),
+    }
 }
 
 /// # Safety
