@@ -7,7 +7,8 @@
 //! 3. A buffer holds the file's bytes from 0 to its `loaded`, as changed through maps since;
 //!    zeros follow.
 //! 4. While a file has a writable map it is held open, and a page of a buffer has changed since it
-//!    last agreed with the file if and only if its fingerprint differs from the one in `prints`.
+//!    last agreed with the file if and only if its fingerprint differs from the one in `prints`,
+//!    which is none ([`UNKNOWN`]) once the file was changed under a changed page.
 //! 5. What handles of this process write to the file or cut off is applied to its buffers at once,
 //!    and what they read comes from the newest buffer ([`crate::file_io`]).
 //! 6. [`SharedFile::write_back`] leaves the file, the newest buffer and the elders with the same
@@ -24,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
 use crate::guard::{self, Change};
-use crate::page::{self, Fingerprint, PAGE, ZERO};
+use crate::page::{self, Fingerprint, PAGE, UNKNOWN, ZERO};
 
 /// Files are read and compared in pieces of this many bytes.
 const PIECE: usize = 256 * 1024;
@@ -696,13 +697,11 @@ impl Buffer {
             while at < read {
                 let page_end = read.min(at + PAGE - (from + at) % PAGE);
                 if !page::is_zero(&piece[at..page_end]) {
-                    let page = (from + at) / PAGE;
-                    let clean = held && self.print(page) == self.prints[page];
-                    self.bytes_mut(from + at, page_end - at)
-                        .copy_from_slice(&piece[at..page_end]);
-                    if clean {
-                        self.prints[page] = self.print(page);
-                    }
+                    self.change(from + at, from + page_end, held, |buffer| {
+                        buffer
+                            .bytes_mut(from + at, page_end - at)
+                            .copy_from_slice(&piece[at..page_end]);
+                    });
                 }
                 at = page_end;
             }
@@ -764,7 +763,8 @@ impl Buffer {
         self.loaded = self.loaded.min(start);
     }
 
-    /// Makes a change that the file has as well: pages that agreed with it still do.
+    /// Makes a change that the file has as well: pages that agreed with it still do, and those that
+    /// did not differ until they are written.
     fn change(&mut self, start: usize, end: usize, held: bool, change: impl FnOnce(&mut Self)) {
         if !held {
             change(self);
@@ -777,9 +777,7 @@ impl Buffer {
             .collect();
         change(self);
         for (page, clean) in pages.zip(clean) {
-            if clean {
-                self.prints[page] = self.print(page);
-            }
+            self.prints[page] = if clean { self.print(page) } else { UNKNOWN };
         }
     }
 

@@ -214,3 +214,16 @@ fn an_empty_file_can_be_mapped() {
     file.set_len(5).unwrap();
     assert_eq!(map(&file)[..], [0; 5]);
 }
+
+#[test]
+fn a_page_that_is_again_as_it_was_overwrites_what_a_handle_wrote_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = create(&path, 8_192);
+    let mut writer = map_mut(&file);
+    writer[1] = 1;
+    file_io::write(file.as_raw_fd(), &[1], Some(2), || file.write_at(&[1], 2)).unwrap();
+    writer[1..3].fill(0);
+    writer.flush().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [0; 8_192]);
+}

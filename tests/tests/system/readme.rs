@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
@@ -332,8 +332,8 @@ fn is_installed(program: &str) -> bool {
     })
 }
 
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+fn root() -> PathBuf {
+    edge_sync_tests::package_folder().join("..")
 }
 
 /// The `edge-sync` command that `cargo xtask` built.
