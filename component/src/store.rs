@@ -12,6 +12,7 @@
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::{
@@ -62,7 +63,7 @@ pub struct Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // Dropping the engine flushes it, which would write a state in doubt to disk.
-        if self.doubt.is_some()
+        if self.check().is_err()
             && let Some(shard) = self.shard.take()
         {
             shard.discard();
@@ -138,8 +139,13 @@ impl Store {
         let engine = (shard, watch);
         let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
-        let (rejected, report) = Rejected::open(&directory.rejected())?;
+        let (mut rejected, report) = Rejected::open(&directory.rejected())?;
         notes.extend(report.notes());
+        // A crash came between moving it there and moving on: it is uploaded again, and the server
+        // decides again.
+        for undecided in rejected.after(current.acknowledged) {
+            rejected.remove(undecided)?;
+        }
         let (shard, watch) = engine;
         let mut store = Self {
             directory,
@@ -155,6 +161,10 @@ impl Store {
             acknowledged_stored: Instant::now(),
             doubt: None,
         };
+        // A failure that the engine took lightly while it was loaded: what it holds is not what the
+        // files do.
+        let tree = store.directory.shard(store.current.generation);
+        check_watch(&store.watch, "open after a failure in", &tree)?;
         let replayed = match replay(store.shard()?, store.log.read(store.current.applied + 1)) {
             Ok(replayed) => replayed,
             Err(error) => {
@@ -162,6 +172,7 @@ impl Store {
                 return Err(error);
             }
         };
+        check_watch(&store.watch, "replay after a failure in", &tree)?;
         store.unflushed_bytes = store.log.bytes_after(store.current.applied)?;
         let opened = Opened {
             generation: store.current.generation,
@@ -172,8 +183,10 @@ impl Store {
     }
 
     /// Flushes, stores the positions and closes.
+    /// In doubt there is nothing to flush: all that was returned is in the log.
     pub fn close(mut self) -> Result<()> {
-        if self.doubt.is_some() {
+        if let Err(error) = self.check() {
+            self.doubt.get_or_insert_with(|| format!("{error:?}"));
             return Ok(());
         }
         self.checkpoint()
@@ -197,11 +210,15 @@ impl Store {
         self.shard.as_ref().ok_or(Error::NotOpen)
     }
 
+    /// A failed call on the engine's files is as bad as a failure that the engine reports: it may
+    /// have taken it lightly, and its files be other than it thinks.
     fn check(&self) -> Result<()> {
-        match &self.doubt {
-            Some(reason) => Err(Error::NeedsReopen(reason.clone())),
-            None => Ok(()),
+        if let Some(reason) = &self.doubt {
+            return Err(Error::NeedsReopen(reason.clone()));
         }
+        self.watch.check().map_err(|failure| {
+            Error::NeedsReopen(format!("a call on the shard's files failed: {failure}"))
+        })
     }
 
     /// Validates a write, logs what it comes to, applies it.
@@ -377,7 +394,8 @@ impl Store {
         }
     }
 
-    /// Queues a rejected operation again, as the shard would write it now.
+    /// Queues a rejected operation again, as the shard would write it now. A crash after that leaves
+    /// it in the rejected log as well, and a second retry does no harm.
     pub fn retry_rejected(&mut self, sequence: u64) -> Result<()> {
         let Some(entry) = self.rejected.get(sequence)? else {
             return Err(no_such_rejected(sequence));
@@ -467,14 +485,17 @@ fn begin_checkpoint(
     watch: &Watch,
 ) -> Result<Journal> {
     let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
-    // The engine may have taken it lightly, or its files be other than it thinks.
-    watch.check().map_err(|failure| {
-        let failure = std::io::Error::other(failure);
-        storage("make a checkpoint after a failure in", &tree, &failure)
-    })?;
+    check_watch(watch, "make a checkpoint after a failure in", &tree)?;
     Ok(rollback::unwatched(|| {
         Journal::begin(&tree, &journals, checkpoint)
     })?)
+}
+
+/// A failed call on the engine's files, as an error of what cannot be done because of it.
+pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
+    watch
+        .check()
+        .map_err(|failure| storage(operation, tree, &std::io::Error::other(failure)))
 }
 
 /// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.

@@ -392,7 +392,7 @@ impl Journal {
     /// [`Error::Corrupt`] if the tree or the journal is not what any crash leaves.
     pub fn roll_back(tree: &Path, journals: &Path, checkpoint: u64) -> Result<(Self, bool)> {
         let folder = folder_of(journals, checkpoint);
-        if !folder.is_dir() {
+        if !exists(&folder)? {
             let message = format!("the journal of checkpoint {checkpoint}, in force, is missing");
             return Err(Error::corrupt(&folder, message));
         }
@@ -520,12 +520,18 @@ impl Journal {
             if exists(&removed)? {
                 folder::remove(&path)?;
                 fs::rename(&removed, &path).map_err(Error::io("bring back", &path))?;
-            } else if kept.is_folder && !path.is_dir() {
-                folder::remove(&path)?;
-                fs::create_dir(&path).map_err(Error::io("bring back", &path))?;
-            } else if !kept.is_folder && !path.is_file() {
+                continue;
+            }
+            // An error must not pass for an answer here.
+            let found = kind(&path)?;
+            if found == Some(kept.is_folder) {
+                continue;
+            }
+            if !kept.is_folder {
                 return Err(self.differently(&path));
             }
+            folder::remove(&path)?;
+            fs::create_dir(&path).map_err(Error::io("bring back", &path))?;
         }
         let kept: HashMap<&str, bool> = self
             .kept
@@ -629,15 +635,20 @@ fn runs(kept: &Kept, from: u64, to: u64) -> Vec<(u64, u64)> {
 }
 
 fn exists(path: &Path) -> Result<bool> {
+    Ok(kind(path)?.is_some())
+}
+
+/// Whether what is there is a folder; None if nothing is.
+fn kind(path: &Path) -> Result<Option<bool>> {
     match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
+        Ok(metadata) => Ok(Some(metadata.is_dir())),
         Err(error)
             if matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ) =>
         {
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(Error::io("examine", path)(error)),
     }

@@ -8,12 +8,13 @@
 //! - what the journal of the checkpoint in force needs is saved first;
 //! - syncs are left out, since a checkpoint syncs everything, and nothing before it counts;
 //! - a call that fails is remembered, and no checkpoint is made of the tree any more: whoever made
-//!   the call may have taken it lightly, and its files be other than it thinks.
+//!   the call may have taken it lightly, and its files be other than it thinks. (A file whose
+//!   attributes cannot be read passes for one that is not there.)
 
 #![allow(unsafe_code, reason = "functions of the C library's interface")]
 
 use std::collections::BTreeSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -54,7 +55,11 @@ mod real {
         pub(super) fn fsync(fd: c_int) -> c_int;
         #[link_name = "__real_fdatasync"]
         pub(super) fn fdatasync(fd: c_int) -> c_int;
-        #[link_name = "__wasilibc_nocwd_fstatat"]
+        #[link_name = "__real___wasilibc_nocwd_opendirat"]
+        pub(super) fn opendirat(folder: c_int, path: *const c_char) -> *mut libc::DIR;
+        #[link_name = "__real_fstat"]
+        pub(super) fn fstat(fd: c_int, stat: *mut libc::stat) -> c_int;
+        #[link_name = "__real___wasilibc_nocwd_fstatat"]
         pub(super) fn fstatat(
             folder: c_int,
             path: *const c_char,
@@ -275,7 +280,7 @@ impl Watched {
     }
 
     /// The name that the C library has for a place beside the tree.
-    fn name_beside(&self, path: &Path) -> io::Result<std::ffi::CString> {
+    fn name_beside(&self, path: &Path) -> io::Result<CString> {
         let parent = self.tree.parent().unwrap_or(&self.tree);
         let name = path
             .strip_prefix(parent)
@@ -283,7 +288,7 @@ impl Watched {
             .map(|rest| Path::new(&self.below).with_file_name("").join(rest));
         name.as_deref()
             .and_then(Path::to_str)
-            .and_then(|name| std::ffi::CString::new(name).ok())
+            .and_then(|name| CString::new(name).ok())
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EXDEV))
     }
 }
@@ -308,6 +313,15 @@ fn status(folder: c_int, name: &CStr) -> io::Result<Option<Status>> {
         error if error.kind() == io::ErrorKind::NotFound => Ok(None),
         error => Err(error),
     }
+}
+
+/// The C library resolves paths into a buffer of its own, which the next path overwrites.
+///
+/// # Safety
+/// `path` ends with a zero.
+unsafe fn kept(path: *const c_char) -> CString {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(path) }.to_owned()
 }
 
 fn from_c(result: c_int) -> io::Result<c_int> {
@@ -357,13 +371,13 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_openat_nomode(
     flags: c_int,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let name = &*unsafe { kept(path) };
     learn(folder, name);
     let mut inside = false;
     let fd = watch(
         |watched| watched.has(folder, name),
         // SAFETY: as the caller promises.
-        || unsafe { real::openat(folder, path, flags) },
+        || unsafe { real::openat(folder, name.as_ptr(), flags) },
         |watched| {
             inside = true;
             open(watched, folder, name, flags)
@@ -425,9 +439,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_mkdirat_nomode(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::mkdirat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::mkdirat(folder, name.as_ptr()) };
     watch(
         |watched| watched.has(folder, name),
         call,
@@ -446,9 +460,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_unlinkat(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::unlinkat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::unlinkat(folder, name.as_ptr()) };
     watch(
         |watched| watched.journal.is_some() && watched.has(folder, name),
         call,
@@ -461,7 +475,7 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_unlinkat(
                 let to = watched.name_beside(&trash)?;
                 // SAFETY: both names end with a zero.
                 return from_c(unsafe {
-                    real::renameat(folder, path, watched.folder, to.as_ptr())
+                    real::renameat(folder, name.as_ptr(), watched.folder, to.as_ptr())
                 });
             }
             from_c(call())
@@ -477,9 +491,9 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd___wasilibc_rmdirat(
     path: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::rmdirat(folder, path) };
+    let name = &*unsafe { kept(path) };
     // SAFETY: as the caller promises.
-    let name = unsafe { CStr::from_ptr(path) };
+    let call = || unsafe { real::rmdirat(folder, name.as_ptr()) };
     watch(
         |watched| watched.journal.is_some() && watched.has(folder, name),
         call,
@@ -502,9 +516,10 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_renameat(
     to: *const c_char,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::renameat(from_folder, from, to_folder, to) };
+    let (from_name, to_name) = unsafe { (&*kept(from), &*kept(to)) };
     // SAFETY: as the caller promises.
-    let (from_name, to_name) = unsafe { (CStr::from_ptr(from), CStr::from_ptr(to)) };
+    let call =
+        || unsafe { real::renameat(from_folder, from_name.as_ptr(), to_folder, to_name.as_ptr()) };
     watch(
         |watched| {
             watched.journal.is_some()
@@ -532,6 +547,72 @@ unsafe extern "C" fn __wrap___wasilibc_nocwd_renameat(
             Ok(0)
         },
     )
+}
+
+/// # Safety
+/// As `fstatat(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___wasilibc_nocwd_fstatat(
+    folder: c_int,
+    path: *const c_char,
+    stat: *mut libc::stat,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    let name = &*unsafe { kept(path) };
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::fstatat(folder, name.as_ptr(), stat, flags) };
+    watch(
+        |watched| watched.has(folder, name),
+        call,
+        |_| from_c(call()),
+    )
+}
+
+/// # Safety
+/// As `opendir(3)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___wasilibc_nocwd_opendirat(
+    folder: c_int,
+    path: *const c_char,
+) -> *mut libc::DIR {
+    // SAFETY: as the caller promises.
+    let name = &*unsafe { kept(path) };
+    let mut opened = std::ptr::null_mut();
+    let mut call = || {
+        // SAFETY: as the caller promises.
+        opened = unsafe { real::opendirat(folder, name.as_ptr()) };
+        if opened.is_null() { -1 } else { 0 }
+    };
+    if guard::is_unguarded() {
+        call();
+    } else {
+        // Its descriptor is not one of the tree's, so nothing else is told of it.
+        let result = call();
+        let failed = from_c(result);
+        if let Some(watched) = &mut *lock(&WATCHED)
+            && watched.has(folder, name)
+        {
+            to_c(watched.noted(failed));
+        }
+    }
+    opened
+}
+
+/// # Safety
+/// As `fstat(2)`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fstat(fd: c_int, stat: *mut libc::stat) -> c_int {
+    // SAFETY: as the caller promises.
+    let call = || unsafe { real::fstat(fd, stat) };
+    if guard::is_unguarded() || !lock(&INSIDE).contains(&fd) {
+        return call();
+    }
+    let result = from_c(call());
+    match &mut *lock(&WATCHED) {
+        Some(watched) => to_c(watched.noted(result)),
+        None => to_c(result),
+    }
 }
 
 /// # Safety
