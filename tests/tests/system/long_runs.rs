@@ -12,10 +12,10 @@ use edge_sync_tests::double::RandomFaults;
 use crate::support::{COLLECTION, CONFIG, all_points, device, impatient, point, server};
 
 /// Writes that CI makes; in full, `EDGE_SYNC_FLEET_WRITES=100000`.
-const FLEET_WRITES: u64 = 1_500;
+const FLEET_WRITES: u64 = 600;
 
 /// Writes that CI queues; in full, `EDGE_SYNC_QUEUE_WRITES=1000000`.
-const QUEUE_WRITES: u64 = 5_000;
+const QUEUE_WRITES: u64 = 3_000;
 
 /// By how much an instance's memory may grow while it hands its queue out, however long that is.
 const DRAIN_BYTES: u64 = 16 << 20;

@@ -132,7 +132,8 @@ fn without_the_rollback_journal() {
     }
     let share = Share {
         stride: 1,
-        offset: 0,
+        // Little has been overwritten before.
+        offset: recording.moments.len() / 2,
         cuts: 0,
         rest: Rest::Short,
         patience: 1,
