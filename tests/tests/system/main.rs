@@ -1,7 +1,9 @@
 //! Whole-system tests, in one program because linking the engine takes long.
 
 mod bad_input;
+mod commands;
 mod crash_sweep;
+mod differential;
 mod double_conformance;
 mod double_faults;
 mod fixture_over_rest;
@@ -12,7 +14,10 @@ mod long_runs;
 mod mutations;
 mod offline_online;
 mod programs;
+mod python_client;
 mod random_schedules;
 mod readme;
+mod serve;
+mod served;
 mod stock_engine;
 mod support;
