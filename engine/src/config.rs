@@ -19,6 +19,7 @@ const COLLECTION: &[&str] = &[
     "write_consistency_factor",
     "on_disk_payload",
     "payload",
+    "id_tracker",
     "hnsw_config",
     "wal_config",
     "optimizers_config",
@@ -53,6 +54,14 @@ const OPTIMIZERS: &[&str] = &[
 
 /// The server's largest dense vector.
 const MAX_DIMENSIONS: usize = 65_536;
+/// Named vectors and payload indexes, of each kind: every one takes some megabytes of a component's
+/// memory, however few points there are.
+pub(crate) const MAX_NAMES: usize = 128;
+/// Links a point of an HNSW graph, for which room is made while the graph is built. The server has
+/// no bound, but more memory; usual values are 8 to 64.
+const MAX_LINKS: usize = 1_024;
+/// Candidates while an HNSW graph is built; usual values are 100 to 500.
+const MAX_EF_CONSTRUCT: usize = 65_536;
 
 /// The body of `PUT /collections/{c}`, checked.
 ///
@@ -103,6 +112,7 @@ impl CollectionConfig {
             "write_consistency_factor",
             "on_disk_payload",
             "payload",
+            "id_tracker",
         ] {
             take(&params, key, key);
         }
@@ -189,6 +199,9 @@ impl CollectionConfig {
         }
         if let Some(memory) = edge.payload_memory {
             json.insert("payload".to_owned(), json!({ "memory": memory }));
+        }
+        if let Some(memory) = edge.id_tracker_memory {
+            json.insert("id_tracker".to_owned(), json!({ "memory": memory }));
         }
         if let Some(hnsw) = edge.hnsw_config {
             json.insert("hnsw_config".to_owned(), to_value(as_written(hnsw))?);
@@ -363,6 +376,13 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
             sparse_vectors.insert(name.to_owned(), sparse_params(&config)?);
         }
     }
+    let count = vectors.len() + sparse_vectors.len();
+    if count > MAX_NAMES {
+        return Err(Error::invalid(
+            "vectors",
+            format!("{count} named vectors; a local shard has at most {MAX_NAMES}"),
+        ));
+    }
     for key in [
         "shard_number",
         "replication_factor",
@@ -382,17 +402,20 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
             object.object()?;
         }
     }
-    let payload_memory = match node.get("payload") {
-        None => None,
-        Some(payload) => {
-            payload.fields(&["memory"])?;
-            memory(&payload)?
+    let placement = |key| match node.get(key) {
+        None => Ok(None),
+        Some(section) => {
+            section.fields(&["memory"])?;
+            memory(&section)
         }
     };
+    let payload_memory = placement("payload")?;
+    // Of Qdrant 1.20: the engine has it, a server of 1.19 leaves it out.
+    let id_tracker_memory = placement("id_tracker")?;
     Ok(EdgeConfig {
         on_disk_payload: flag(node, "on_disk_payload")?,
         payload_memory,
-        id_tracker_memory: None,
+        id_tracker_memory,
         vectors,
         sparse_vectors,
         hnsw_config: hnsw,
@@ -442,12 +465,7 @@ fn dense_params(node: &Node<'_>, hnsw: HnswIndexConfig) -> Result<EdgeVectorPara
         "multivector_config",
     ])?;
     let dimensions = node.required("size")?;
-    let size = dimensions.size(1)?;
-    if size > MAX_DIMENSIONS {
-        return Err(dimensions.error(format!(
-            "value {size} invalid, must be from 1 to {MAX_DIMENSIONS}"
-        )));
-    }
+    let size = dimensions.size_within(1, MAX_DIMENSIONS)?;
     Ok(EdgeVectorParams {
         size,
         distance: node.required("distance")?.parse()?,
@@ -503,16 +521,25 @@ fn sparse_params(node: &Node<'_>) -> Result<EdgeSparseVectorParams> {
 #[allow(deprecated, reason = "the REST schema still has on_disk")]
 fn merge_hnsw(base: HnswIndexConfig, diff: &Node<'_>) -> Result<HnswIndexConfig> {
     diff.fields(HNSW)?;
+    let links = |key| {
+        diff.get(key)
+            .map(|links| links.size_within(0, MAX_LINKS))
+            .transpose()
+    };
     Ok(HnswIndexConfig {
-        m: size(diff, "m", 0)?.unwrap_or(base.m),
-        ef_construct: size(diff, "ef_construct", 4)?.unwrap_or(base.ef_construct),
+        m: links("m")?.unwrap_or(base.m),
+        ef_construct: diff
+            .get("ef_construct")
+            .map(|ef| ef.size_within(4, MAX_EF_CONSTRUCT))
+            .transpose()?
+            .unwrap_or(base.ef_construct),
         full_scan_threshold: size(diff, "full_scan_threshold", 10)?
             .unwrap_or(base.full_scan_threshold),
         max_indexing_threads: size(diff, "max_indexing_threads", 0)?
             .unwrap_or(base.max_indexing_threads),
         on_disk: flag(diff, "on_disk")?.or(base.on_disk),
         memory: memory(diff)?.or(base.memory),
-        payload_m: size(diff, "payload_m", 0)?.or(base.payload_m),
+        payload_m: links("payload_m")?.or(base.payload_m),
         inline_storage: flag(diff, "inline_storage")?.or(base.inline_storage),
     })
 }
