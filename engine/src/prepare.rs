@@ -182,13 +182,14 @@ impl Shard {
                 operations.push(Operation::DeletePayloadIndex { field });
             }
             Kind::CreateVectorName { name, config, json } => {
-                match known_vector(&self.engine.config(), &name, &config) {
+                let (known, names) = {
+                    let edge = self.engine.config();
+                    let names = edge.vectors.len() + edge.sparse_vectors.len();
+                    (known_vector(&edge, &name, &config), names)
+                };
+                match known {
+                    Known::No if names >= MAX_NAMES => return Err(too_many("named vectors")),
                     Known::No => {
-                        let config = self.engine.config();
-                        if config.vectors.len() + config.sparse_vectors.len() >= MAX_NAMES {
-                            return Err(too_many("named vectors"));
-                        }
-                        drop(config);
                         operations.push(Operation::CreateVectorName { name, config: json });
                     }
                     Known::Same => {}

@@ -415,12 +415,6 @@ fn ready(query: ScoringQuery) -> Query {
 fn input(node: &Node<'_>) -> Result<Input> {
     match node.value {
         Value::Number(_) | Value::String(_) => node.point_id().map(Input::Point),
-        Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
-            Err(Error::Unsupported(format!(
-                "{}: inference needs a server; embed before calling",
-                node.path()
-            )))
-        }
         _ => vector::vector(node, Embed::Query).map(Input::Vector),
     }
 }

@@ -51,6 +51,12 @@ pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
             .collect::<Result<_>>()
             .map(Vector::Multi),
         Value::Array(_) => floats(node).map(Vector::Dense),
+        Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
+            Err(Error::Unsupported(format!(
+                "{}: inference needs a server; embed before calling",
+                node.path()
+            )))
+        }
         Value::Object(map) if map.contains_key("text") || map.contains_key("model") => {
             document(node, embed)
         }

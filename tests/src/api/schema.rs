@@ -164,7 +164,11 @@ impl Bodies {
             return self.walk(only, owner, value, used);
         }
         if !forms.is_empty() {
-            let Some(form) = forms.iter().find(|form| self.fits(form, value)) else {
+            // Any object at all only where nothing says more.
+            let open = |form: &&Value| form["additionalProperties"] == true;
+            let (open, closed): (Vec<_>, Vec<_>) = forms.iter().partition(open);
+            let mut candidates = closed.into_iter().chain(open);
+            let Some(form) = candidates.find(|form| self.fits(form, value)) else {
                 return;
             };
             note(&self.form_name(form), value, used);
