@@ -71,9 +71,10 @@ pub fn id(n: u64) -> Value {
 
 /// The n-th point.
 pub fn point(n: u64) -> Value {
+    // No two points are equally near to anything.
     let wave = |k: u64| {
-        let angle = (n * k % 97) as f64;
-        ((angle / 97.0 - 0.5) * 1000.0).round() / 1000.0
+        let angle = (n * (k * 131 + 17) % 9973) as f64;
+        ((angle / 9973.0 - 0.5) * 100_000.0).round() / 100_000.0
     };
     let sentence = SENTENCES[(n % 6) as usize];
     let mut payload = json!({
@@ -109,7 +110,7 @@ pub fn point(n: u64) -> Value {
         vectors["rows"] = json!([[wave(13), wave(17)], [wave(19), 0.125]]);
     }
     if n % 4 == 0 {
-        vectors["plain"] = json!({ "indices": [n % 7, 7 + n % 5, 4_294_967_295_u32], "values": [1.0, 0.5, wave(2)] });
+        vectors["plain"] = json!({ "indices": [n % 7, 7 + n % 5, 4_294_967_295_u32], "values": [1.0 + wave(3), 1.0 + wave(4), wave(2)] });
     }
     json!({ "id": id(n), "vector": vectors, "payload": payload })
 }
@@ -266,12 +267,10 @@ fn languages() -> Vec<(String, Value)> {
         "tamil",
         "turkish",
     ];
-    let stopwords = stopwords.map(|name| {
-        (
-            format!("p.stopwords.{name}"),
-            json!({ "type": "text", "stopwords": name }),
-        )
-    });
+    let stopwords = [(
+        "p.stopwords".to_owned(),
+        json!({ "type": "text", "stopwords": { "languages": stopwords } }),
+    )];
     let stemmers = stemmers.map(|name| {
         (
             format!("p.stemmer.{name}"),
@@ -785,7 +784,7 @@ pub fn reads() -> Vec<Example> {
             &format!("formula: {name}"),
             "/points/query",
             json!({
-                "prefetch": { "query": near, "limit": 20, "filter": { "must": [{ "key": "n", "range": { "gte": 1 } }] } },
+                "prefetch": { "query": near, "limit": 20, "filter": { "must": [{ "key": "n", "range": { "lte": 300 } }] } },
                 "query": { "formula": formula, "defaults": { "n": 1, "missing": 0 } },
                 "limit": 5,
             }),
@@ -888,7 +887,7 @@ pub fn reads() -> Vec<Example> {
     query(
         "fusion: RRF",
         json!({
-            "prefetch": [{ "query": near, "limit": 10 }, { "query": { "text": "red stone", "model": "qdrant/bm25" }, "using": "words", "limit": 10, "params": { "exact": true }, "score_threshold": 0.01 }],
+            "prefetch": [{ "query": near, "limit": 10 }, { "query": { "indices": [2, 9], "values": [1, 0.5] }, "using": "plain", "limit": 10, "params": { "exact": true }, "score_threshold": 0.01 }],
             "query": { "fusion": "rrf" }, "limit": 5,
         }),
     );
@@ -904,6 +903,13 @@ pub fn reads() -> Vec<Example> {
         "nested prefetch and rescoring",
         json!({
             "prefetch": { "prefetch": [{ "query": near, "limit": 50 }, { "query": { "order_by": "n" }, "limit": 20 }], "query": { "fusion": "rrf" }, "limit": 30, "filter": { "must_not": [{ "has_id": [1] }] } },
+            "query": [0.4, 0.1, 0.3, 0.1], "using": "cos", "limit": 5,
+        }),
+    );
+    query(
+        "a prefetch of a prefetch",
+        json!({
+            "prefetch": { "prefetch": { "query": near, "limit": 50 }, "query": { "sample": "random" }, "limit": 50 },
             "query": [0.4, 0.1, 0.3, 0.1], "using": "cos", "limit": 5,
         }),
     );
@@ -959,6 +965,14 @@ pub fn reads() -> Vec<Example> {
         json!({
             "prefetch": [{ "query": near, "limit": 50 }, { "query": 2, "using": "cos", "limit": 50 }],
             "query": { "fusion": "rrf" }, "group_by": "kw", "limit": 2, "group_size": 1,
+        }),
+    );
+    add(
+        "groups of a prefetch",
+        "/points/query/groups",
+        json!({
+            "prefetch": { "query": near, "limit": 60 }, "query": [0.4, 0.1, 0.3, 0.1], "using": "cos",
+            "group_by": "n", "limit": 3, "group_size": 1,
         }),
     );
     add(
@@ -1038,7 +1052,7 @@ pub fn newer_reads() -> Vec<Example> {
         query(
             name,
             json!({
-                "prefetch": { "query": [0.3, 0.2, -0.1, 0.5], "limit": 20, "filter": { "must": [{ "key": "n", "range": { "gte": 1 } }] } },
+                "prefetch": { "query": [0.3, 0.2, -0.1, 0.5], "limit": 20, "filter": { "must": [{ "key": "n", "range": { "lte": 300 } }] } },
                 "query": { "formula": formula },
                 "limit": 5,
             }),
@@ -1364,40 +1378,57 @@ pub fn collections() -> Vec<(String, Value)> {
         "sharding by key",
         json!({ "vectors": vector, "sharding_method": "custom", "optimizers_config": { "max_optimization_threads": "auto" } }),
     );
+    let mut vectors = serde_json::Map::new();
+    let mut quantized = |name: String, quantization: Value| {
+        let vector = json!({ "size": 4, "distance": "Dot", "quantization_config": quantization });
+        vectors.insert(name, vector);
+    };
     for compression in ["x4", "x8", "x16", "x32", "x64"] {
-        add(
-            &format!("product quantization, {compression}"),
-            json!({ "vectors": vector, "quantization_config": { "product": { "compression": compression } } }),
+        quantized(
+            format!("product-{compression}"),
+            json!({ "product": { "compression": compression } }),
         );
     }
     for encoding in ["one_bit", "two_bits", "one_and_half_bits"] {
-        add(
-            &format!("binary quantization, {encoding}"),
-            json!({ "vectors": vector, "quantization_config": { "binary": { "encoding": encoding, "always_ram": true, "memory": "cached" } } }),
+        quantized(
+            format!("binary-{encoding}"),
+            json!({ "binary": { "encoding": encoding, "always_ram": true, "memory": "cached" } }),
         );
     }
     for encoding in ["default", "binary", "scalar4bits", "scalar8bits"] {
-        add(
-            &format!("binary quantization of queries, {encoding}"),
-            json!({ "vectors": vector, "quantization_config": { "binary": { "query_encoding": encoding } } }),
+        quantized(
+            format!("queries-{encoding}"),
+            json!({ "binary": { "query_encoding": encoding } }),
         );
     }
     for bits in ["bits1", "bits1_5", "bits2", "bits4"] {
-        add(
-            &format!("turbo quantization, {bits}"),
-            json!({ "vectors": vector, "quantization_config": { "turbo": { "bits": bits, "always_ram": true, "memory": "cached" } } }),
+        quantized(
+            format!("turbo-{bits}"),
+            json!({ "turbo": { "bits": bits, "always_ram": true, "memory": "cached" } }),
         );
     }
     for distance in ["Cosine", "Euclid", "Dot", "Manhattan"] {
         for datatype in ["float32", "float16", "uint8", "turbo4"] {
-            add(
-                &format!("{distance} of {datatype}"),
-                json!({
-                    "vectors": { "a": { "size": 4, "distance": distance, "datatype": datatype } },
-                    "sparse_vectors": { "s": { "modifier": "none", "index": { "full_scan_threshold": 100, "on_disk": false, "memory": "cached", "datatype": "float32" } } },
-                }),
-            );
+            let vector = json!({ "size": 4, "distance": distance, "datatype": datatype });
+            vectors.insert(format!("{distance}-{datatype}"), vector);
         }
+    }
+    add(
+        "every quantization, distance and datatype",
+        json!({
+            "vectors": vectors,
+            "quantization_config": { "binary": {} },
+            "sparse_vectors": { "s": { "modifier": "none", "index": { "full_scan_threshold": 100, "on_disk": false, "memory": "cached", "datatype": "float32" } } },
+        }),
+    );
+    for quantization in [
+        json!({ "turbo": {} }),
+        json!({ "scalar": { "type": "int8" } }),
+    ] {
+        add(
+            "a quantization for all vectors",
+            json!({ "vectors": vector, "quantization_config": quantization }),
+        );
     }
     for (datatype, memory) in [("float16", "cold"), ("uint8", "pinned")] {
         add(

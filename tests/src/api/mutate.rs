@@ -160,7 +160,7 @@ impl Mutator {
             // Those with all points would make every other mutant large.
             .filter(|example| example.body.to_string().len() < 10_000)
             // One language is as good as another.
-            .filter(|example| !example.name.starts_with("index p.st"))
+            .filter(|example| !example.name.starts_with("index p.stemmer"))
             .collect();
         corpus.extend(refusals().into_iter().map(|refusal| Example {
             name: format!("{} {}", refusal.schema, refusal.part),
