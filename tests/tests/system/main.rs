@@ -6,6 +6,7 @@ mod double_conformance;
 mod double_faults;
 mod fixture_over_rest;
 mod fixture_restore;
+mod formats;
 mod killed;
 mod mutations;
 mod offline_online;
