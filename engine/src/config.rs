@@ -162,6 +162,97 @@ impl CollectionConfig {
         Ok(())
     }
 
+    /// Checks that `other` may be the same collection at another time, when named vectors have been
+    /// created or deleted: that they have a vector in common, and every one that they have in
+    /// common is the same.
+    ///
+    /// Errors: [`crate::Error::InvalidInput`] names the vector and both sides.
+    pub fn check_same_collection(&self, other: &Self) -> Result<()> {
+        let ours = vector_identities(&self.edge);
+        let theirs = vector_identities(&other.edge);
+        let mut common: Vec<_> = ours
+            .iter()
+            .filter_map(|(name, our)| Some((name, our, theirs.get(name)?)))
+            .collect();
+        common.sort();
+        for (name, our, their) in &common {
+            if our != their {
+                return Err(Error::invalid(
+                    "vectors",
+                    format!("vector `{name}` is {our} here and {their} there"),
+                ));
+            }
+        }
+        if common.is_empty() && !(ours.is_empty() && theirs.is_empty()) {
+            // Says which is missing.
+            return self.check_same_vectors(other);
+        }
+        Ok(())
+    }
+
+    /// This configuration for a shard that stores the vectors of `found`. Named vectors may have
+    /// been created and deleted since this one was stated; what it says of a vector holds as long
+    /// as that is the same vector.
+    pub(crate) fn with_vectors_of(mut self, found: &EdgeConfig) -> Result<Self> {
+        let stated = vector_identities(&self.edge);
+        let stored = vector_identities(found);
+        if stated == stored {
+            return Ok(self);
+        }
+        let same = |name: &String| stated.get(name) == stored.get(name);
+        let (mut dense, mut sparse) = (self.section("vectors"), self.section("sparse_vectors"));
+        dense.retain(|name, _| found.vectors.contains_key(name));
+        sparse.retain(|name, _| found.sparse_vectors.contains_key(name));
+        self.edge
+            .vectors
+            .retain(|name, _| found.vectors.contains_key(name));
+        self.edge
+            .sparse_vectors
+            .retain(|name, _| found.sparse_vectors.contains_key(name));
+        let internal = |error| Error::Internal(format!("configuration: {error}"));
+        for (name, params) in sorted(&found.vectors)
+            .into_iter()
+            .filter(|(name, _)| !same(name))
+        {
+            dense.insert(name.clone(), as_written(params).map_err(internal)?);
+            self.edge.vectors.insert(name.clone(), params.clone());
+        }
+        for (name, params) in sorted(&found.sparse_vectors)
+            .into_iter()
+            .filter(|(name, _)| !same(name))
+        {
+            sparse.insert(name.clone(), sparse_to_json(params)?);
+            self.edge
+                .sparse_vectors
+                .insert(name.clone(), params.clone());
+        }
+        let only_default = dense.len() == 1 && dense.contains_key("");
+        let dense = if only_default {
+            dense.shift_remove("").unwrap_or_default()
+        } else {
+            Value::Object(dense)
+        };
+        self.json.insert("vectors".to_owned(), dense);
+        if sparse.is_empty() {
+            self.json.shift_remove("sparse_vectors");
+        } else {
+            self.json
+                .insert("sparse_vectors".to_owned(), Value::Object(sparse));
+        }
+        Ok(self)
+    }
+
+    /// `vectors` or `sparse_vectors` by name.
+    fn section(&self, key: &str) -> Map<String, Value> {
+        match self.json.get(key) {
+            Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
+                Map::from_iter([(String::new(), Value::Object(map.clone()))])
+            }
+            Some(Value::Object(map)) => map.clone(),
+            _ => Map::new(),
+        }
+    }
+
     /// The engine's form.
     pub(crate) fn edge(&self) -> &EdgeConfig {
         &self.edge
@@ -237,13 +328,7 @@ impl CollectionConfig {
             ),
         };
         let value = value.map_err(|error| Error::Internal(format!("configuration: {error}")))?;
-        let mut section = match self.json.get(key) {
-            Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
-                Map::from_iter([(String::new(), Value::Object(map.clone()))])
-            }
-            Some(Value::Object(map)) => map.clone(),
-            _ => Map::new(),
-        };
+        let mut section = self.section(key);
         section.insert(name.to_owned(), value);
         self.json.insert(key.to_owned(), Value::Object(section));
         self.edge = edge;

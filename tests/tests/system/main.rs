@@ -7,6 +7,7 @@ mod double_conformance;
 mod double_faults;
 mod fixture_over_rest;
 mod fixture_restore;
+mod formats;
 mod fuzz_requests;
 mod killed;
 mod mutations;
