@@ -110,7 +110,8 @@ impl Staging {
         Ok(Staged { points, replayed })
     }
 
-    /// The snapshot must hold the vectors that this directory's writes were validated against.
+    /// The snapshot must be of the same collection. Other devices may have created or deleted named
+    /// vectors there; those of the snapshot count.
     fn settle_config(&self, shard: &Shard) -> Result<CollectionConfig> {
         let found = shard.config();
         let Some(current) = &self.current else {
@@ -119,13 +120,17 @@ impl Staging {
         let path = self.directory.collection(current.generation);
         let json = fs::read_to_string(&path)
             .map_err(|error| storage("read collection configuration", &path, &error))?;
-        let expected = CollectionConfig::from_json(&json)?;
-        expected.check_same_vectors(&found).map_err(|error| {
+        let stated = CollectionConfig::from_json(&json)?;
+        let expected = Shard::config_in(&self.directory.shard(current.generation), &stated)?;
+        expected.check_same_collection(&found).map_err(|error| {
             Error::BadSnapshot(format!(
                 "it is of another collection configuration: {error}"
             ))
         })?;
-        Ok(expected)
+        Ok(Shard::config_in(
+            &self.directory.shard(self.generation),
+            &expected,
+        )?)
     }
 
     /// Replays the rest of the log, switches, and opens the new generation for use.

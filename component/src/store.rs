@@ -556,7 +556,7 @@ pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
             format!("not a collection configuration: {error}"),
         )
     })?;
-    Ok(Shard::load_as(&directory.shard(generation), &config)?)
+    Ok(Shard::reopen(&directory.shard(generation), &config)?)
 }
 
 /// Removes generations that are not in force: what a restore left that a crash cut off.
