@@ -356,6 +356,22 @@ pub fn encode_segment(segment: &str) -> String {
     encoded
 }
 
+/// Whether a partial answer is the part from `from` on (RFC 9110, section 14.4). Qdrant names it.
+fn begins_at(response: &Response, from: u64) -> bool {
+    response
+        .header("content-range")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value
+                .strip_prefix("bytes ")?
+                .split_once('-')?
+                .0
+                .parse()
+                .ok()
+        })
+        == Some(from)
+}
+
 /// A snapshot on its way to a file.
 pub struct Download {
     server: Server,
@@ -448,7 +464,12 @@ impl Download {
         };
         let (response, request) = self.server.open(Method::Get, "GET", &path, None, range)?;
         match response.status_code() {
-            206 => {}
+            206 if begins_at(&response, range.unwrap_or(0)) => {}
+            // Another part than was asked for: all of it again.
+            206 => {
+                self.restart()?;
+                return Err(self.cut("the answer is another part of the snapshot"));
+            }
             // The whole file again, from a server that does not know `Range`.
             200 => self.restart()?,
             _ => {

@@ -19,6 +19,7 @@ const COLLECTION: &[&str] = &[
     "write_consistency_factor",
     "on_disk_payload",
     "payload",
+    "id_tracker",
     "hnsw_config",
     "wal_config",
     "optimizers_config",
@@ -53,6 +54,14 @@ const OPTIMIZERS: &[&str] = &[
 
 /// The server's largest dense vector.
 const MAX_DIMENSIONS: usize = 65_536;
+/// Named vectors and payload indexes, of each kind: every one takes some megabytes of a component's
+/// memory, however few points there are.
+pub(crate) const MAX_NAMES: usize = 128;
+/// Links a point of an HNSW graph, for which room is made while the graph is built. The server has
+/// no bound, but more memory; usual values are 8 to 64.
+const MAX_LINKS: usize = 1_024;
+/// Candidates while an HNSW graph is built; usual values are 100 to 500.
+const MAX_EF_CONSTRUCT: usize = 65_536;
 
 /// The body of `PUT /collections/{c}`, checked.
 ///
@@ -103,6 +112,7 @@ impl CollectionConfig {
             "write_consistency_factor",
             "on_disk_payload",
             "payload",
+            "id_tracker",
         ] {
             take(&params, key, key);
         }
@@ -152,6 +162,97 @@ impl CollectionConfig {
         Ok(())
     }
 
+    /// Checks that `other` may be the same collection at another time, when named vectors have been
+    /// created or deleted: that they have a vector in common, and every one that they have in
+    /// common is the same.
+    ///
+    /// Errors: [`crate::Error::InvalidInput`] names the vector and both sides.
+    pub fn check_same_collection(&self, other: &Self) -> Result<()> {
+        let ours = vector_identities(&self.edge);
+        let theirs = vector_identities(&other.edge);
+        let mut common: Vec<_> = ours
+            .iter()
+            .filter_map(|(name, our)| Some((name, our, theirs.get(name)?)))
+            .collect();
+        common.sort();
+        for (name, our, their) in &common {
+            if our != their {
+                return Err(Error::invalid(
+                    "vectors",
+                    format!("vector `{name}` is {our} here and {their} there"),
+                ));
+            }
+        }
+        if common.is_empty() && !(ours.is_empty() && theirs.is_empty()) {
+            // Says which is missing.
+            return self.check_same_vectors(other);
+        }
+        Ok(())
+    }
+
+    /// This configuration for a shard that stores the vectors of `found`. Named vectors may have
+    /// been created and deleted since this one was stated; what it says of a vector holds as long
+    /// as that is the same vector.
+    pub(crate) fn with_vectors_of(mut self, found: &EdgeConfig) -> Result<Self> {
+        let stated = vector_identities(&self.edge);
+        let stored = vector_identities(found);
+        if stated == stored {
+            return Ok(self);
+        }
+        let same = |name: &String| stated.get(name) == stored.get(name);
+        let (mut dense, mut sparse) = (self.section("vectors"), self.section("sparse_vectors"));
+        dense.retain(|name, _| found.vectors.contains_key(name));
+        sparse.retain(|name, _| found.sparse_vectors.contains_key(name));
+        self.edge
+            .vectors
+            .retain(|name, _| found.vectors.contains_key(name));
+        self.edge
+            .sparse_vectors
+            .retain(|name, _| found.sparse_vectors.contains_key(name));
+        let internal = |error| Error::Internal(format!("configuration: {error}"));
+        for (name, params) in sorted(&found.vectors)
+            .into_iter()
+            .filter(|(name, _)| !same(name))
+        {
+            dense.insert(name.clone(), as_written(params).map_err(internal)?);
+            self.edge.vectors.insert(name.clone(), params.clone());
+        }
+        for (name, params) in sorted(&found.sparse_vectors)
+            .into_iter()
+            .filter(|(name, _)| !same(name))
+        {
+            sparse.insert(name.clone(), sparse_to_json(params)?);
+            self.edge
+                .sparse_vectors
+                .insert(name.clone(), params.clone());
+        }
+        let only_default = dense.len() == 1 && dense.contains_key("");
+        let dense = if only_default {
+            dense.shift_remove("").unwrap_or_default()
+        } else {
+            Value::Object(dense)
+        };
+        self.json.insert("vectors".to_owned(), dense);
+        if sparse.is_empty() {
+            self.json.shift_remove("sparse_vectors");
+        } else {
+            self.json
+                .insert("sparse_vectors".to_owned(), Value::Object(sparse));
+        }
+        Ok(self)
+    }
+
+    /// `vectors` or `sparse_vectors` by name.
+    fn section(&self, key: &str) -> Map<String, Value> {
+        match self.json.get(key) {
+            Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
+                Map::from_iter([(String::new(), Value::Object(map.clone()))])
+            }
+            Some(Value::Object(map)) => map.clone(),
+            _ => Map::new(),
+        }
+    }
+
     /// The engine's form.
     pub(crate) fn edge(&self) -> &EdgeConfig {
         &self.edge
@@ -190,6 +291,9 @@ impl CollectionConfig {
         if let Some(memory) = edge.payload_memory {
             json.insert("payload".to_owned(), json!({ "memory": memory }));
         }
+        if let Some(memory) = edge.id_tracker_memory {
+            json.insert("id_tracker".to_owned(), json!({ "memory": memory }));
+        }
         if let Some(hnsw) = edge.hnsw_config {
             json.insert("hnsw_config".to_owned(), to_value(as_written(hnsw))?);
         }
@@ -224,13 +328,7 @@ impl CollectionConfig {
             ),
         };
         let value = value.map_err(|error| Error::Internal(format!("configuration: {error}")))?;
-        let mut section = match self.json.get(key) {
-            Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
-                Map::from_iter([(String::new(), Value::Object(map.clone()))])
-            }
-            Some(Value::Object(map)) => map.clone(),
-            _ => Map::new(),
-        };
+        let mut section = self.section(key);
         section.insert(name.to_owned(), value);
         self.json.insert(key.to_owned(), Value::Object(section));
         self.edge = edge;
@@ -363,6 +461,13 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
             sparse_vectors.insert(name.to_owned(), sparse_params(&config)?);
         }
     }
+    let count = vectors.len() + sparse_vectors.len();
+    if count > MAX_NAMES {
+        return Err(Error::invalid(
+            "vectors",
+            format!("{count} named vectors; a local shard has at most {MAX_NAMES}"),
+        ));
+    }
     for key in [
         "shard_number",
         "replication_factor",
@@ -382,17 +487,20 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
             object.object()?;
         }
     }
-    let payload_memory = match node.get("payload") {
-        None => None,
-        Some(payload) => {
-            payload.fields(&["memory"])?;
-            memory(&payload)?
+    let placement = |key| match node.get(key) {
+        None => Ok(None),
+        Some(section) => {
+            section.fields(&["memory"])?;
+            memory(&section)
         }
     };
+    let payload_memory = placement("payload")?;
+    // Of Qdrant 1.20: the engine has it, a server of 1.19 leaves it out.
+    let id_tracker_memory = placement("id_tracker")?;
     Ok(EdgeConfig {
         on_disk_payload: flag(node, "on_disk_payload")?,
         payload_memory,
-        id_tracker_memory: None,
+        id_tracker_memory,
         vectors,
         sparse_vectors,
         hnsw_config: hnsw,
@@ -442,12 +550,7 @@ fn dense_params(node: &Node<'_>, hnsw: HnswIndexConfig) -> Result<EdgeVectorPara
         "multivector_config",
     ])?;
     let dimensions = node.required("size")?;
-    let size = dimensions.size(1)?;
-    if size > MAX_DIMENSIONS {
-        return Err(dimensions.error(format!(
-            "value {size} invalid, must be from 1 to {MAX_DIMENSIONS}"
-        )));
-    }
+    let size = dimensions.size_within(1, MAX_DIMENSIONS)?;
     Ok(EdgeVectorParams {
         size,
         distance: node.required("distance")?.parse()?,
@@ -503,16 +606,25 @@ fn sparse_params(node: &Node<'_>) -> Result<EdgeSparseVectorParams> {
 #[allow(deprecated, reason = "the REST schema still has on_disk")]
 fn merge_hnsw(base: HnswIndexConfig, diff: &Node<'_>) -> Result<HnswIndexConfig> {
     diff.fields(HNSW)?;
+    let links = |key| {
+        diff.get(key)
+            .map(|links| links.size_within(0, MAX_LINKS))
+            .transpose()
+    };
     Ok(HnswIndexConfig {
-        m: size(diff, "m", 0)?.unwrap_or(base.m),
-        ef_construct: size(diff, "ef_construct", 4)?.unwrap_or(base.ef_construct),
+        m: links("m")?.unwrap_or(base.m),
+        ef_construct: diff
+            .get("ef_construct")
+            .map(|ef| ef.size_within(4, MAX_EF_CONSTRUCT))
+            .transpose()?
+            .unwrap_or(base.ef_construct),
         full_scan_threshold: size(diff, "full_scan_threshold", 10)?
             .unwrap_or(base.full_scan_threshold),
         max_indexing_threads: size(diff, "max_indexing_threads", 0)?
             .unwrap_or(base.max_indexing_threads),
         on_disk: flag(diff, "on_disk")?.or(base.on_disk),
         memory: memory(diff)?.or(base.memory),
-        payload_m: size(diff, "payload_m", 0)?.or(base.payload_m),
+        payload_m: links("payload_m")?.or(base.payload_m),
         inline_storage: flag(diff, "inline_storage")?.or(base.inline_storage),
     })
 }

@@ -172,10 +172,16 @@ pub(crate) fn from_engine(operation: &str, path: &Path, error: OperationError) -
             },
             None => Error::Internal(format!("{operation} {}: {description}", path.display())),
         },
-        E::OutOfMemory { .. }
-        | E::Cancelled { .. }
-        | E::Timeout { .. }
-        | E::OutOfAppendableCapacity { .. } => Error::Internal(format!("{operation}: {message}")),
+        // Nothing cancels a request here but the engine itself: where a formula fails for a point of
+        // one segment, it stops the others, and may report that.
+        E::Cancelled { .. } => Error::invalid(
+            "",
+            "a formula has no value for some point: a variable is missing and has no default, or \
+             the result is not a finite number",
+        ),
+        E::OutOfMemory { .. } | E::Timeout { .. } | E::OutOfAppendableCapacity { .. } => {
+            Error::Internal(format!("{operation}: {message}"))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ordered_float::OrderedFloat;
 use qdrant_edge::{
-    AcornSearchParams, Condition, FieldCondition, Filter, HasIdCondition, HasVectorCondition,
+    AcornSearchParams, Condition, DateTimeWrapper, FieldCondition, Filter, HasVectorCondition,
     IdfCorpusParams, IdfParams, IdfScope, IsEmptyCondition, IsNullCondition, MinShould, Nested,
     NestedCondition, OrderBy, OrderByInterface, QuantizationSearchParams, SearchParams,
     SliceCondition, WithPayloadInterface, WithVector,
@@ -41,7 +41,14 @@ const CONDITION_KINDS: &[&str] = &[
 ];
 
 const MATCHES: &[&str] = &[
-    "value", "text", "text_any", "phrase", "prefix", "any", "except",
+    "value",
+    "text",
+    "text_any",
+    "phrase",
+    "prefix",
+    "substring",
+    "any",
+    "except",
 ];
 
 const RANGE: &[&str] = &["lt", "gt", "gte", "lte"];
@@ -114,8 +121,11 @@ pub(crate) fn condition(node: &Node<'_>, depth: usize) -> Result<Condition> {
         node.parse::<IsNullCondition>().map(Condition::IsNull)
     } else if has("has_id") {
         node.fields(&["has_id"])?;
-        node.required("has_id")?.point_ids()?;
-        node.parse::<HasIdCondition>().map(Condition::HasId)
+        // Long lists are shared by the copies that the engine makes of a filter.
+        let ids = node.required("has_id")?.point_ids()?;
+        Ok(Condition::HasId(
+            ids.into_iter().map(qdrant_edge::PointId::from).collect(),
+        ))
     } else if has("has_vector") {
         node.fields(&["has_vector"])?;
         node.parse::<HasVectorCondition>().map(Condition::HasVector)
@@ -159,21 +169,17 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
         if map.len() != 1 {
             return Err(matching.error(format!("expected exactly one of {}", names(MATCHES))));
         }
-        // An untagged enum says only that nothing fits; these say what.
-        if let Some(list) = matching.get("any").or_else(|| matching.get("except")) {
-            let same = |check: fn(&Value) -> bool| {
-                list.value
-                    .as_array()
-                    .is_some_and(|items| items.iter().all(check))
-            };
-            if !same(Value::is_string) && !same(Value::is_i64) {
-                return Err(list.error("expected an array of strings or an array of integers"));
-            }
-        }
+        match_value(&matching)?;
     }
-    for range in ["range", "values_count"] {
-        if let Some(range) = node.get(range) {
-            range.fields(RANGE)?;
+    if let Some(range) = node.get("range") {
+        range_bounds(&range)?;
+    }
+    if let Some(count) = node.get("values_count") {
+        count.fields(RANGE)?;
+        for (_, bound) in count.entries()? {
+            if !bound.value.is_null() {
+                bound.size(0)?;
+            }
         }
     }
     if let Some(area) = node.get("geo_bounding_box") {
@@ -197,6 +203,56 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
         return Err(node.error("at least one field condition must be specified"));
     }
     Ok(Condition::Field(condition))
+}
+
+/// Checks what `match` compares with. The engine's own type says only that nothing fits.
+fn match_value(matching: &Node<'_>) -> Result<()> {
+    for (kind, node) in matching.entries()? {
+        match kind {
+            "any" | "except" => {
+                let same = |check: fn(&Value) -> bool| {
+                    node.value
+                        .as_array()
+                        .is_some_and(|items| items.iter().all(check))
+                };
+                if !same(Value::is_string) && !same(Value::is_i64) {
+                    return Err(node.error("expected an array of strings or an array of integers"));
+                }
+            }
+            "value" => {
+                if !(node.value.is_string() || node.value.is_i64() || node.value.is_boolean()) {
+                    return Err(node.expected("a string, an integer or a boolean"));
+                }
+            }
+            _ => {
+                node.string()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the bounds of a `range`: numbers, or times.
+fn range_bounds(range: &Node<'_>) -> Result<()> {
+    range.fields(RANGE)?;
+    let mut number = None;
+    for (_, bound) in range.entries()? {
+        let is_number = match bound.value {
+            Value::Null => continue,
+            Value::Number(_) => true,
+            Value::String(_) => {
+                bound
+                    .parse::<DateTimeWrapper>()
+                    .map_err(|_| bound.error("not a date and time of RFC 3339"))?;
+                false
+            }
+            _ => return Err(bound.expected("a number, or a date and time")),
+        };
+        if *number.get_or_insert(is_number) != is_number {
+            return Err(range.error("expected numbers or times, not both"));
+        }
+    }
+    Ok(())
 }
 
 fn names(list: &[&str]) -> String {

@@ -12,6 +12,10 @@ use crate::point::{PointId, bad_id};
 /// How deep filters, prefetches and formulas may nest; a WebAssembly stack is small.
 pub(crate) const MAX_NESTING: usize = 32;
 
+/// How deep payloads and the paths into them may nest. Parsers of JSON stop at 128, the server's and
+/// most clients' among them, and a payload stands some levels deep in a request or an answer.
+pub(crate) const MAX_PAYLOAD_NESTING: usize = 96;
+
 /// Where in the document a node stands.
 #[derive(Clone, Copy)]
 enum Path<'a> {
@@ -56,7 +60,7 @@ impl<'a> Node<'a> {
         Error::invalid(self.path(), message)
     }
 
-    fn expected(&self, what: &str) -> Error {
+    pub(crate) fn expected(&self, what: &str) -> Error {
         self.error(format!("expected {what}, got {}", kind(self.value)))
     }
 
@@ -94,6 +98,11 @@ impl<'a> Node<'a> {
             value,
             path: Path::Key(&self.path, key),
         }
+    }
+
+    /// The path that the member `key` has, whether it is there or not.
+    pub(crate) fn member_path(&self, key: &str) -> String {
+        Path::Key(&self.path, key).to_string()
     }
 
     /// The member `key`, unless it is missing or null.
@@ -142,18 +151,34 @@ impl<'a> Node<'a> {
             .ok_or_else(|| self.expected("a boolean"))
     }
 
-    /// An integer of at least `min` that fits the machine's `usize`.
+    /// An integer of at least `min` that fits 32 bits: a component has no larger sizes, and the
+    /// native engine is to answer as it does.
     pub(crate) fn size(&self, min: usize) -> Result<usize> {
+        self.size_within(min, u32::MAX as usize)
+    }
+
+    /// An integer from `min` to `max`.
+    pub(crate) fn size_within(&self, min: usize, max: usize) -> Result<usize> {
+        match self.unsigned(min)? {
+            number if number <= max as u64 => Ok(number as usize),
+            number => Err(self.error(format!("value {number} invalid, must be {max} or smaller"))),
+        }
+    }
+
+    /// How many results at most: an integer of at least `min`, of which more than `cap` means `cap`.
+    pub(crate) fn limit(&self, min: usize, cap: usize) -> Result<usize> {
+        Ok(self.unsigned(min)?.min(cap as u64) as usize)
+    }
+
+    fn unsigned(&self, min: usize) -> Result<u64> {
         let number = self
             .value
             .as_u64()
             .ok_or_else(|| self.expected("an unsigned integer"))?;
-        let size = usize::try_from(number)
-            .map_err(|_| self.error(format!("value {number} is too large for this machine")))?;
-        if size < min {
-            return Err(self.error(format!("value {size} invalid, must be {min} or larger")));
+        if number < min as u64 {
+            return Err(self.error(format!("value {number} invalid, must be {min} or larger")));
         }
-        Ok(size)
+        Ok(number)
     }
 
     /// A number that is finite as an f32.
@@ -192,7 +217,38 @@ impl<'a> Node<'a> {
 }
 
 pub(crate) fn parse_json_path(text: &str) -> Option<JsonPath> {
-    text.parse().ok()
+    // The engine's parser takes a stack frame's worth of time and memory for each level.
+    let path: JsonPath = text.parse().ok()?;
+    (path.rest.len() < MAX_PAYLOAD_NESTING).then_some(path)
+}
+
+/// How many levels of objects and arrays a value has; none for a plain one.
+fn nesting(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(nesting).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(nesting).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Checks that a payload is not too deep once it stands `below` levels deep in another.
+///
+/// The error is the message.
+pub(crate) fn check_payload(payload: &Map<String, Value>, below: usize) -> Result<(), String> {
+    let deepest = payload.values().map(nesting).max().unwrap_or(0) + 1;
+    if below + deepest > MAX_PAYLOAD_NESTING {
+        return Err(format!("nested more than {MAX_PAYLOAD_NESTING} deep"));
+    }
+    Ok(())
+}
+
+/// How many values a document is made of.
+pub(crate) fn weight(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => 1 + map.values().map(weight).sum::<usize>(),
+        _ => 1,
+    }
 }
 
 /// A JSON number as an f32, if it is finite as one.

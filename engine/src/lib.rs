@@ -8,6 +8,7 @@
 //! The engine's own write-ahead log is off: what is not flushed is lost in a crash, and the
 //! caller's log replays it. Applying an operation again is harmless.
 
+mod allowance;
 mod apply;
 mod config;
 mod encoding;

@@ -142,6 +142,15 @@ impl<'de> Deserialize<'de> for PointId {
 }
 
 impl Vector {
+    /// How many numbers it is made of.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Dense(values) => values.len(),
+            Self::Sparse { indices, values } => indices.len() + values.len(),
+            Self::Multi(rows) => rows.iter().map(Vec::len).sum(),
+        }
+    }
+
     /// The REST form of the vector.
     pub fn to_json(&self) -> Value {
         match self {

@@ -8,7 +8,9 @@ use qdrant_edge::{
     ScrollRequest, VectorNameConfig, WithPayloadInterface, WithVector,
 };
 
+use crate::config::MAX_NAMES;
 use crate::error::{Error, Result, from_engine};
+use crate::json::{check_payload, parse_json_path};
 use crate::operation::{Operation, UpdateMode};
 use crate::point::{Point, PointId, Vectors};
 use crate::shard::Shard;
@@ -66,6 +68,11 @@ impl Shard {
             .enumerate()
             .map(|(index, point)| {
                 check_vectors(&config, &point.vectors, |name| vector_path("", index, name))?;
+                if let Some(payload) = &point.payload {
+                    check_payload(payload, 0).map_err(|message| {
+                        Error::invalid(format!("points[{index}].payload"), message)
+                    })?;
+                }
                 Ok(Operation::UpsertPoint(canonical_point(&config, point)))
             })
             .collect()
@@ -168,13 +175,20 @@ impl Shard {
                 push_for(operations, ids, |ids| Operation::ClearPayload { ids });
             }
             Kind::CreatePayloadIndex { field, schema } => {
+                self.room_for_index(&field)?;
                 operations.push(Operation::CreatePayloadIndex { field, schema });
             }
             Kind::DeletePayloadIndex { field } => {
                 operations.push(Operation::DeletePayloadIndex { field });
             }
             Kind::CreateVectorName { name, config, json } => {
-                match known_vector(&self.engine.config(), &name, &config) {
+                let (known, names) = {
+                    let edge = self.engine.config();
+                    let names = edge.vectors.len() + edge.sparse_vectors.len();
+                    (known_vector(&edge, &name, &config), names)
+                };
+                match known {
+                    Known::No if names >= MAX_NAMES => return Err(too_many("named vectors")),
                     Known::No => {
                         operations.push(Operation::CreateVectorName { name, config: json });
                     }
@@ -194,6 +208,20 @@ impl Shard {
                 }
                 operations.push(Operation::DeleteVectorName { name });
             }
+        }
+        Ok(())
+    }
+
+    /// Fails if the shard has as many payload indexes as it can have, and none of `field`.
+    fn room_for_index(&self, field: &str) -> Result<()> {
+        let schema = self
+            .engine
+            .info()
+            .map_err(|error| from_engine("inspect the shard in", &self.dir, error))?
+            .payload_schema;
+        let known = parse_json_path(field).is_some_and(|path| schema.contains_key(&path));
+        if !known && schema.len() >= MAX_NAMES {
+            return Err(too_many("payload indexes"));
         }
         Ok(())
     }
@@ -324,6 +352,12 @@ impl Shard {
             }
         }
     }
+}
+
+fn too_many(what: &str) -> Error {
+    Error::Unsupported(format!(
+        "a local shard has at most {MAX_NAMES} {what}: each takes some megabytes of memory"
+    ))
 }
 
 fn push_for(

@@ -7,20 +7,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ordered_float::OrderedFloat;
 use qdrant_edge::{
-    Condition, ContextPair, ContextQuery, DecayKind, DiscoverQuery, EdgeConfig, Expression,
-    FeedbackItem, FeedbackNaiveQuery, Filter, Formula, Fusion, HasIdCondition, JsonPath, Mmr,
-    NaiveFeedbackStrategy, NamedQuery, Prefetch, QueryEnum, QueryRequest, RecommendQuery, Sample,
-    ScoringQuery, SearchParams, VectorInternal, VectorRef, WithPayloadInterface, WithVector,
-    avg_vector_for_recommendation,
+    Bm25Params, Condition, ContextPair, ContextQuery, DecayKind, DiscoverQuery, EdgeConfig,
+    Expression, FeedbackItem, FeedbackNaiveQuery, Filter, Formula, Fusion, HasIdCondition,
+    JsonPath, Mmr, NaiveFeedbackStrategy, NamedQuery, Prefetch, QueryEnum, QueryRequest,
+    RecommendQuery, Sample, ScoringQuery, SearchParams, TextQueryBuilder, TextQueryScoring,
+    VectorInternal, VectorRef, WithPayloadInterface, WithVector, avg_vector_for_recommendation,
 };
 use serde_json::Value;
 
+use crate::allowance::Allowance;
 use crate::error::{Error, Result};
 use crate::filter::{
     condition, filter, geo_point, looks_like_condition, order_by, search_params, too_deep,
     with_payload, with_vector,
 };
-use crate::json::{MAX_NESTING, Node};
+use crate::json::{MAX_NESTING, Node, parse_json_path, weight};
 use crate::point::{PointId, Vector};
 use crate::vector::{self, Embed};
 
@@ -28,8 +29,12 @@ use crate::vector::{self, Embed};
 const DEFAULT_LIMIT: usize = 10;
 const DEFAULT_RRF_K: usize = 2;
 const DEFAULT_MMR_DIVERSITY: f32 = 0.5;
-/// The server's bound on MMR candidates: they are compared pairwise.
+/// The server's bound on MMR candidates.
 const MAX_MMR_CANDIDATES: usize = 16_384;
+/// The engine keeps a table of 8 bytes for each pair of candidates, so fewer fit a component.
+const MMR_CANDIDATES_IN_MEMORY: usize = 4_096;
+/// The engine keeps a copy of two vectors for each pair of examples; numbers in all of them.
+const MAX_FEEDBACK_NUMBERS: usize = 1 << 25;
 /// Bounds that keep sums and products of limits within 32 bits; no shard holds as many points.
 const MAX_LIMIT: usize = 1 << 30;
 const MAX_GROUPS: usize = 1 << 15;
@@ -92,6 +97,7 @@ const QUERIES: &[&str] = &[
     "formula",
     "sample",
     "relevance_feedback",
+    "text",
 ];
 
 /// A vector, or the id of the point that has it.
@@ -131,6 +137,11 @@ pub(crate) enum Query {
         feedback: Vec<(Input, f32)>,
         strategy: NaiveFeedbackStrategy,
     },
+    /// BM25 over the text index of the payload field that `using` names.
+    Text {
+        text: String,
+        scoring: Option<TextQueryScoring>,
+    },
     /// Needs no vectors.
     Ready(Box<ScoringQuery>),
 }
@@ -138,16 +149,26 @@ pub(crate) enum Query {
 /// A query with its prefetches.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
-    /// What its query and vector name are called in the request, for messages.
-    query_field: String,
-    using_field: String,
+    /// What its parts are called in the request, for messages.
+    field: StageFields,
     prefetches: Vec<Stage>,
     query: Option<Query>,
     using: String,
     filter: Option<Filter>,
+    /// How many JSON values the filter is made of: what a copy of it costs.
+    filter_weight: usize,
     params: Option<SearchParams>,
     score_threshold: Option<f32>,
     limit: usize,
+}
+
+/// Paths of a stage's parts.
+#[derive(Debug, Clone)]
+struct StageFields {
+    query: String,
+    using: String,
+    filter: String,
+    limit: String,
 }
 
 /// The body of `POST /points/query`.
@@ -190,8 +211,7 @@ fn body(node: &Node<'_>) -> Result<QueryBody> {
         stage: stage(node, 0, &mut budget)?,
         offset: node
             .get("offset")
-            .map_or(Ok(0), |offset| offset.size(0))?
-            .min(MAX_LIMIT),
+            .map_or(Ok(0), |offset| offset.limit(0, MAX_LIMIT))?,
         with_payload: node
             .get("with_payload")
             .map_or(Ok(WithPayloadInterface::Bool(false)), |node| {
@@ -222,16 +242,14 @@ pub(crate) fn groups_body(node: &Node<'_>) -> Result<GroupsBody> {
         groups: limit(node)?.min(MAX_GROUPS),
         group_size: node
             .get("group_size")
-            .map_or(Ok(3), |size| size.size(1))?
-            .min(MAX_GROUPS),
+            .map_or(Ok(3), |size| size.limit(1, MAX_GROUPS))?,
     })
 }
 
 /// `limit`, at least 1, or the server's default.
 pub(crate) fn limit(node: &Node<'_>) -> Result<usize> {
     node.get("limit")
-        .map_or(Ok(DEFAULT_LIMIT), |limit| limit.size(1))
-        .map(|limit| limit.min(MAX_LIMIT))
+        .map_or(Ok(DEFAULT_LIMIT), |limit| limit.limit(1, MAX_LIMIT))
 }
 
 fn stage(node: &Node<'_>, depth: usize, budget: &mut usize) -> Result<Stage> {
@@ -261,8 +279,12 @@ fn stage(node: &Node<'_>, depth: usize, budget: &mut usize) -> Result<Stage> {
             .collect::<Result<_>>()?,
     };
     Ok(Stage {
-        query_field: node.child("query", &Value::Null).path(),
-        using_field: node.child("using", &Value::Null).path(),
+        field: StageFields {
+            query: node.member_path("query"),
+            using: node.member_path("using"),
+            filter: node.member_path("filter"),
+            limit: node.member_path("limit"),
+        },
         prefetches,
         query: node.get("query").map(|node| query(&node)).transpose()?,
         using: node
@@ -270,6 +292,7 @@ fn stage(node: &Node<'_>, depth: usize, budget: &mut usize) -> Result<Stage> {
             .map_or(Ok(""), |using| using.string())?
             .to_owned(),
         filter: node.get("filter").map(|node| filter(&node)).transpose()?,
+        filter_weight: node.get("filter").map_or(0, |node| weight(node.value)),
         params: node
             .get("params")
             .map(|node| search_params(&node))
@@ -340,8 +363,49 @@ fn query(node: &Node<'_>) -> Result<Query> {
             "random" => Ok(ready(ScoringQuery::Sample(Sample::Random))),
             _ => Err(inner.error("unknown sample, expected `random`")),
         },
+        "text" => text(&inner),
         _ => feedback(&inner),
     }
+}
+
+/// The `text` query of Qdrant 1.20, which the engine has and the server of 1.19 has not: a string,
+/// or an object with the scorer's parameters. `using` names the payload field.
+fn text(node: &Node<'_>) -> Result<Query> {
+    if node.value.is_string() {
+        return Ok(Query::Text {
+            text: node.string()?.to_owned(),
+            scoring: None,
+        });
+    }
+    node.fields(&["query", "scoring"])?;
+    let scoring = node
+        .get("scoring")
+        .map(|scoring| {
+            scoring.fields(&["bm25"])?;
+            let bm25 = scoring.required("bm25")?;
+            bm25.fields(&["k", "b"])?;
+            let within = |key, range: std::ops::RangeInclusive<f32>| {
+                bm25.get(key)
+                    .map(|node| match node.f32()? {
+                        number if range.contains(&number) => Ok(number),
+                        _ => Err(node.error(format!(
+                            "must be from {:?} to {:?}",
+                            range.start(),
+                            range.end()
+                        ))),
+                    })
+                    .transpose()
+            };
+            Ok::<_, Error>(TextQueryScoring::Bm25(Bm25Params {
+                k: within("k", 0.0..=f32::MAX)?,
+                b: within("b", 0.0..=1.0)?,
+            }))
+        })
+        .transpose()?;
+    Ok(Query::Text {
+        text: node.required("query")?.string()?.to_owned(),
+        scoring,
+    })
 }
 
 fn ready(query: ScoringQuery) -> Query {
@@ -351,12 +415,6 @@ fn ready(query: ScoringQuery) -> Query {
 fn input(node: &Node<'_>) -> Result<Input> {
     match node.value {
         Value::Number(_) | Value::String(_) => node.point_id().map(Input::Point),
-        Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
-            Err(Error::Unsupported(format!(
-                "{}: inference needs a server; embed before calling",
-                node.path()
-            )))
-        }
         _ => vector::vector(node, Embed::Query).map(Input::Vector),
     }
 }
@@ -379,14 +437,7 @@ fn mmr_query(nearest: Input, node: &Node<'_>) -> Result<Query> {
     };
     let candidates = match node.get("candidates_limit") {
         None => None,
-        Some(node) => match node.size(1)? {
-            limit if limit <= MAX_MMR_CANDIDATES => Some(limit),
-            _ => {
-                return Err(node.error(format!(
-                    "candidates_limit must be {MAX_MMR_CANDIDATES} or smaller"
-                )));
-            }
-        },
+        Some(node) => Some(node.size_within(1, MAX_MMR_CANDIDATES)?),
     };
     Ok(Query::Mmr {
         nearest,
@@ -518,6 +569,8 @@ const EXPRESSIONS: &[&str] = &[
     "datetime_key",
     "mult",
     "sum",
+    "max",
+    "min",
     "neg",
     "abs",
     "div",
@@ -526,6 +579,7 @@ const EXPRESSIONS: &[&str] = &[
     "exp",
     "log10",
     "ln",
+    "acosh",
     "lin_decay",
     "exp_decay",
     "gauss_decay",
@@ -571,6 +625,8 @@ fn expression(node: &Node<'_>, depth: usize) -> Result<Expression> {
         "datetime_key" => Expression::DatetimeKey(inner.json_path()?),
         "mult" => Expression::Mult(operands()?),
         "sum" => Expression::Sum(operands()?),
+        "max" => Expression::Max(operands()?),
+        "min" => Expression::Min(operands()?),
         "neg" => Expression::Neg(operand(&inner)?),
         "abs" => Expression::Abs(operand(&inner)?),
         "div" => {
@@ -595,6 +651,7 @@ fn expression(node: &Node<'_>, depth: usize) -> Result<Expression> {
         "exp" => Expression::Exp(operand(&inner)?),
         "log10" => Expression::Log10(operand(&inner)?),
         "ln" => Expression::Ln(operand(&inner)?),
+        "acosh" => Expression::Acosh(operand(&inner)?),
         decay => {
             inner.fields(&["x", "target", "scale", "midpoint"])?;
             let number = |key| inner.get(key).map(|number| number.f32()).transpose();
@@ -636,12 +693,17 @@ impl QueryBody {
     ) -> Self {
         Self {
             stage: Stage {
-                query_field: "target".to_owned(),
-                using_field: "target".to_owned(),
+                field: StageFields {
+                    query: "target".to_owned(),
+                    using: "target".to_owned(),
+                    filter: "filter".to_owned(),
+                    limit: "limit".to_owned(),
+                },
                 prefetches: Vec::new(),
                 query: Some(Query::Nearest(input)),
                 using,
                 filter,
+                filter_weight: 0,
                 params,
                 score_threshold: None,
                 limit: limit.min(MAX_LIMIT),
@@ -669,6 +731,7 @@ impl QueryBody {
         self,
         config: &EdgeConfig,
         stored: &impl StoredVectors,
+        allowance: &mut Allowance<'_>,
     ) -> Result<QueryRequest> {
         let Self {
             stage,
@@ -676,7 +739,10 @@ impl QueryBody {
             with_payload,
             with_vector,
         } = self;
-        let resolved = stage.resolve(config, stored)?;
+        let offset = allowance.results("offset", offset)?;
+        let limit_field = stage.field.limit.clone();
+        let resolved = stage.resolve(config, stored, allowance, 0)?;
+        allowance.answer(&limit_field, resolved.limit, config, &with_vector)?;
         Ok(QueryRequest {
             prefetches: resolved.prefetches,
             query: resolved.query,
@@ -692,33 +758,46 @@ impl QueryBody {
 }
 
 impl Stage {
-    fn resolve(self, config: &EdgeConfig, stored: &impl StoredVectors) -> Result<Prefetch> {
+    /// `inherited` is the weight of the filters above, which the engine copies to every leaf.
+    fn resolve(
+        self,
+        config: &EdgeConfig,
+        stored: &impl StoredVectors,
+        allowance: &mut Allowance<'_>,
+        inherited: usize,
+    ) -> Result<Prefetch> {
         // Before the prefetches are consumed: their points are left out here as well.
         let named = self.referenced();
         let Self {
-            query_field,
-            using_field,
+            field,
             prefetches,
             query,
             using,
             filter,
+            filter_weight,
             params,
             score_threshold,
             limit,
         } = self;
+        let limit = allowance.results(&field.limit, limit)?;
+        let weight = inherited + filter_weight + named.len();
+        if prefetches.is_empty() && inherited > 0 {
+            allowance.copied_filter(&field.filter, weight)?;
+        }
         let prefetches = prefetches
             .into_iter()
-            .map(|prefetch| prefetch.resolve(config, stored))
+            .map(|prefetch| prefetch.resolve(config, stored, allowance, weight))
             .collect::<Result<_>>()?;
         let query = match query {
             None => None,
             Some(query) => Some(
                 Resolver {
                     config,
-                    path: &query_field,
-                    using_field: &using_field,
+                    path: &field.query,
+                    using_field: &field.using,
                     using: &using,
                     known: BTreeMap::new(),
+                    allowance,
                 }
                 .scoring(query, limit, stored)?,
             ),
@@ -769,7 +848,7 @@ impl Query {
             } => std::iter::once(target)
                 .chain(feedback.iter().map(|(input, _)| input))
                 .collect(),
-            Self::Ready(_) => Vec::new(),
+            Self::Text { .. } | Self::Ready(_) => Vec::new(),
         }
     }
 
@@ -791,15 +870,16 @@ fn pair_inputs(pairs: &[(Input, Input)]) -> impl Iterator<Item = &Input> {
 }
 
 /// Turns inputs of one query into vectors.
-struct Resolver<'a> {
+struct Resolver<'a, 'b> {
     config: &'a EdgeConfig,
     path: &'a str,
     using_field: &'a str,
     using: &'a str,
     known: BTreeMap<PointId, Option<Vector>>,
+    allowance: &'a mut Allowance<'b>,
 }
 
-impl Resolver<'_> {
+impl Resolver<'_, '_> {
     fn scoring(
         mut self,
         query: Query,
@@ -808,6 +888,19 @@ impl Resolver<'_> {
     ) -> Result<ScoringQuery> {
         let query = match query {
             Query::Ready(query) => return Ok(*query),
+            Query::Text { text, scoring } => {
+                let field = parse_json_path(self.using).ok_or_else(|| {
+                    Error::invalid(
+                        self.using_field,
+                        "a text query needs the path of a payload field with a text index",
+                    )
+                })?;
+                let query = TextQueryBuilder::new(field, text);
+                return Ok(match scoring {
+                    None => query.build(),
+                    Some(scoring) => query.scoring(scoring).build(),
+                });
+            }
             query => query,
         };
         if !self.config.vectors.contains_key(self.using)
@@ -839,11 +932,25 @@ impl Resolver<'_> {
                         self.path
                     )));
                 }
+                let field = format!("{}.mmr.candidates_limit", self.path);
+                let candidates = self
+                    .allowance
+                    .results(&field, candidates.unwrap_or(limit))?;
+                if candidates > MMR_CANDIDATES_IN_MEMORY {
+                    return Err(Error::invalid(
+                        field,
+                        format!(
+                            "MMR compares candidates pairwise, and {candidates} (the query's limit \
+                             where nothing else is set) do not fit a component's memory; \
+                             {MMR_CANDIDATES_IN_MEMORY} do"
+                        ),
+                    ));
+                }
                 ScoringQuery::Mmr(Mmr {
                     vector: self.vector(nearest)?,
                     using,
                     lambda: OrderedFloat(1.0 - diversity),
-                    candidates_limit: candidates.unwrap_or(limit.min(MAX_MMR_CANDIDATES)),
+                    candidates_limit: candidates,
                 })
             }
             Query::Recommend {
@@ -890,26 +997,42 @@ impl Resolver<'_> {
                 feedback,
                 strategy,
             } => {
-                let query = FeedbackNaiveQuery {
-                    target: self.vector(target)?,
-                    feedback: feedback
-                        .into_iter()
-                        .map(|(example, score)| {
-                            Ok(FeedbackItem {
-                                vector: self.vector(example)?,
-                                score: OrderedFloat(score),
-                            })
+                let before = self.allowance.numbers_left();
+                let target = self.vector(target)?;
+                let feedback: Vec<_> = feedback
+                    .into_iter()
+                    .map(|(example, score)| {
+                        Ok(FeedbackItem {
+                            vector: self.vector(example)?,
+                            score: OrderedFloat(score),
                         })
-                        .collect::<Result<_>>()?,
+                    })
+                    .collect::<Result<_>>()?;
+                let numbers = before - self.allowance.numbers_left();
+                if feedback.len().saturating_mul(numbers) > MAX_FEEDBACK_NUMBERS {
+                    return Err(Error::invalid(
+                        format!("{}.relevance_feedback.feedback", self.path),
+                        format!(
+                            "the engine keeps the vectors of every pair of examples; \
+                             {} examples with {numbers} numbers are too many",
+                            feedback.len()
+                        ),
+                    ));
+                }
+                let query = FeedbackNaiveQuery {
+                    target,
+                    feedback,
                     coefficients: strategy,
                 };
                 vector_query(QueryEnum::FeedbackNaive(NamedQuery::new(query, using)))
             }
-            Query::Ready(query) => *query,
+            Query::Text { .. } | Query::Ready(_) => {
+                return Err(Error::Internal("a query without vectors".to_owned()));
+            }
         })
     }
 
-    fn vector(&self, input: Input) -> Result<VectorInternal> {
+    fn vector(&mut self, input: Input) -> Result<VectorInternal> {
         let vector = match input {
             Input::Vector(vector) => vector,
             Input::Point(id) => match self.known.get(&id) {
@@ -925,14 +1048,15 @@ impl Resolver<'_> {
         };
         vector::check(self.config, self.using, &vector)
             .map_err(|message| Error::invalid(self.path, message))?;
+        self.allowance.numbers(self.path, vector.len())?;
         vector::into_query(vector::canonical(self.config, self.using, vector))
     }
 
-    fn vectors(&self, inputs: Vec<Input>) -> Result<Vec<VectorInternal>> {
+    fn vectors(&mut self, inputs: Vec<Input>) -> Result<Vec<VectorInternal>> {
         inputs.into_iter().map(|input| self.vector(input)).collect()
     }
 
-    fn pairs(&self, pairs: Vec<(Input, Input)>) -> Result<Vec<ContextPair<VectorInternal>>> {
+    fn pairs(&mut self, pairs: Vec<(Input, Input)>) -> Result<Vec<ContextPair<VectorInternal>>> {
         pairs
             .into_iter()
             .map(|(positive, negative)| {

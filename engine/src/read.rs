@@ -10,6 +10,7 @@ use qdrant_edge::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::allowance::Allowance;
 use crate::error::{Error, Result, from_engine};
 use crate::filter::{filter_value, search_params_value, with_payload, with_vector};
 use crate::json::Node;
@@ -31,9 +32,11 @@ impl Shard {
                 Ok(json!({ "points": scored_list(points) }))
             }
             Read::QueryBatch(bodies) => {
+                let count = || self.point_estimate();
+                let mut allowance = Allowance::new(&count);
                 let queries = bodies
                     .into_iter()
-                    .map(|body| self.resolved(body))
+                    .map(|body| self.resolved(body, &mut allowance))
                     .collect::<Result<Vec<_>>>()?;
                 let selections: Vec<WithVector> = queries
                     .iter()
@@ -66,6 +69,7 @@ impl Shard {
                 with_vector,
                 order_by,
             } => {
+                let limit = self.allowed("limit", limit, &with_vector)?;
                 let request = qdrant_edge::ScrollRequest {
                     offset: offset.map(Into::into),
                     limit: Some(limit),
@@ -88,6 +92,7 @@ impl Shard {
                 with_payload,
                 with_vector,
             } => {
+                self.allowed("ids", ids.len(), &with_vector)?;
                 let records = self.retrieve_records(&ids, with_payload, with_vector)?;
                 Ok(record_list(records))
             }
@@ -137,6 +142,7 @@ impl Shard {
     /// Errors: [`crate::Error::InvalidInput`] for a selection that is not understood; storage errors.
     pub fn retrieve(&self, ids: &[PointId], selection: &Selection) -> Result<Vec<StoredPoint>> {
         let (payload, vectors) = selected(selection)?;
+        self.allowed("ids", ids.len(), &vectors)?;
         let records = self.retrieve_records(ids, payload, vectors)?;
         Ok(records.into_iter().map(stored_point).collect())
     }
@@ -201,9 +207,10 @@ impl Shard {
         } = request;
         at_least_one(limit)?;
         let (with_payload, with_vector) = selected(&selection)?;
+        let limit = self.allowed("limit", limit, &with_vector)?;
         let request = qdrant_edge::ScrollRequest {
             offset: offset.map(Into::into),
-            limit: Some(limit.min(1 << 30)),
+            limit: Some(limit),
             filter: filter.as_ref().map(filter_value).transpose()?,
             with_payload: Some(with_payload),
             with_vector,
@@ -237,13 +244,32 @@ impl Shard {
         from_engine(&format!("{what} in"), &self.dir, error)
     }
 
-    fn resolved(&self, body: QueryBody) -> Result<qdrant_edge::QueryRequest> {
+    /// How many points there are: at least as many as any read returns.
+    fn point_estimate(&self) -> Result<usize> {
+        self.count_points(None, false)
+    }
+
+    /// How many points an answer to `wanted` of them can have.
+    fn allowed(&self, field: &str, wanted: usize, with_vector: &WithVector) -> Result<usize> {
+        let count = || self.point_estimate();
+        let mut allowance = Allowance::new(&count);
+        let granted = allowance.results(field, wanted)?;
+        allowance.answer(field, granted, &self.engine.config(), with_vector)?;
+        Ok(granted)
+    }
+
+    fn resolved(
+        &self,
+        body: QueryBody,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<qdrant_edge::QueryRequest> {
         let config = self.engine.config().clone();
-        body.resolve(&config, self)
+        body.resolve(&config, self, allowance)
     }
 
     fn query(&self, body: QueryBody) -> Result<Vec<qdrant_edge::ScoredPoint>> {
-        let request = self.resolved(body)?;
+        let count = || self.point_estimate();
+        let request = self.resolved(body, &mut Allowance::new(&count))?;
         let selected = request.with_vector.clone();
         let points = self
             .engine
@@ -259,7 +285,17 @@ impl Shard {
             groups,
             group_size,
         } = body;
-        let query = self.resolved(query)?;
+        let count = || self.point_estimate();
+        let mut allowance = Allowance::new(&count);
+        let query = self.resolved(query, &mut allowance)?;
+        let groups = allowance.results("limit", groups)?;
+        let group_size = allowance.results("group_size", group_size)?;
+        let selected = query.with_vector.clone();
+        let config = self.engine.config().clone();
+        let hits = groups
+            .saturating_mul(group_size)
+            .min(self.point_estimate()?);
+        allowance.answer("group_size", hits, &config, &selected)?;
         let groups = self
             .engine
             .query_groups(GroupRequest::new(query, group_by, groups, group_size))
@@ -269,7 +305,8 @@ impl Shard {
             .map(|group| {
                 let id = serde_json::to_value(&group.key)
                     .map_err(|error| Error::Internal(format!("group id: {error}")))?;
-                Ok(json!({ "hits": scored_list(group.hits), "id": id }))
+                let hits = scored_list(unasked_vectors_removed(group.hits, &selected));
+                Ok(json!({ "hits": hits, "id": id }))
             })
             .collect::<Result<Value>>()?;
         Ok(json!({ "groups": groups }))
@@ -292,6 +329,12 @@ impl Shard {
                 ));
             }
         }
+        let count = || self.point_estimate();
+        let mut allowance = Allowance::new(&count);
+        let sample = allowance.results("sample", sample)?;
+        // A row has at most the rest of the sample.
+        let limit = limit.min(sample);
+        allowance.matrix(sample, limit)?;
         let mut request = SearchMatrixRequest::new(sample, limit, using);
         request.filter = filter;
         let SearchMatrixResponse {

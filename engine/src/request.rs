@@ -74,15 +74,18 @@ pub(crate) enum MatrixForm {
     Offsets,
 }
 
-/// The server's bound on a matrix sample would be its memory; ours is the engine's pairwise work.
+/// More neighbours or sampled points than this are cut to it: the engine compares them pairwise.
 const MAX_SAMPLE: usize = 1 << 16;
+/// The server's default bound on the size of a request (`max_request_size_mb`). JSON in memory is
+/// some ten times as large as its text.
+const MAX_BODY: usize = 32 << 20;
 
 /// Parses a request. `path` is below `/collections/{c}` and may carry a query string
 /// (`/points?wait=true`), which is ignored: a local shard always waits. `body` may be empty where
 /// the request has none.
 ///
-/// Errors: [`Error::InvalidInput`] names the field; [`Error::Unsupported`] says why;
-/// [`Error::NotFound`] for a path that Qdrant does not have.
+/// Errors: [`Error::InvalidInput`] names the field; [`Error::Unsupported`] says why, also for paths
+/// that are about more than points; [`Error::NotFound`] for a path that Qdrant does not have.
 pub fn parse_request(method: &str, path: &str, body: &str) -> Result<Request> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let segments: Vec<_> = path.trim_matches('/').split('/').collect();
@@ -142,16 +145,44 @@ pub fn parse_request(method: &str, path: &str, body: &str) -> Result<Request> {
         (_, ["points", "search" | "recommend" | "discover", ..]) => Err(Error::Unsupported(
             format!("{method} {path}: removed from Qdrant's API; use POST /points/query"),
         )),
-        _ => Err(Error::NotFound(format!(
-            "{method} {path}: not a request of the points API"
-        ))),
+        (_, segments) => Err(match elsewhere(segments) {
+            Some(why) => Error::Unsupported(format!("{method} {path}: {why}")),
+            None => Error::NotFound(format!("{method} {path}: not a request of the points API")),
+        }),
     }
+}
+
+/// Why a request that Qdrant has is none of a local shard's.
+fn elsewhere(segments: &[&str]) -> Option<&'static str> {
+    Some(match segments {
+        [""] | ["exists"] => {
+            "a local shard is made by `create`, described by `info` and deleted with its \
+             directory; its settings are the server's, and come with a restore"
+        }
+        ["snapshots", ..] | ["shards", _, "snapshot" | "snapshots", ..] => {
+            "a local shard takes snapshots (`restore`), from a server or a file, and makes none: \
+             what it holds reaches the server as operations"
+        }
+        ["shards", ..] | ["cluster"] => "a local shard is one shard, without shard keys and peers",
+        ["aliases"] => "a local shard has no name that an alias could stand for",
+        ["optimizations"] => "`optimize` runs to its end and says if there was anything to do",
+        _ => return None,
+    })
 }
 
 /// Parses JSON text that was given as the argument `field`.
 ///
-/// Errors: [`Error::InvalidInput`] with line and column.
+/// Errors: [`Error::InvalidInput`] with line and column, or for more than 32 MiB.
 pub fn parse_json(field: &str, text: &str) -> Result<Value> {
+    if text.len() > MAX_BODY {
+        return Err(Error::invalid(
+            field,
+            format!(
+                "JSON payload ({} bytes) is larger than allowed (limit: {MAX_BODY} bytes)",
+                text.len()
+            ),
+        ));
+    }
     serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("not JSON: {error}")))
 }
 
@@ -213,12 +244,10 @@ fn matrix(node: &Node<'_>, form: MatrixForm) -> Result<Read> {
     Ok(Read::Matrix {
         sample: node
             .get("sample")
-            .map_or(Ok(10), |sample| sample.size(2))?
-            .min(MAX_SAMPLE),
+            .map_or(Ok(10), |sample| sample.limit(2, MAX_SAMPLE))?,
         limit: node
             .get("limit")
-            .map_or(Ok(3), |limit| limit.size(1))?
-            .min(MAX_SAMPLE),
+            .map_or(Ok(3), |limit| limit.limit(1, MAX_SAMPLE))?,
         filter: optional_filter(node)?,
         using: node
             .get("using")

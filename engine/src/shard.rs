@@ -144,6 +144,28 @@ impl Shard {
         Self::open(dir, Some(config))
     }
 
+    /// Opens a shard that was created with `stated`, or made to go on with it. Named vectors that
+    /// were created or deleted since are taken from the shard.
+    ///
+    /// Errors: as [`Shard::load`].
+    pub fn reopen(dir: &Path, stated: &CollectionConfig) -> Result<Self> {
+        if !has_segments(dir)? {
+            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
+        }
+        Self::open(dir, Some(&Self::config_in(dir, stated)?))
+    }
+
+    /// The configuration of the shard in `dir`, which may be open elsewhere: as stated, but for
+    /// named vectors that were created or deleted since.
+    ///
+    /// Errors: [`crate::Error::Corrupt`], storage errors.
+    pub fn config_in(dir: &Path, stated: &CollectionConfig) -> Result<CollectionConfig> {
+        match found_config(dir)? {
+            Some(found) => stated.clone().with_vectors_of(&found),
+            None => Ok(stated.clone()),
+        }
+    }
+
     fn open(dir: &Path, config: Option<&CollectionConfig>) -> Result<Self> {
         if !has_segments(dir)? {
             return Err(Error::NotFound(format!("a shard in {}", dir.display())));
@@ -271,8 +293,13 @@ fn has_segments(dir: &Path) -> Result<bool> {
 /// The configuration that the segments show together. The engine's own derivation takes the
 /// vectors of one segment whole; an appendable segment knows nothing of HNSW and little of
 /// quantization, so here every vector's settings come from the segment that knows them.
-#[allow(deprecated, reason = "older segments say on_disk, not memory")]
 fn segments_config(dir: &Path) -> Result<EdgeConfig> {
+    Ok(found_config(dir)?.unwrap_or_default())
+}
+
+/// As [`segments_config`]; none if there is no segment.
+#[allow(deprecated, reason = "older segments say on_disk, not memory")]
+fn found_config(dir: &Path) -> Result<Option<EdgeConfig>> {
     let segments = dir.join("segments");
     let mut states = Vec::new();
     let entries =
@@ -324,5 +351,5 @@ fn segments_config(dir: &Path) -> Result<EdgeConfig> {
         }
         merged.hnsw_config = merged.hnsw_config.or(found.hnsw_config);
     }
-    Ok(merged.unwrap_or_default())
+    Ok(merged)
 }

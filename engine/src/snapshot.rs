@@ -13,6 +13,10 @@
 //! ```
 //!
 //! Files with holes are GNU sparse entries: storages preallocate, 32 MiB at a time.
+//!
+//! A stored snapshot (`POST /collections/{c}/shards/{s}/snapshots`) has each segment as an archive
+//! within the archive, `segments/<uuid>.tar`, with the files under `snapshot/files/` in it. Old
+//! ones have the files there directly.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -96,7 +100,7 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::storage("open", path, &error))?;
     let mut archive = Archive {
         path,
-        reader: BufReader::with_capacity(1 << 16, file),
+        reader: &mut BufReader::with_capacity(1 << 16, file),
         offset: 0,
     };
     let mut entries = Entries {
@@ -107,6 +111,21 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
         directories: HashSet::new(),
         segment_states: 0,
     };
+    check_entries(&mut archive, &mut entries, None)?;
+    if entries.segment_states == 0 {
+        return Err(bad(
+            "no segments in it; a shard snapshot is wanted, not a collection's or a storage's",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads an archive through to its end mark; that of a segment if its folder is given.
+fn check_entries(
+    archive: &mut Archive<'_>,
+    entries: &mut Entries,
+    segment: Option<&str>,
+) -> Result<()> {
     let mut long_name = None;
     while let Some(header) = archive.header()? {
         // The size of what follows in the archive; of a sparse file, without its holes.
@@ -118,7 +137,7 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
                 return Err(archive.damaged("an entry's name is too long"));
             }
             long_name = Some(archive.name(stored)?);
-            entries.count(&archive)?;
+            entries.count(archive.offset)?;
             continue;
         }
         let name = match long_name.take() {
@@ -126,7 +145,11 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
             None => String::from_utf8(header.path_bytes().into_owned())
                 .map_err(|_| archive.damaged("an entry's name is not UTF-8"))?,
         };
-        entries.count(&archive)?;
+        entries.count(archive.offset)?;
+        let name = match segment {
+            Some(segment) => format!("{segment}/{name}"),
+            None => name,
+        };
         let parts = checked_name(&name)?;
         match header.entry_type() {
             EntryType::Directory => {
@@ -137,7 +160,29 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
             }
             EntryType::Regular => {
                 entries.file(&name, &parts, stored)?;
-                archive.skip(stored, &name)?;
+                match archived_segment(&parts) {
+                    Some(folder) => {
+                        let mut reader = Read::take(&mut *archive.reader, stored);
+                        let mut inner = Archive {
+                            path: archive.path,
+                            reader: &mut reader,
+                            offset: 0,
+                        };
+                        check_entries(&mut inner, entries, Some(&folder)).map_err(|error| {
+                            match error {
+                                Error::BadSnapshot(what) => bad(format!("in {name}: {what}")),
+                                other => other,
+                            }
+                        })?;
+                        let read = stored - reader.limit();
+                        archive.offset += read;
+                        archive.skip_rest(stored, read, &name)?;
+                    }
+                    None => archive.skip(stored, &name)?,
+                }
+            }
+            EntryType::GNUSparse if archived_segment(&parts).is_some() => {
+                return Err(bad(format!("{name}: an archive with holes")));
             }
             EntryType::GNUSparse => {
                 let size = archive.sparse_map(&header, stored, &name)?;
@@ -154,18 +199,21 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
     if long_name.is_some() {
         return Err(archive.damaged("a name without its entry"));
     }
-    if entries.segment_states == 0 {
-        return Err(bad(
-            "no segments in it; a shard snapshot is wanted, not a collection's or a storage's",
-        ));
-    }
     Ok(())
+}
+
+/// The folder that an archive within the archive is unpacked to.
+fn archived_segment(parts: &[&str]) -> Option<String> {
+    match parts {
+        ["segments", name] => Some(format!("segments/{}", name.strip_suffix(".tar")?)),
+        _ => None,
+    }
 }
 
 /// The archive while it is read through.
 struct Archive<'a> {
     path: &'a Path,
-    reader: BufReader<File>,
+    reader: &'a mut dyn Read,
     offset: u64,
 }
 
@@ -275,10 +323,16 @@ impl Archive<'_> {
 
     /// Passes over an entry's contents, which must all be there.
     fn skip(&mut self, size: u64, name: &str) -> Result<()> {
+        self.skip_rest(size, 0, name)
+    }
+
+    /// As [`Archive::skip`], of contents of which `read` bytes were read already.
+    fn skip_rest(&mut self, size: u64, read: u64, name: &str) -> Result<()> {
         let padded = size
             .checked_next_multiple_of(BLOCK as u64)
-            .ok_or_else(|| bad(format!("{name}: impossibly large")))?;
-        let skipped = io::copy(&mut self.reader.by_ref().take(padded), &mut io::sink())
+            .ok_or_else(|| bad(format!("{name}: impossibly large")))?
+            - read;
+        let skipped = io::copy(&mut Read::take(&mut *self.reader, padded), &mut io::sink())
             .map_err(|error| self.failed(&error))?;
         self.offset += skipped;
         if skipped == padded {
@@ -309,12 +363,15 @@ fn checked_name(name: &str) -> Result<Vec<&str>> {
         [top, ..] if TOP_LEVEL.contains(top) => {}
         _ => return Err(wrong("not a part of a shard snapshot")),
     }
-    if let ["segments", segment, ..] = parts.as_slice()
-        && Uuid::parse_str(segment).is_err()
-    {
-        return Err(wrong(
-            "not the name of a segment (archives within the archive are not supported)",
-        ));
+    if let ["segments", segment, rest @ ..] = parts.as_slice() {
+        let id = match segment.strip_suffix(".tar") {
+            Some(id) if rest.is_empty() => id,
+            _ => segment,
+        };
+        // The engine makes the folder's name of what comes before the first dot.
+        if id.contains('.') || Uuid::parse_str(id).is_err() {
+            return Err(wrong("not the name of a segment"));
+        }
     }
     Ok(parts)
 }
@@ -330,12 +387,12 @@ struct Entries {
 }
 
 impl Entries {
-    fn count(&mut self, archive: &Archive<'_>) -> Result<()> {
+    fn count(&mut self, offset: u64) -> Result<()> {
         self.count += 1;
         if self.count > self.limits.entries {
             return Err(bad(format!(
-                "more than {} entries before byte {}",
-                self.limits.entries, archive.offset
+                "more than {} entries before byte {offset}",
+                self.limits.entries
             )));
         }
         Ok(())

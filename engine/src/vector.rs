@@ -21,6 +21,9 @@ pub(crate) enum Embed {
     Query,
 }
 
+/// The server's bound on a multivector; its rows have to fit one chunk of the engine's storage.
+const MAX_MULTIVECTOR_NUMBERS: usize = 1 << 20;
+
 /// The one model that runs without a network.
 const BM25: &str = "qdrant/bm25";
 
@@ -48,6 +51,12 @@ pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
             .collect::<Result<_>>()
             .map(Vector::Multi),
         Value::Array(_) => floats(node).map(Vector::Dense),
+        Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
+            Err(Error::Unsupported(format!(
+                "{}: inference needs a server; embed before calling",
+                node.path()
+            )))
+        }
         Value::Object(map) if map.contains_key("text") || map.contains_key("model") => {
             document(node, embed)
         }
@@ -77,7 +86,8 @@ pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
 
 /// Whether an object is meant as a vector by its keys, and not as a query or a map of names.
 pub(crate) fn looks_like_vector(map: &serde_json::Map<String, Value>) -> bool {
-    ["indices", "values", "text", "model", "image", "object"]
+    // A `text` without a `model` is a query over a text index.
+    ["indices", "values", "model", "image", "object"]
         .iter()
         .any(|key| map.contains_key(*key))
 }
@@ -129,6 +139,11 @@ fn document(node: &Node<'_>, embed: Embed) -> Result<Vector> {
     let config: EdgeBm25Config = match node.get("options") {
         Some(options) => {
             options.fields(BM25_OPTIONS)?;
+            for length in ["min_token_len", "max_token_len"] {
+                if let Some(length) = options.get(length) {
+                    length.size(0)?;
+                }
+            }
             options.parse()?
         }
         None => EdgeBm25Config::default(),
@@ -170,6 +185,12 @@ fn check_shape(vector: &Vector) -> Result<(), String> {
             };
             if first.is_empty() {
                 return Err("the rows of a multivector cannot be empty".to_owned());
+            }
+            let numbers: usize = rows.iter().map(Vec::len).sum();
+            if numbers >= MAX_MULTIVECTOR_NUMBERS {
+                return Err(format!(
+                    "Total size of all vectors ({numbers}) must be less than {MAX_MULTIVECTOR_NUMBERS}"
+                ));
             }
             if let Some(ragged) = rows.iter().find(|row| row.len() != first.len()) {
                 return Err(format!(

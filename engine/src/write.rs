@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::config::vector_name_config;
 use crate::error::{Error, Result};
 use crate::filter::filter;
-use crate::json::Node;
+use crate::json::{Node, check_payload};
 use crate::operation::UpdateMode;
 use crate::point::{Payload, Point, PointId, Vectors};
 use crate::query::no_shard_key;
@@ -256,8 +256,15 @@ fn point(node: &Node<'_>) -> Result<Point> {
 /// The member `payload`, an object if it is there.
 fn payload(node: &Node<'_>) -> Result<Option<Payload>> {
     node.get("payload")
-        .map(|payload| payload.object().cloned())
+        .map(|payload| payload_of(&payload, 0))
         .transpose()
+}
+
+/// A payload that will stand `below` levels deep in another.
+fn payload_of(node: &Node<'_>, below: usize) -> Result<Payload> {
+    let payload = node.object()?;
+    check_payload(payload, below).map_err(|message| node.error(message))?;
+    Ok(payload.clone())
 }
 
 fn columns_to_points(node: &Node<'_>) -> Result<Vec<Point>> {
@@ -304,7 +311,7 @@ fn columns_to_points(node: &Node<'_>) -> Result<Vec<Point>> {
         same_length(&payloads, items.len())?;
         for (item, point) in items.zip(&mut points) {
             if !item.value.is_null() {
-                point.payload = Some(item.object()?.clone());
+                point.payload = Some(payload_of(&item, 0)?);
             }
         }
     }
@@ -392,14 +399,14 @@ pub(crate) fn overwrite_payload(node: &Node<'_>) -> Result<Kind> {
 
 fn payload_change(node: &Node<'_>) -> Result<(Selector, Payload, Option<String>)> {
     node.fields(&["payload", "points", "filter", "shard_key", "key"])?;
-    let payload = node.required("payload")?.object()?.clone();
-    let key = match node.get("key") {
-        None => None,
+    let (key, below) = match node.get("key") {
+        None => (None, 0),
         Some(key) => {
-            key.json_path()?;
-            Some(key.string()?.to_owned())
+            let path = key.json_path()?;
+            (Some(key.string()?.to_owned()), path.rest.len() + 1)
         }
     };
+    let payload = payload_of(&node.required("payload")?, below)?;
     Ok((selector(node)?, payload, key))
 }
 
@@ -432,7 +439,9 @@ pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
 pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadFieldSchema> {
     if node.value.is_object() {
         let kind = node.required("type")?;
-        let common = ["type", "on_disk", "memory", "enable_hnsw"];
+        // `nested` and `scoring` are of Qdrant 1.20: the engine has them, a server of 1.19 leaves
+        // them out.
+        let common = ["type", "on_disk", "memory", "enable_hnsw", "nested"];
         let own: &[&str] = match kind.string()? {
             "keyword" => &["is_tenant", "prefix"],
             "integer" => &["lookup", "range", "is_principal"],
@@ -448,6 +457,7 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
                 "phrase_matching",
                 "stopwords",
                 "stemmer",
+                "scoring",
             ],
             _ => {
                 return Err(kind.error(
@@ -464,6 +474,19 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
         }
         if let Some(stemmer) = node.get("stemmer") {
             stemmer.fields(&["type", "language"])?;
+        }
+        if let Some(scoring) = node.get("scoring")
+            && scoring.value.is_object()
+        {
+            scoring.fields(&["type"])?;
+        }
+        if let Some(nested) = node.get("nested") {
+            nested.json_path()?;
+        }
+        for length in ["min_token_len", "max_token_len"] {
+            if let Some(length) = node.get(length) {
+                length.size(0)?;
+            }
         }
     }
     let schema: PayloadFieldSchema = node.parse()?;

@@ -64,7 +64,7 @@ pub use sync::{Progress, SyncOptions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point, PointId,
-    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
-    Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind,
-    StoredPoint, Target, UploadBatch, UploadRequest, Vector,
+    PointTarget, QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
+    SearchRequest, Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure,
+    StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
 };

@@ -23,6 +23,8 @@ const CHECKSUM_SUFFIX: &str = "\"}\n";
 pub struct Current {
     /// The generation in force.
     pub generation: u64,
+    /// The checkpoint of its files that is in force.
+    pub checkpoint: u64,
     /// Records up to this sequence are durable in the shard itself.
     pub applied: u64,
     /// Records up to this sequence were confirmed by the server, or moved to the rejected log.

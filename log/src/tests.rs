@@ -468,6 +468,7 @@ fn the_worked_example_is_what_the_code_writes_and_reads() {
 fn the_positions_example_is_what_the_code_writes_and_reads() {
     let current = Current {
         generation: 2,
+        checkpoint: 17,
         applied: 1040,
         acknowledged: 1021,
         collection: Some("digits".to_owned()),

@@ -14,16 +14,23 @@ fn current() -> impl Strategy<Value = Current> {
     let text = || proptest::option::of(any::<String>());
     let time = proptest::option::of(any::<u64>());
     (
-        any::<[u64; 3]>(),
+        any::<[u64; 4]>(),
         text(),
         text(),
         time,
         proptest::option::of(restore),
     )
         .prop_map(
-            |([generation, applied, acknowledged], collection, last_error, last_sync, restore)| {
+            |(
+                [generation, checkpoint, applied, acknowledged],
+                collection,
+                last_error,
+                last_sync,
+                restore,
+            )| {
                 Current {
                     generation,
+                    checkpoint,
                     applied,
                     acknowledged,
                     collection,

@@ -1,5 +1,6 @@
 //! Whole-system tests of edge-sync and what they stand on.
 //!
+//! - [`api`]: what of Qdrant's API is understood, and the requests that show it.
 //! - [`double`]: a Qdrant-compatible server over the native engine whose faults can be scripted;
 //!   also the `qdrant-double` program.
 //! - [`client`]: a small blocking REST client.
@@ -13,6 +14,7 @@
 //! The tests themselves are in `tests/tests/`. Code here may panic on a broken fixture or a server
 //! that cannot be started: its callers are tests.
 
+pub mod api;
 pub mod bench;
 pub mod client;
 pub mod demo;

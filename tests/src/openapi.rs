@@ -157,7 +157,7 @@ fn envelope_problem(template: &str, status: u16, body: &Value) -> Option<String>
 }
 
 /// Turns OpenAPI 3.0 schemas into JSON Schema, and closes objects.
-fn make_strict(value: &mut Value) {
+pub(crate) fn make_strict(value: &mut Value) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(make_strict),
         Value::Object(schema) => {

@@ -621,6 +621,132 @@ fn a_life_is_as_the_requests_say_and_replays_from_anywhere() {
     assert_eq!(everything(&fresh), end);
 }
 
+/// Requests of every kind that writes, on few points and names, so that they get in each other's
+/// way.
+fn request() -> impl Strategy<Value = (&'static str, &'static str, Value)> {
+    let id = || 1..5_u64;
+    let ids = move || vec(id(), 1..4);
+    let path = || {
+        proptest::sample::select(vec![
+            "n", "o", "o.x", "o.y", "list", "list[0]", "list[]", "list[].x", "deep.a.b", "deep.a",
+        ])
+    };
+    let leaf = || {
+        prop_oneof![
+            (0..4_u8).prop_map(Value::from),
+            Just(json!([])),
+            Just(json!([{ "x": 1 }, 2])),
+            Just(json!({ "x": 3, "a": { "b": 4 } })),
+            Just(Value::Null),
+            Just(json!("text")),
+        ]
+    };
+    let payload = move || {
+        btree_map(
+            proptest::sample::select(vec!["n", "o", "list", "deep"]),
+            leaf(),
+            0..3,
+        )
+        .prop_map(|map| Value::Object(map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()))
+    };
+    let vector = || {
+        prop_oneof![
+            (0..9_u8, 1..3_u8).prop_map(|(a, b)| json!({ "a": [a, b] })),
+            (0..9_u32).prop_map(|n| json!({ "s": { "indices": [n], "values": [1] } })),
+            (0..9_u8).prop_map(|n| json!({ "a": [n, n], "b": [n, 1] })),
+            Just(json!({})),
+        ]
+    };
+    let filter = || {
+        prop_oneof![
+            (0..4_u8).prop_map(|n| json!({ "must": [{ "key": "n", "match": { "value": n } }] })),
+            Just(json!({ "must": [{ "is_empty": { "key": "o" } }] })),
+            Just(json!({ "must_not": [{ "has_id": [1, 2] }] })),
+        ]
+    };
+    let selector = move || {
+        prop_oneof![
+            ids().prop_map(|ids| json!({ "points": ids })),
+            filter().prop_map(|filter| json!({ "filter": filter })),
+        ]
+    };
+    let with = |mut body: Value, more: Value| {
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        body
+    };
+    let key = move || prop_oneof![Just(Value::Null), path().prop_map(Value::from)];
+    let mode = || proptest::sample::select(vec!["upsert", "insert_only", "update_only"]);
+    prop_oneof![
+        3 => (id(), vector(), payload()).prop_map(|(id, vector, payload)| {
+            let body = json!({ "points": [{ "id": id, "vector": vector, "payload": payload }] });
+            ("PUT", "/points", body)
+        }),
+        1 => (id(), vector(), mode(), filter()).prop_map(|(id, vector, mode, filter)| {
+            let points = json!([{ "id": id, "vector": vector }]);
+            let body = json!({ "points": points, "update_mode": mode, "update_filter": filter });
+            ("PUT", "/points", body)
+        }),
+        1 => selector().prop_map(|body| ("POST", "/points/delete", body)),
+        1 => (id(), vector()).prop_map(|(id, vector)| {
+            ("PUT", "/points/vectors", json!({ "points": [{ "id": id, "vector": vector }] }))
+        }),
+        1 => (selector(), proptest::sample::select(vec!["a", "s", "b"])).prop_map(
+            move |(body, name)| ("POST", "/points/vectors/delete", with(body, json!({ "vector": [name] })))
+        ),
+        2 => (selector(), payload(), key()).prop_map(move |(body, payload, key)| {
+            ("POST", "/points/payload", with(body, json!({ "payload": payload, "key": key })))
+        }),
+        1 => (selector(), payload(), key()).prop_map(move |(body, payload, key)| {
+            ("PUT", "/points/payload", with(body, json!({ "payload": payload, "key": key })))
+        }),
+        2 => (selector(), vec(path(), 1..3)).prop_map(move |(body, keys)| {
+            ("POST", "/points/payload/delete", with(body, json!({ "keys": keys })))
+        }),
+        1 => selector().prop_map(|body| ("POST", "/points/payload/clear", body)),
+        1 => proptest::sample::select(vec!["integer", "keyword"]).prop_map(
+            |kind| ("PUT", "/index", json!({ "field_name": "n", "field_schema": kind }))
+        ),
+        1 => Just(("DELETE", "/index/n", Value::Null)),
+        1 => (2..4_u8).prop_map(
+            |size| ("PUT", "/vectors/b", json!({ "dense": { "size": size, "distance": "Dot" } }))
+        ),
+        1 => Just(("DELETE", "/vectors/b", Value::Null)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// What a crash may ask for: a suffix of the log, applied to a shard that holds it already.
+    #[test]
+    fn any_suffix_of_a_log_can_be_applied_again(requests in vec(request(), 1..14)) {
+        let (_dir, shard) = shard();
+        let mut log = Vec::new();
+        for (method, path, body) in &requests {
+            // Many are refused: the point is not there, the vector is another one.
+            if let Ok(operations) = write(&shard, method, path, body) {
+                log.extend(operations);
+            }
+        }
+        let end = everything(&shard);
+        let schema = shard.info().expect("info").payload_schema.to_string();
+        for from in (0..log.len()).rev() {
+            shard.apply(&log[from..]).expect("applies");
+            prop_assert_eq!(&everything(&shard), &end, "from {} of {:?}", from, &log);
+        }
+        prop_assert_eq!(shard.info().expect("info").payload_schema.to_string(), schema);
+        // Each operation twice in a row is the operation.
+        let (_dir, twice) = self::shard();
+        for operation in &log {
+            twice.apply(std::slice::from_ref(operation)).expect("applies");
+            twice.apply(std::slice::from_ref(operation)).expect("applies");
+        }
+        prop_assert_eq!(&everything(&twice), &end);
+    }
+}
+
 #[test]
 fn what_was_not_flushed_is_gone_without_the_log() {
     let (dir, shard) = shard();

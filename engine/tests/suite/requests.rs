@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use crate::common::{created, read, restored, write};
 use edge_sync_engine::{
-    PointId, Request, ScrollRequest, SearchRequest, Selection, Shard, Target, Vector, parse_request,
+    Error, PointId, Request, ScrollRequest, SearchRequest, Selection, Shard, Target, Vector,
+    parse_request,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -48,17 +49,20 @@ fn line() -> (tempfile::TempDir, Shard) {
                     "when": format!("2024-01-0{id}T00:00:00Z"),
                     "at": { "lon": id, "lat": 0 },
                     "kind": (["a", "b"][id % 2]),
+                    "words": words[id - 1],
+                    "parts": [{ "colour": "red", "price": id }, { "colour": "blue", "price": 6 - id }],
                 },
             })
         })
         .collect();
     write(&shard, "PUT", "/points", &json!({ "points": points })).expect("upserts");
     for (field, schema) in [
-        ("n", "integer"),
-        ("when", "datetime"),
-        ("at", "geo"),
-        ("group", "keyword"),
-        ("kind", "keyword"),
+        ("n", json!("integer")),
+        ("when", json!("datetime")),
+        ("at", json!("geo")),
+        ("group", json!("keyword")),
+        ("kind", json!("keyword")),
+        ("words", json!({ "type": "text", "scoring": true })),
     ] {
         let body = json!({ "field_name": field, "field_schema": schema });
         write(&shard, "PUT", "/index", &body).expect("an index");
@@ -115,6 +119,15 @@ fn every_kind_of_query_is_understood() {
             { "key": "when", "range": { "gte": "2024-01-04T00:00:00Z" } },
             { "key": "at", "geo_bounding_box": { "top_left": { "lon": 0, "lat": 1 }, "bottom_right": { "lon": 9, "lat": -1 } } },
         ], "should": { "key": "kind", "match": { "prefix": "a" } }, "must_not": [{ "is_empty": { "key": "n" } }, { "is_null": { "key": "n" } }] } }), vec![4]),
+        (json!({ "prefetch": { "query": near, "limit": 5 }, "limit": 1, "query": { "formula": { "neg": { "max": ["n", 1.5] } } } }), vec![1]),
+        (json!({ "prefetch": { "query": near, "limit": 5 }, "limit": 1, "query": { "formula": { "min": ["n", 4.5] } } }), vec![5]),
+        (json!({ "prefetch": { "query": near, "limit": 5 }, "limit": 1, "query": { "formula": { "neg": { "acosh": "n" } } } }), vec![1]),
+        (json!({ "query": { "text": "red river" }, "using": "words", "limit": 1 }), vec![4]),
+        (json!({ "query": { "text": { "query": "sky", "scoring": { "bm25": { "k": 1.5, "b": 0 } } } }, "using": "words" }), vec![5]),
+        (json!({ "prefetch": [{ "query": { "text": "green" }, "using": "words" }, { "query": [3, 0], "limit": 1 }], "query": { "fusion": "rrf" }, "limit": 1 }), vec![3]),
+        (json!({ "filter": { "must": { "key": "group", "match": { "substring": "ve" } } } }), vec![2, 4]),
+        (json!({ "filter": { "must": { "nested": { "key": "parts", "filter": { "must": [
+            { "key": "colour", "match": { "value": "blue" } }, { "key": "price", "match": { "value": 2 } } ] } } } } }), vec![4]),
         (json!({ "query": near, "params": { "exact": true, "hnsw_ef": 8, "indexed_only": false, "quantization": { "ignore": true, "rescore": true, "oversampling": 2 }, "acorn": { "enable": true, "max_selectivity": 0.5 } }, "limit": 1 }), vec![3]),
         (json!({ "query": { "text": "red", "model": "qdrant/bm25", "options": { "language": "english" } }, "using": "text", "limit": 1,
             "params": { "idf": { "corpus": { "must": { "key": "group", "match": { "value": "odd" } } } } }, "filter": { "must": { "key": "n", "range": { "gt": 1 } } } }), vec![4]),
@@ -166,6 +179,27 @@ fn the_other_reads_have_the_servers_shapes() {
         Some(1)
     );
     assert!(groups["groups"][0]["hits"][0]["payload"].get("n").is_none());
+    // MMR compares vectors, which are not part of the answer unless they are asked for.
+    for (with_vector, there) in [(json!(false), false), (json!(["rows"]), true)] {
+        let groups = post(
+            "/points/query/groups",
+            json!({
+                "query": { "nearest": [5, 0], "mmr": {} }, "using": "", "group_by": "group",
+                "limit": 5, "group_size": 5, "with_vector": with_vector,
+            }),
+        );
+        let hits: Vec<_> = groups["groups"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|group| group["hits"].as_array().into_iter().flatten())
+            .collect();
+        assert_eq!(hits.len(), 5, "{groups}");
+        for hit in hits {
+            assert_eq!(hit["vector"].get("rows").is_some(), there, "{hit}");
+            assert!(hit["vector"].get("").is_none(), "{hit}");
+        }
+    }
 
     let pairs = post(
         "/points/search/matrix/pairs",
@@ -225,6 +259,63 @@ fn the_other_reads_have_the_servers_shapes() {
         post("/facet", json!({ "key": "group", "exact": true })),
         json!({ "hits": [{ "value": "odd", "count": 3 }, { "value": "even", "count": 2 }] })
     );
+}
+
+#[test]
+fn a_request_that_asks_for_too_much_names_the_field() {
+    let (_dir, shard) = line();
+    let refused = |path: &str, body: Value| match read(&shard, "POST", path, &body) {
+        Err(Error::InvalidInput { field, .. }) => field,
+        other => panic!("{path}: {other:?}"),
+    };
+    let searches = vec![json!({ "limit": 1000 }); 3000];
+    let field = refused("/points/query/batch", json!({ "searches": searches }));
+    assert_eq!(field, "searches[2097].limit");
+    let feedback = vec![json!({ "example": 1, "score": 1 }); 5000];
+    let field = refused(
+        "/points/query",
+        json!({ "query": { "relevance_feedback": {
+            "target": 2, "feedback": feedback, "strategy": { "naive": { "a": 1, "b": 1, "c": 1 } },
+        } } }),
+    );
+    assert_eq!(field, "query.relevance_feedback.feedback");
+    let ids: Vec<u32> = (0..40_000).collect();
+    let prefetch = vec![json!({ "limit": 1 }); 100];
+    let field = refused(
+        "/points/query",
+        json!({ "prefetch": prefetch, "query": { "fusion": "rrf" }, "filter": { "must": [{ "has_id": ids }] } }),
+    );
+    assert_eq!(field, "prefetch[52].filter");
+    let field = refused(
+        "/points/count",
+        json!({ "filter": { "must": [{ "key": "n", "values_count": { "gt": 5_000_000_000_u64 } }] } }),
+    );
+    assert_eq!(field, "filter.must[0].values_count.gt");
+    // All points, whatever the number says.
+    for limit in [6_u64, 5_000_000_000, u64::MAX] {
+        let body = json!({ "query": [1, 0], "limit": limit, "offset": 1 });
+        assert_eq!(query(&shard, &body).len(), 4);
+        let body = json!({ "limit": limit });
+        let page = read(&shard, "POST", "/points/scroll", &body).expect("a page");
+        assert_eq!(ids_of(&page), 5);
+        let body =
+            json!({ "query": [1, 0], "group_by": "group", "limit": limit, "group_size": limit });
+        let groups = read(&shard, "POST", "/points/query/groups", &body).expect("groups");
+        assert_eq!(groups["groups"].as_array().map(Vec::len), Some(2));
+        let body = json!({ "sample": limit, "limit": limit });
+        let matrix = read(&shard, "POST", "/points/search/matrix/pairs", &body).expect("pairs");
+        assert_eq!(matrix["pairs"].as_array().map(Vec::len), Some(20));
+        let body = json!({ "key": "group", "limit": limit });
+        let facet = read(&shard, "POST", "/facet", &body).expect("hits");
+        assert_eq!(facet["hits"].as_array().map(Vec::len), Some(2));
+    }
+    let body = "x".repeat((32 << 20) + 1);
+    let error = parse_request("POST", "/points/query", &body).expect_err("too large");
+    assert!(error.to_string().contains("larger than allowed"), "{error}");
+}
+
+fn ids_of(page: &Value) -> usize {
+    page["points"].as_array().map_or(0, Vec::len)
 }
 
 #[test]

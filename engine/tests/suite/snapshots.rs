@@ -1,5 +1,6 @@
 //! Archives that must not be unpacked, and snapshots that must.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,18 @@ fn hostile_entries_are_refused_by_name() {
         ("segments/x\\..\\y", EntryType::Regular),
         ("C:/x", EntryType::Regular),
         ("segments/0.tar", EntryType::Regular),
+        (
+            "segments/4467b705-9417-4429-ac16-f4ddba505d74.tar/x",
+            EntryType::Regular,
+        ),
+        (
+            "segments/4467b705-9417-4429-ac16-f4ddba505d74.x.tar",
+            EntryType::Regular,
+        ),
+        (
+            "segments/4467b705-9417-4429-ac16-f4ddba505d74.tar",
+            EntryType::GNUSparse,
+        ),
         ("segments/not-a-segment/x", EntryType::Regular),
         ("wal/link", EntryType::Symlink),
         ("wal/link", EntryType::Link),
@@ -339,4 +352,122 @@ fn same_tree(one: &Path, other: &Path) {
             );
         }
     }
+}
+
+/// A stored snapshot of the server: segments are archives within the archive.
+fn stored(snapshot: &Path, inner: &str) -> Vec<u8> {
+    let mut segments: BTreeMap<String, Builder<Vec<u8>>> = BTreeMap::new();
+    let mut outer = Builder::new(Vec::new());
+    let mut archive = tar::Archive::new(fs::File::open(snapshot).expect("a snapshot"));
+    for entry in archive.entries().expect("entries") {
+        let mut entry = entry.expect("an entry");
+        let path = entry.path().expect("a path").into_owned();
+        let mut data = Vec::new();
+        // Holes are read as zeros.
+        std::io::Read::read_to_end(&mut entry, &mut data).expect("contents");
+        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+        let (builder, name) = match parts.as_slice() {
+            [top, segment, _, rest @ ..] if top == "segments" => {
+                let builder = segments
+                    .entry(format!("segments/{segment}.tar"))
+                    .or_insert_with(|| Builder::new(Vec::new()));
+                (builder, format!("{inner}{}", rest.join("/")))
+            }
+            _ if entry.header().entry_type() == EntryType::Directory => continue,
+            _ => (&mut outer, path.display().to_string()),
+        };
+        let mut header = Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        builder
+            .append_data(&mut header, name, data.as_slice())
+            .expect("in memory");
+    }
+    for (name, builder) in segments {
+        let data = builder.into_inner().expect("in memory");
+        let mut header = Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        outer
+            .append_data(&mut header, name, data.as_slice())
+            .expect("in memory");
+    }
+    outer.into_inner().expect("in memory")
+}
+
+#[test]
+fn stored_snapshots_have_archives_within() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_kept, shard) = created(&json!({ "vectors": { "size": 2, "distance": "Dot" } }));
+    let points = json!({ "points": [
+        { "id": 1, "vector": [1, 2], "payload": { "n": 1 } },
+        { "id": 2, "vector": [3, 4] },
+    ] });
+    write(&shard, "PUT", "/points", &points).expect("upserts");
+    let all = json!({ "limit": 10, "with_vector": true });
+    let expected = read(&shard, "POST", "/points/scroll", &all).expect("scrolls");
+    let streamed = dir.path().join("streamed");
+    shard.create_snapshot(&streamed).expect("a snapshot");
+    // As the server writes them, and as it did long ago.
+    for inner in ["snapshot/files/", ""] {
+        let file = dir.path().join("stored");
+        fs::write(&file, stored(&streamed, inner)).expect("written");
+        let target = tempfile::tempdir().expect("a directory");
+        let target = target.path().join("shard");
+        unpack_snapshot(&file, &target, SnapshotLimits::default()).expect("unpacks");
+        let other = Shard::load(&target).expect("loads");
+        assert_eq!(
+            read(&other, "POST", "/points/scroll", &all).expect("scrolls"),
+            expected
+        );
+    }
+}
+
+#[test]
+fn archives_within_are_checked_like_the_outer_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let segment = "segments/00000000-0000-4000-8000-000000000001.tar";
+    let within = |name: &str, kind: EntryType| {
+        let mut inner = Builder::new(Vec::new());
+        raw_entry(&mut inner, name, kind, b"", |_| ());
+        let inner = inner.into_inner().expect("in memory");
+        archive(dir.path(), |builder| {
+            entry(builder, segment, EntryType::Regular, &inner);
+        })
+    };
+    for (name, kind) in [
+        ("../escaped", EntryType::Regular),
+        ("/etc/passwd", EntryType::Regular),
+        ("snapshot/../../x", EntryType::Regular),
+        ("snapshot/files/link", EntryType::Symlink),
+        ("snapshot/files/device", EntryType::Block),
+    ] {
+        let message = refused(&within(name, kind), SnapshotLimits::default());
+        assert!(message.contains(segment), "{name}: {message}");
+    }
+    // Cut off within, and no archive at all.
+    for contents in [&[0; 512][..], &[b'x'; 2048]] {
+        let file = archive(dir.path(), |builder| {
+            entry(builder, segment, EntryType::Regular, contents);
+        });
+        assert!(refused(&file, SnapshotLimits::default()).contains(segment));
+    }
+    let limits = SnapshotLimits {
+        entries: 5,
+        total_bytes: 1 << 20,
+    };
+    let mut inner = Builder::new(Vec::new());
+    for number in 0..20 {
+        entry(
+            &mut inner,
+            &format!("files/{number}"),
+            EntryType::Regular,
+            b"",
+        );
+    }
+    let inner = inner.into_inner().expect("in memory");
+    let file = archive(dir.path(), |builder| {
+        entry(builder, segment, EntryType::Regular, &inner);
+    });
+    assert!(refused(&file, limits).contains("more than 5 entries"));
 }

@@ -1,5 +1,6 @@
 //! Whole-system tests, in one program because linking the engine takes long.
 
+mod api_table;
 mod bad_input;
 mod commands;
 mod crash_sweep;
@@ -8,7 +9,11 @@ mod double_conformance;
 mod double_faults;
 mod fixture_over_rest;
 mod fixture_restore;
+mod formats;
+mod fuzz_requests;
+mod hostile_snapshots;
 mod killed;
+mod long_runs;
 mod mutations;
 mod offline_online;
 mod programs;
