@@ -34,6 +34,8 @@ pub struct Staging {
     shard: Option<Shard>,
     /// Over the engine's files; there while the engine is.
     watch: Option<Watch>,
+    /// What the snapshot has of records up to here is all that there will be of them.
+    barrier: u64,
     replayed_to: u64,
     promoted: bool,
 }
@@ -74,6 +76,7 @@ impl Staging {
             generation,
             shard: None,
             watch: None,
+            barrier,
             replayed_to: barrier,
             promoted: false,
         };
@@ -153,6 +156,7 @@ impl Staging {
             generation: self.generation,
             checkpoint: FIRST_CHECKPOINT,
             applied,
+            barrier: self.barrier,
             ..previous.clone().unwrap_or(Current {
                 acknowledged: applied,
                 ..Current::default()

@@ -394,14 +394,21 @@ impl Store {
         }
     }
 
-    /// Queues a rejected operation again, as the shard would write it now. A crash after that leaves
-    /// it in the rejected log as well, and a second retry does no harm.
+    /// Queues a rejected operation again, as the shard would write it now. Of what was refused before
+    /// a restore the shard holds nothing, so that is written anew. A crash after that leaves it in
+    /// the rejected log as well, and a second retry does no harm.
     pub fn retry_rejected(&mut self, sequence: u64) -> Result<()> {
         let Some(entry) = self.rejected.get(sequence)? else {
             return Err(no_such_rejected(sequence));
         };
         let operation = Operation::decode(&entry.operation)?;
-        let again = self.restate(operation)?;
+        let again = if sequence > self.current.barrier {
+            self.restate(operation)?
+        } else if let Operation::UpsertPoint(point) = operation {
+            self.shard()?.prepare_upsert(vec![point])?
+        } else {
+            vec![operation]
+        };
         self.commit(&again)?;
         self.drop_rejected(sequence)
     }
