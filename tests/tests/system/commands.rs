@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
+use edge_sync_host::{SyncRecord, SyncerOptions};
 use serde_json::{Value, json};
 
 use crate::served::edge_sync;
+use crate::support::{CONFIG, device, point, server};
 
 /// Runs a command with `body` on standard input; its exit code, and what it prints as JSON.
 fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
@@ -111,4 +113,27 @@ fn named_vectors_come_and_go() {
     result(data, &["vectors", "drop", name], &Value::Null);
     let (code, error) = run(data, &["query"], &query);
     assert_eq!(code, 3, "{error}");
+}
+
+#[test]
+fn the_status_of_a_shard_in_use_says_what_its_process_does_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let server = server();
+    server.stop().expect("down");
+    let edge = device(data, &server)
+        .background(SyncerOptions::default())
+        .create(CONFIG)
+        .expect("a shard");
+    edge.shard().upsert(vec![point(1)]).expect("a write");
+    while SyncRecord::load(data).last_error.is_none() {
+        std::thread::yield_now();
+    }
+    let status = result(data, &["status"], &Value::Null);
+    assert_eq!(status["locked"]["kind"], "locked", "{status}");
+    assert_eq!(status["queued"], 1, "{status}");
+    let next = status["next"].as_str().expect("words");
+    assert!(next.contains("tries again"), "{status}");
+    let why = status["last_error"]["message"].as_str().expect("words");
+    assert!(why.contains("refuses connections"), "{status}");
 }

@@ -228,6 +228,7 @@ impl Session {
     /// What can be said while another process has the directory.
     fn status_of_locked(&self, directory: &Path, error: &Error) -> Result<u8, Error> {
         let record = SyncRecord::load(directory);
+        let next = next_of_holder(&record);
         let mut value = json!({
             "data_dir": directory,
             "locked": describe(error),
@@ -235,6 +236,7 @@ impl Session {
             "oldest_queued_ms": record.oldest_queued_ms,
             "rejected": record.rejected,
             "as_of_ms": record.written_ms,
+            "next": next,
         });
         merge(&mut value, record_json(&record));
         let mut lines = vec![
@@ -250,6 +252,7 @@ impl Session {
         ];
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &record.rejected.to_string()));
+        lines.push(line("next", &next));
         self.output.say(&value, &lines.join("\n"))?;
         Ok(0)
     }
@@ -429,6 +432,28 @@ fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> Stri
     "nothing to do".to_owned()
 }
 
+/// What the process that has the directory does next, as far as it has told.
+fn next_of_holder(record: &SyncRecord) -> String {
+    let again = || {
+        let wait = record.next_attempt_ms.unwrap_or_default();
+        match wait.saturating_sub(now_ms()) {
+            0 => "soon".to_owned(),
+            left => format!("in {}", duration(left)),
+        }
+    };
+    match record.worker {
+        Some(WorkerState::Waiting) => format!("that process tries again {}", again()),
+        Some(WorkerState::Stopped) => format!(
+            "put the settings right and start that process again; as it is, it tries again {}",
+            again()
+        ),
+        Some(WorkerState::Paused) => "that process uploads after its restore".to_owned(),
+        Some(WorkerState::Idle) => "that process uploads what is written".to_owned(),
+        Some(WorkerState::Uploading) => "that process is uploading".to_owned(),
+        None => "that process does not upload by itself".to_owned(),
+    }
+}
+
 fn line(name: &str, text: &str) -> String {
     format!("{name:<12}{text}")
 }
@@ -489,10 +514,13 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 fn ago(milliseconds: u64) -> String {
-    let now = SystemTime::now()
+    format!("{} ago", duration(now_ms().saturating_sub(milliseconds)))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        });
-    format!("{} ago", duration(now.saturating_sub(milliseconds)))
+        })
 }
