@@ -765,6 +765,30 @@ fn uuid_id(number: u64) -> String {
 }
 
 impl Set {
+    /// Every `step`-th of the vectors and fields.
+    pub fn share(mut self, step: usize) -> Self {
+        let mut number = 0;
+        self.vectors.retain(|_| {
+            number += 1;
+            (number - 1) % step == 0
+        });
+        let kept = |name: &String| self.vectors.iter().any(|vector| vector.name == *name);
+        for section in ["vectors", "sparse_vectors"] {
+            if let Some(map) = self.config[section].as_object_mut()
+                && !map.contains_key("size")
+            {
+                map.retain(|name, _| kept(name));
+            }
+        }
+        // Queries filter by the first two.
+        let mut number = 0;
+        self.fields.retain(|_| {
+            number += 1;
+            number <= 2 || (number - 1) % step == 0
+        });
+        self
+    }
+
     /// A point with some of the vectors and some payload.
     pub fn point(&self, number: u64, random: &mut Rng) -> Value {
         let mut point = Map::new();
