@@ -173,7 +173,7 @@ impl Life {
 fn a_tree_goes_back_to_its_checkpoint() {
     let lives = std::env::var("EDGE_SYNC_ROLLBACK_LIVES")
         .ok()
-        .map_or(100, |lives| lives.parse().expect("a number"));
+        .map_or(30, |lives| lives.parse().expect("a number"));
     let first = std::env::var("EDGE_SYNC_SEED")
         .ok()
         .map_or(0, |seed| seed.parse().expect("a number"));
