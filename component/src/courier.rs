@@ -299,11 +299,48 @@ fn failure(class: FailureClass, status: Option<u16>, request: &str, message: Str
 /// A request that got no answer. Only a host that forbids the origin is more than a passing
 /// failure.
 fn transport_failure(error: &anyhow::Error, request: &str) -> Error {
-    let class = match error.downcast_ref::<ErrorCode>() {
-        Some(ErrorCode::HttpRequestDenied) => FailureClass::Stop,
-        _ => FailureClass::Retry,
+    let (class, message) = match error.downcast_ref::<ErrorCode>() {
+        Some(code @ ErrorCode::HttpRequestDenied) => (FailureClass::Stop, transport_words(code)),
+        Some(code) => (FailureClass::Retry, transport_words(code)),
+        None => (FailureClass::Retry, error.to_string()),
     };
-    failure(class, None, request, error.to_string())
+    failure(class, None, request, message)
+}
+
+/// What an error of `wasi:http` means to a person.
+fn transport_words(code: &ErrorCode) -> String {
+    let words = match code {
+        ErrorCode::DnsTimeout | ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound => {
+            "the server's name cannot be resolved"
+        }
+        ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => {
+            "there is no way to the server"
+        }
+        ErrorCode::DestinationIpProhibited | ErrorCode::HttpRequestDenied => {
+            "the host does not permit requests to this server"
+        }
+        ErrorCode::ConnectionRefused => "the server refuses connections",
+        ErrorCode::ConnectionTerminated | ErrorCode::HttpResponseIncomplete => {
+            "the connection was cut"
+        }
+        ErrorCode::ConnectionTimeout => "the server could not be reached in time",
+        ErrorCode::ConnectionReadTimeout | ErrorCode::HttpResponseTimeout => {
+            "the server did not answer in time"
+        }
+        ErrorCode::ConnectionWriteTimeout => "the server did not take the request in time",
+        ErrorCode::TlsProtocolError => "no secure connection: the server does not speak TLS",
+        ErrorCode::TlsCertificateError => "no secure connection: the certificate is not accepted",
+        ErrorCode::HttpResponseBodySize(limit) => {
+            return match limit {
+                Some(limit) => format!("the answer is longer than {limit} bytes"),
+                None => "the answer is too long".to_owned(),
+            };
+        }
+        ErrorCode::HttpProtocolError => "the answer is not HTTP",
+        ErrorCode::InternalError(Some(message)) => return message.clone(),
+        other => return format!("the request failed: {other:?}"),
+    };
+    words.to_owned()
 }
 
 /// Percent-encodes one segment of a URL's path.
@@ -317,6 +354,22 @@ pub fn encode_segment(segment: &str) -> String {
         }
     }
     encoded
+}
+
+/// Whether a partial answer is the part from `from` on (RFC 9110, section 14.4). Qdrant names it.
+fn begins_at(response: &Response, from: u64) -> bool {
+    response
+        .header("content-range")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| {
+            value
+                .strip_prefix("bytes ")?
+                .split_once('-')?
+                .0
+                .parse()
+                .ok()
+        })
+        == Some(from)
 }
 
 /// A snapshot on its way to a file.
@@ -411,7 +464,12 @@ impl Download {
         };
         let (response, request) = self.server.open(Method::Get, "GET", &path, None, range)?;
         match response.status_code() {
-            206 => {}
+            206 if begins_at(&response, range.unwrap_or(0)) => {}
+            // Another part than was asked for: all of it again.
+            206 => {
+                self.restart()?;
+                return Err(self.cut("the answer is another part of the snapshot"));
+            }
             // The whole file again, from a server that does not know `Range`.
             200 => self.restart()?,
             _ => {

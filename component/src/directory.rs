@@ -5,6 +5,7 @@
 //! log/                       the durable log: write-ahead log and upload queue in one
 //! rejected/                  operations that the server refused
 //! generations/N/shard/       the engine's files
+//! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! staging/                   snapshots on their way in; the courier's only folder
 //! ```
@@ -61,6 +62,11 @@ impl Directory {
         self.generation(generation).join("shard")
     }
 
+    /// What takes the engine's files of one generation back to a checkpoint.
+    pub fn rollback(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("rollback")
+    }
+
     /// The collection configuration of one generation.
     pub fn collection(&self, generation: u64) -> PathBuf {
         self.generation(generation).join("collection.json")
@@ -112,13 +118,11 @@ impl Directory {
         remove_folder(&self.staging())
     }
 
-    /// Makes a generation durable as a whole: every file, then every folder up to the root.
-    ///
-    /// The engine syncs the contents of what it maps, but neither the folders that hold its files
-    /// nor files it writes by plain IO; a position in `CURRENT` must not promise more than the
-    /// disk holds.
+    /// Makes a generation's own names and configuration durable. Its files are durable with a
+    /// checkpoint.
     pub fn sync_generation(&self, generation: u64) -> Result<()> {
-        sync_tree(&self.generation(generation))?;
+        sync_path(&self.collection(generation))?;
+        sync_path(&self.generation(generation))?;
         sync_path(&self.generations())?;
         sync_path(&self.root)
     }
@@ -131,20 +135,6 @@ fn remove_folder(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn sync_tree(folder: &Path) -> Result<()> {
-    let list = |error: io::Error| storage("list folder to sync", folder, &error);
-    for entry in fs::read_dir(folder).map_err(list)? {
-        let entry = entry.map_err(list)?;
-        let path = entry.path();
-        if entry.file_type().map_err(list)?.is_dir() {
-            sync_tree(&path)?;
-        } else {
-            sync_path(&path)?;
-        }
-    }
-    sync_path(folder)
 }
 
 fn sync_path(path: &Path) -> Result<()> {

@@ -115,3 +115,19 @@ impl From<edge_sync_log::Error> for Error {
         }
     }
 }
+
+impl From<edge_sync_rollback::Error> for Error {
+    fn from(error: edge_sync_rollback::Error) -> Self {
+        use edge_sync_rollback::Error as Rollback;
+        match error {
+            Rollback::Io {
+                operation,
+                path,
+                source,
+            } => storage(operation, &path, &source),
+            Rollback::Log(error) => error.into(),
+            Rollback::Corrupt { file, message } => corrupt(&file, None, message),
+            _ => Error::Internal(error.to_string()),
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod courier;
 mod directory;
 mod error;
 mod exports;
+mod failed_read;
 mod queue;
 mod restore;
 mod store;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use edge_sync_engine::{CollectionConfig, ScrollRequest, Selection, Shard, SnapshotLimits};
 use edge_sync_log::{Current, Log};
+use edge_sync_rollback::wasi::{self as rollback, Watch};
 use serde_json::Value;
 
 use crate::bindings::restore::Staged;
@@ -16,7 +17,9 @@ use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, storage};
-use crate::store::{Store, check_options, load_shard, log_options, replay};
+use crate::store::{
+    FIRST_CHECKPOINT, Store, check_options, first_checkpoint, load_shard, log_options, replay,
+};
 
 /// Points read at a time while a new generation is checked.
 const CHECK_PAGE: usize = 256;
@@ -29,6 +32,10 @@ pub struct Staging {
     current: Option<Current>,
     generation: u64,
     shard: Option<Shard>,
+    /// Over the engine's files; there while the engine is.
+    watch: Option<Watch>,
+    /// What the snapshot has of records up to here is all that there will be of them.
+    barrier: u64,
     replayed_to: u64,
     promoted: bool,
 }
@@ -37,7 +44,9 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if let Some(shard) = self.shard.take() {
             shard.discard();
+            rollback::abandon_changes();
         }
+        self.watch = None;
         if !self.promoted
             && let Err(error) = self.directory.remove_generation(self.generation)
         {
@@ -66,6 +75,8 @@ impl Staging {
             current,
             generation,
             shard: None,
+            watch: None,
+            barrier,
             replayed_to: barrier,
             promoted: false,
         };
@@ -76,6 +87,7 @@ impl Staging {
     fn build(&mut self, snapshot: &Path) -> Result<Staged> {
         self.directory.create_generation(self.generation)?;
         let target = self.directory.shard(self.generation);
+        self.watch = Some(Watch::over_new(&target)?);
         edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
         let shard = Shard::load(&target)?;
         let points = check_readable(&shard)?;
@@ -136,12 +148,15 @@ impl Staging {
         replay(shard, log.read(self.replayed_to + 1))?;
         let applied = log.last();
         shard.flush()?;
-        self.directory.sync_generation(self.generation)?;
+        let watch = self.watch.take().ok_or(Error::NotOpen)?;
+        let journal = first_checkpoint(&self.directory, self.generation, &watch)?;
         drop(log);
         let previous = self.current.take();
         let switched = Current {
             generation: self.generation,
+            checkpoint: FIRST_CHECKPOINT,
             applied,
+            barrier: self.barrier,
             ..previous.clone().unwrap_or(Current {
                 acknowledged: applied,
                 ..Current::default()
@@ -150,6 +165,7 @@ impl Staging {
         // From here on only `CURRENT` itself can tell which generation is in force.
         self.promoted = true;
         switched.store(self.directory.root())?;
+        watch.advance(journal);
 
         let mut notes: Vec<String> = report.notes();
         if let Some(previous) = previous
@@ -161,7 +177,8 @@ impl Staging {
             ));
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
-        Store::assemble(self.directory.clone(), self.options, shard, switched, notes)
+        let directory = self.directory.clone();
+        Store::assemble(directory, self.options, shard, watch, switched, notes)
     }
 }
 

@@ -4,18 +4,23 @@
 //! - an operation is in the log before it is in the engine, and in both before a call returns;
 //! - `CURRENT.applied` never exceeds what the engine's files hold durably: it moves only in
 //!   [`Store::checkpoint`], after the generation was synced as a whole;
+//! - what is opened is the engine's files as they were at the checkpoint that `CURRENT` names, byte
+//!   for byte, whatever was done to them since (`edge_sync_rollback`);
 //! - whatever the log holds above `applied` is applied again at the next open, in order, and
 //!   operations are such that this ends in the same state;
 //! - after a failure that leaves the engine's memory in doubt, nothing more is accepted and
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::{
     CollectionConfig, Operation, Point, PointId, Request, Selection, Shard, Write,
 };
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
+use edge_sync_rollback::Journal;
+use edge_sync_rollback::wasi::{self as rollback, Watch};
 use serde_json::{Value, json};
 
 use crate::bindings::shard::Opened;
@@ -28,6 +33,9 @@ const DEFAULT_FLUSH_AFTER_BYTES: u64 = 32 << 20;
 /// Operations applied to the engine at once while the log is replayed.
 const REPLAY_BATCH: usize = 256;
 
+/// The number of a generation's first checkpoint.
+pub const FIRST_CHECKPOINT: u64 = 1;
+
 /// How long an acknowledgement may stay in memory only. Losing one costs a second upload of
 /// operations that are idempotent.
 const ACKNOWLEDGE_LAG: Duration = Duration::from_millis(250);
@@ -38,9 +46,15 @@ pub struct Store {
     options: Options,
     // Only `None` while the store is being taken apart.
     shard: Option<Shard>,
+    /// Over the engine's files, for as long as the engine lives.
+    watch: Watch,
     log: Log,
     rejected: Rejected,
     current: Current,
+    /// What `CURRENT` says.
+    stored: Current,
+    /// Whether the engine's files changed in ways that the log does not tell.
+    reorganized: bool,
     unflushed_bytes: u64,
     acknowledged_stored: Instant,
     doubt: Option<String>,
@@ -49,10 +63,11 @@ pub struct Store {
 impl Drop for Store {
     fn drop(&mut self) {
         // Dropping the engine flushes it, which would write a state in doubt to disk.
-        if self.doubt.is_some()
+        if self.check().is_err()
             && let Some(shard) = self.shard.take()
         {
             shard.discard();
+            rollback::abandon_changes();
         }
     }
 }
@@ -78,6 +93,7 @@ impl Store {
 
         let current = Current {
             generation: 1,
+            checkpoint: FIRST_CHECKPOINT,
             ..Current::default()
         };
         directory.create_generation(current.generation)?;
@@ -85,20 +101,29 @@ impl Store {
             &directory.collection(current.generation),
             config.to_json().to_string().as_bytes(),
         )?;
+        let watch = Watch::over_new(&directory.shard(current.generation))?;
         let shard = Shard::create(&directory.shard(current.generation), &config)?;
         shard.flush()?;
-        directory.sync_generation(current.generation)?;
+        let journal = first_checkpoint(&directory, current.generation, &watch)?;
         current.store(directory.root())?;
-        Self::assemble(directory, options, shard, current, Vec::new())
+        watch.advance(journal);
+        Self::assemble(directory, options, shard, watch, current, Vec::new())
     }
 
-    /// Opens the generation in force and brings it up to the end of the log.
+    /// Opens the generation in force, as it was at its last checkpoint, and brings it up to the end
+    /// of the log.
     pub fn open(directory: Directory, options: Options) -> Result<(Self, Opened)> {
         check_options(&options)?;
         let current = load_current(&directory)?;
         let notes = settle_generations(&directory, current.generation)?;
+        let (journal, _) = Journal::roll_back(
+            &directory.shard(current.generation),
+            &directory.rollback(current.generation),
+            current.checkpoint,
+        )?;
+        let watch = Watch::over(journal)?;
         let shard = load_shard(&directory, current.generation)?;
-        Self::assemble(directory, options, shard, current, notes)
+        Self::assemble(directory, options, shard, watch, current, notes)
     }
 
     /// Puts an open engine and the log together, and replays what the engine has not flushed.
@@ -106,24 +131,40 @@ impl Store {
         directory: Directory,
         options: Options,
         shard: Shard,
+        watch: Watch,
         current: Current,
         mut notes: Vec<String>,
     ) -> Result<(Self, Opened)> {
+        // Dropped in this order if something fails.
+        let engine = (shard, watch);
         let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
-        let (rejected, report) = Rejected::open(&directory.rejected())?;
+        let (mut rejected, report) = Rejected::open(&directory.rejected())?;
         notes.extend(report.notes());
+        // A crash came between moving it there and moving on: it is uploaded again, and the server
+        // decides again.
+        for undecided in rejected.after(current.acknowledged) {
+            rejected.remove(undecided)?;
+        }
+        let (shard, watch) = engine;
         let mut store = Self {
             directory,
             options,
             shard: Some(shard),
+            watch,
             log,
             rejected,
+            stored: current.clone(),
             current,
+            reorganized: false,
             unflushed_bytes: 0,
             acknowledged_stored: Instant::now(),
             doubt: None,
         };
+        // A failure that the engine took lightly while it was loaded: what it holds is not what the
+        // files do.
+        let tree = store.directory.shard(store.current.generation);
+        check_watch(&store.watch, "open after a failure in", &tree)?;
         let replayed = match replay(store.shard()?, store.log.read(store.current.applied + 1)) {
             Ok(replayed) => replayed,
             Err(error) => {
@@ -131,6 +172,7 @@ impl Store {
                 return Err(error);
             }
         };
+        check_watch(&store.watch, "replay after a failure in", &tree)?;
         store.unflushed_bytes = store.log.bytes_after(store.current.applied)?;
         let opened = Opened {
             generation: store.current.generation,
@@ -141,8 +183,10 @@ impl Store {
     }
 
     /// Flushes, stores the positions and closes.
+    /// In doubt there is nothing to flush: all that was returned is in the log.
     pub fn close(mut self) -> Result<()> {
-        if self.doubt.is_some() {
+        if let Err(error) = self.check() {
+            self.doubt.get_or_insert_with(|| format!("{error:?}"));
             return Ok(());
         }
         self.checkpoint()
@@ -166,11 +210,15 @@ impl Store {
         self.shard.as_ref().ok_or(Error::NotOpen)
     }
 
+    /// A failed call on the engine's files is as bad as a failure that the engine reports: it may
+    /// have taken it lightly, and its files be other than it thinks.
     fn check(&self) -> Result<()> {
-        match &self.doubt {
-            Some(reason) => Err(Error::NeedsReopen(reason.clone())),
-            None => Ok(()),
+        if let Some(reason) = &self.doubt {
+            return Err(Error::NeedsReopen(reason.clone()));
         }
+        self.watch.check().map_err(|failure| {
+            Error::NeedsReopen(format!("a call on the shard's files failed: {failure}"))
+        })
     }
 
     /// Validates a write, logs what it comes to, applies it.
@@ -223,7 +271,7 @@ impl Store {
     }
 
     /// The write that made a flush due is durable in the log already, so a failing flush is not
-    /// its failure; the next write tries again, and an explicit flush reports it.
+    /// its failure.
     fn flush_if_due(&mut self) {
         let limit = self
             .options
@@ -232,19 +280,43 @@ impl Store {
         if self.unflushed_bytes >= limit
             && let Err(error) = self.checkpoint()
         {
-            eprintln!("edge-sync: flush failed, will be tried again: {error:?}");
-            self.unflushed_bytes = 0;
+            eprintln!("edge-sync: a flush failed: {error:?}");
         }
     }
 
     /// Makes everything applied durable in the engine's own files, moves `applied`, and lets the
-    /// log forget what both readers have passed.
+    /// log forget what both readers have passed. Does nothing if there is nothing to do.
+    ///
+    /// After a failure nobody knows what the engine's files hold, so it leaves the store in doubt:
+    /// opening it again goes back to the checkpoint in force and replays the log.
     pub fn checkpoint(&mut self) -> Result<()> {
+        self.check()?;
+        if self.log.last() == self.current.applied && !self.reorganized {
+            return self.store_current();
+        }
+        self.make_checkpoint().inspect_err(|error| {
+            self.doubt = Some(format!("an earlier flush failed: {error:?}"));
+        })
+    }
+
+    fn make_checkpoint(&mut self) -> Result<()> {
         let applied = self.log.last();
+        let (generation, checkpoint) = (self.current.generation, self.current.checkpoint + 1);
+        rollback::save_ahead().map_err(|error| {
+            let path = self.directory.rollback(generation);
+            storage("save what is overwritten to", &path, &error)
+        })?;
         self.shard()?.flush()?;
-        self.directory.sync_generation(self.current.generation)?;
+        let journal = begin_checkpoint(&self.directory, generation, checkpoint, &self.watch)?;
         self.current.applied = applied;
+        self.current.checkpoint = checkpoint;
         self.store_current()?;
+        if let Err(error) = rollback::unwatched(|| journal.remove_others()) {
+            // The next checkpoint or the next opening removes it.
+            eprintln!("edge-sync: the journal of an old checkpoint was not removed: {error}");
+        }
+        self.watch.advance(journal);
+        self.reorganized = false;
         self.unflushed_bytes = 0;
         Ok(())
     }
@@ -252,7 +324,10 @@ impl Store {
     /// `CURRENT` is durable before the log's tail may be, but must never be ahead of it.
     fn store_current(&mut self) -> Result<()> {
         self.log.sync()?;
-        self.current.store(self.directory.root())?;
+        if self.current != self.stored {
+            self.current.store(self.directory.root())?;
+            self.stored = self.current.clone();
+        }
         self.acknowledged_stored = Instant::now();
         self.log
             .reclaim(self.current.applied.min(self.current.acknowledged))?;
@@ -319,13 +394,21 @@ impl Store {
         }
     }
 
-    /// Queues a rejected operation again, as the shard would write it now.
+    /// Queues a rejected operation again, as the shard would write it now. Of what was refused before
+    /// a restore the shard holds nothing, so that is written anew. A crash after that leaves it in
+    /// the rejected log as well, and a second retry does no harm.
     pub fn retry_rejected(&mut self, sequence: u64) -> Result<()> {
         let Some(entry) = self.rejected.get(sequence)? else {
             return Err(no_such_rejected(sequence));
         };
         let operation = Operation::decode(&entry.operation)?;
-        let again = self.restate(operation)?;
+        let again = if sequence > self.current.barrier {
+            self.restate(operation)?
+        } else if let Operation::UpsertPoint(point) = operation {
+            self.shard()?.prepare_upsert(vec![point])?
+        } else {
+            vec![operation]
+        };
         self.commit(&again)?;
         self.drop_rejected(sequence)
     }
@@ -385,7 +468,12 @@ impl Store {
 
     /// Merges segments and builds indexes. True if anything was done.
     pub fn optimize(&mut self) -> Result<bool> {
-        let done = self.shard()?.optimize()?;
+        self.reorganized = true;
+        let done = self.shard()?.optimize().map_err(|error| {
+            self.doubt = Some(format!("optimizing failed: {error:?}"));
+            Error::from(error)
+        })?;
+        self.reorganized = done;
         self.checkpoint()?;
         Ok(done)
     }
@@ -393,6 +481,35 @@ impl Store {
 
 fn no_such_rejected(sequence: u64) -> Error {
     Error::NotFound(format!("no rejected operation has the sequence {sequence}"))
+}
+
+/// Syncs the engine's files and begins the journal of a checkpoint of them, which is in force once
+/// `CURRENT` names it.
+fn begin_checkpoint(
+    directory: &Directory,
+    generation: u64,
+    checkpoint: u64,
+    watch: &Watch,
+) -> Result<Journal> {
+    let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
+    check_watch(watch, "make a checkpoint after a failure in", &tree)?;
+    Ok(rollback::unwatched(|| {
+        Journal::begin(&tree, &journals, checkpoint)
+    })?)
+}
+
+/// A failed call on the engine's files, as an error of what cannot be done because of it.
+pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
+    watch
+        .check()
+        .map_err(|failure| storage(operation, tree, &std::io::Error::other(failure)))
+}
+
+/// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.
+pub fn first_checkpoint(directory: &Directory, generation: u64, watch: &Watch) -> Result<Journal> {
+    let journal = begin_checkpoint(directory, generation, FIRST_CHECKPOINT, watch)?;
+    directory.sync_generation(generation)?;
+    Ok(journal)
 }
 
 /// How far a replay came.

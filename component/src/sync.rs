@@ -32,6 +32,10 @@ const RESTORE_LIMITS: BatchLimits = BatchLimits {
     bytes: 8 << 20,
 };
 
+/// After this many accepted batches in a row, a byte limit that a 413 lowered is doubled, to see
+/// whether the server takes more again.
+const PROBE_AFTER: u32 = 64;
+
 /// Drains the queue; see `sync.sync`.
 pub fn drain(
     store: &mut Store,
@@ -68,35 +72,44 @@ fn upload(
 ) -> Result<()> {
     let config = store.shard()?.config().to_json().to_string();
     persist(attempts, || server.ensure_collection(&config))?;
-    let mut operations = limits.operations;
-    while let Some(batch) = queue::next_batch(
-        store,
-        BatchLimits {
-            operations,
-            ..limits
-        },
-        None,
-    )? {
+    let BatchLimits {
+        mut operations,
+        mut bytes,
+    } = limits;
+    let mut accepted = 0;
+    while let Some(batch) = queue::next_batch(store, BatchLimits { operations, bytes }, None)? {
         match persist(attempts, || server.send(&batch.request)) {
             Ok(()) => {
                 store.acknowledge(batch.last)?;
                 report.uploaded += u64::from(batch.operations);
                 report.requests += 1;
                 operations = operations.saturating_mul(2).min(limits.operations);
+                accepted += 1;
+                if accepted >= PROBE_AFTER {
+                    accepted = 0;
+                    bytes = bytes.saturating_mul(2).min(limits.bytes);
+                }
             }
-            Err(Error::Server(failure)) => match failure.class {
-                FailureClass::Reject | FailureClass::TooLarge if batch.operations > 1 => {
-                    operations = batch.operations.div_ceil(2);
+            Err(Error::Server(failure)) => {
+                if failure.class == FailureClass::TooLarge {
+                    accepted = 0;
+                    let sent = u32::try_from(batch.request.body.len()).unwrap_or(u32::MAX);
+                    bytes = sent.min(bytes).div_ceil(2).max(1);
                 }
-                // One operation that the server takes at no size is refused like any other.
-                FailureClass::Reject | FailureClass::TooLarge => {
-                    let status = failure.status.unwrap_or_default();
-                    store.reject(batch.first, status, &failure.message)?;
-                    report.rejected += 1;
-                    operations = limits.operations;
+                match failure.class {
+                    FailureClass::Reject | FailureClass::TooLarge if batch.operations > 1 => {
+                        operations = (batch.operations / 2).max(1);
+                    }
+                    // One operation that the server takes at no size is refused like any other.
+                    FailureClass::Reject | FailureClass::TooLarge => {
+                        let status = failure.status.unwrap_or_default();
+                        store.reject(batch.first, status, &failure.message)?;
+                        report.rejected += 1;
+                        operations = limits.operations;
+                    }
+                    FailureClass::Retry | FailureClass::Stop => return Err(Error::Server(failure)),
                 }
-                FailureClass::Retry | FailureClass::Stop => return Err(Error::Server(failure)),
-            },
+            }
             Err(error) => return Err(error),
         }
     }
@@ -189,7 +202,8 @@ fn replace_generation(
 ) -> Result<Opened> {
     match exports::close() {
         Ok(()) | Err(Error::NotOpen) => {}
-        Err(error) => return Err(error),
+        // What it could not flush is in the log, which is replayed onto the new generation.
+        Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {
         let barrier = match barrier {

@@ -220,6 +220,31 @@ impl EdgeSync {
         Ok(report)
     }
 
+    /// Removes the shard from its directory, log and all; the server's collection stays as it is.
+    /// Calls fail with [`Error::NotFound`] until [`Shard::create_here`], or a restore, has made
+    /// another shard.
+    ///
+    /// Unless `discard_unsent`, it is refused with [`Error::Unsent`] if anything waits for upload
+    /// or is in the rejected log: that is nowhere else.
+    pub fn remove(&self, discard_unsent: bool) -> Result<()> {
+        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        self.shard.remove(discard_unsent)?;
+        if let Some(server) = &self.server {
+            // What it knows about the server's collection was checked against this shard.
+            *server
+                .uploader
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Uploader::new(self.sync.clone());
+        }
+        self.note(|record| *record = SyncRecord::default());
+        Ok(())
+    }
+
+    /// True if there is a server to keep in step with.
+    pub fn has_server(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// How the last exchanges with the server went, in this process or an earlier one.
     pub fn sync_record(&self) -> SyncRecord {
         match &self.syncer {

@@ -85,6 +85,14 @@ pub enum Error {
         /// The process that holds it, where it could be read.
         holder: Option<u32>,
     },
+    /// The shard is not removed, since something in it is nowhere else.
+    #[error("{}", unsent(*queued, *rejected))]
+    Unsent {
+        /// Operations that wait for upload.
+        queued: u64,
+        /// Operations in the rejected log.
+        rejected: u64,
+    },
     /// The component file cannot be found or read.
     #[error("cannot load the component {}: {message}", path.display())]
     ComponentMissing {
@@ -122,6 +130,23 @@ pub enum Error {
     Closed(&'static str),
 }
 
+fn unsent(queued: u64, rejected: u64) -> String {
+    let mut parts = Vec::new();
+    match queued {
+        0 => {}
+        1 => parts.push("1 operation waits for upload".to_owned()),
+        _ => parts.push(format!("{queued} operations wait for upload")),
+    }
+    match rejected {
+        0 => {}
+        1 => parts.push("1 operation that the server refused is kept".to_owned()),
+        _ => parts.push(format!(
+            "{rejected} operations that the server refused are kept"
+        )),
+    }
+    format!("{}; all that would be lost", parts.join(", "))
+}
+
 fn at(path: &str) -> String {
     if path.is_empty() {
         String::new()
@@ -148,6 +173,7 @@ impl Error {
             Error::TimedOut { .. } => "timed-out",
             Error::MemoryLimit { .. } => "memory-limit",
             Error::Locked { .. } => "locked",
+            Error::Unsent { .. } => "unsent",
             Error::ComponentMissing { .. } => "component-missing",
             Error::BadComponent(_) => "bad-component",
             Error::Setting { .. } => "setting",

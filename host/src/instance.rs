@@ -180,9 +180,18 @@ impl Instance {
         let _span = tracing::debug_span!("call", name).entered();
         let (ticks, _ticking) = self.component.timed(limit);
         self.store.set_epoch_deadline(ticks);
+        self.store.data_mut().memory.exceeded = false;
         match function(&self.bindings, &mut self.store) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
+                let memory = &self.store.data().memory;
+                // Where the engine could do without the memory, it says what it wanted it for.
+                if memory.exceeded && matches!(error, GuestError::Internal(_)) {
+                    return Err(Error::MemoryLimit {
+                        call: name,
+                        limit_bytes: memory.bytes,
+                    });
+                }
                 Err(Error::from(error).with_host_paths(self.guest_folder, &self.folder))
             }
             Err(trap) => Err(self.describe(name, limit, &trap)),

@@ -14,8 +14,8 @@ impl Secret {
         Secret(text)
     }
 
-    /// The text itself, for the one place that sends it.
-    pub(crate) fn expose(&self) -> &str {
+    /// The text itself, for the one place that sends it or compares with it.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -165,6 +165,15 @@ impl Shard {
         self.inner.owner.call(move |state| state.create(&config))
     }
 
+    /// Removes the shard and its log. Calls fail with [`Error::NotFound`] until
+    /// [`Shard::create_here`], or a restore, has made another. Unless `discard_unsent`, it fails
+    /// with [`Error::Unsent`] if something waits for upload or was refused by the server.
+    pub(crate) fn remove(&self, discard_unsent: bool) -> Result<()> {
+        self.inner
+            .owner
+            .call(move |state| state.remove(discard_unsent))
+    }
+
     fn start(component: &Component, directory: &Path, options: ShardOptions) -> Result<Shard> {
         options.check()?;
         std::fs::create_dir_all(directory)
@@ -263,6 +272,25 @@ fn is_empty(directory: &Path) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(Error::io("read the data directory", directory)(error)),
     }
+}
+
+/// Without its `CURRENT` there is no shard. The rest is only space: what a failure or a crash leaves
+/// of it, the next shard's creation removes.
+fn remove_shard(directory: &Path) -> Result<()> {
+    let current = directory.join("CURRENT");
+    std::fs::remove_file(&current).map_err(Error::io("remove", &current))?;
+    std::fs::File::open(directory)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("sync", directory))?;
+    for name in ["log", "rejected", "generations"] {
+        let folder = directory.join(name);
+        if let Err(error) = std::fs::remove_dir_all(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove {}: {error}", folder.display());
+        }
+    }
+    Ok(())
 }
 
 fn no_shard(directory: &Path) -> Error {
@@ -576,6 +604,24 @@ impl ShardState {
                 Err(Error::Closed("shard"))
             }
         }
+    }
+
+    fn remove(&mut self, discard_unsent: bool) -> Result<()> {
+        // In one job with the removal, so that no write comes between.
+        let queue = self.run("status", self.options.times.read, |guest, store| {
+            guest.edge_sync_shard_queue().call_status(store)
+        })?;
+        if !discard_unsent && (queue.queued > 0 || queue.rejected > 0) {
+            return Err(Error::Unsent {
+                queued: queue.queued,
+                rejected: queue.rejected,
+            });
+        }
+        // Dropped without a flush. If the removal fails, the next call opens the shard again.
+        self.phase = Phase::Lost;
+        remove_shard(&self.folder)?;
+        self.phase = Phase::Absent;
+        Ok(())
     }
 
     fn close(&mut self) -> Result<()> {

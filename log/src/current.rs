@@ -23,29 +23,14 @@ const CHECKSUM_SUFFIX: &str = "\"}\n";
 pub struct Current {
     /// The generation in force.
     pub generation: u64,
+    /// The checkpoint of its files that is in force.
+    pub checkpoint: u64,
     /// Records up to this sequence are durable in the shard itself.
     pub applied: u64,
     /// Records up to this sequence were confirmed by the server, or moved to the rejected log.
     pub acknowledged: u64,
-    /// Which collection `acknowledged` speaks of; None before the first upload.
-    pub collection: Option<String>,
-    /// When an upload last succeeded, in milliseconds since 1970 (UTC).
-    pub last_sync: Option<u64>,
-    /// Why the last upload failed, if it did.
-    pub last_error: Option<String>,
-    /// A restore in progress.
-    pub restore: Option<RestoreState>,
-}
-
-/// A restore that was begun and is neither in force nor given up. Whoever finds it at open
-/// finishes it or rolls it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RestoreState {
-    /// The generation that is being staged.
-    pub generation: u64,
-    /// The snapshot holds the effect of the records up to this sequence; those above are replayed
-    /// onto it.
+    /// Of records up to this sequence, the generation holds what the snapshot that it was restored
+    /// from had of them; of those above, everything. 0 if it was created here.
     pub barrier: u64,
 }
 

@@ -35,7 +35,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use current::{Current, RestoreState};
+pub use current::Current;
 pub use error::{Error, Result};
 pub use follow::{Follower, follow};
 pub use log::{Durability, Log, LogOptions, MIN_SEGMENT_BYTES, OpenReport, TornTail};

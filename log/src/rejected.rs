@@ -124,6 +124,12 @@ impl Rejected {
         Ok(())
     }
 
+    /// The sequences above `sequence` that it holds, in order.
+    pub fn after(&self, sequence: u64) -> Vec<u64> {
+        let above = sequence.saturating_add(1);
+        self.entries.range(above..).map(|(held, _)| *held).collect()
+    }
+
     /// The operation `sequence`; None if it is not there.
     ///
     /// # Errors

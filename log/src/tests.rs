@@ -12,7 +12,7 @@ use crate::record;
 use crate::segment::{self, HEADER_BYTES};
 use crate::{
     Current, Durability, Error, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation,
-    RestoreState, follow,
+    follow,
 };
 
 fn options(durability: Durability) -> LogOptions {
@@ -258,11 +258,7 @@ fn storing_positions_is_all_or_nothing_at_every_step() {
     let new = Current {
         generation: 2,
         acknowledged: 7,
-        collection: Some("a".to_owned()),
-        restore: Some(RestoreState {
-            generation: 3,
-            barrier: 7,
-        }),
+        barrier: 7,
         ..Current::default()
     };
     for step in 0.. {
@@ -468,15 +464,10 @@ fn the_worked_example_is_what_the_code_writes_and_reads() {
 fn the_positions_example_is_what_the_code_writes_and_reads() {
     let current = Current {
         generation: 2,
+        checkpoint: 17,
         applied: 1040,
         acknowledged: 1021,
-        collection: Some("digits".to_owned()),
-        last_sync: Some(1_700_000_000_000),
-        last_error: None,
-        restore: Some(RestoreState {
-            generation: 3,
-            barrier: 1021,
-        }),
+        barrier: 998,
     };
     let directory = tempdir().expect("temporary directory");
     current.store(directory.path()).expect("stores");

@@ -2,37 +2,20 @@
 
 use std::fs;
 
-use edge_sync_log::{Current, Error, RestoreState};
+use edge_sync_log::{Current, Error};
 use proptest::prelude::*;
 use tempfile::tempdir;
 
 fn current() -> impl Strategy<Value = Current> {
-    let restore = (any::<u64>(), any::<u64>()).prop_map(|(generation, barrier)| RestoreState {
-        generation,
-        barrier,
-    });
-    let text = || proptest::option::of(any::<String>());
-    let time = proptest::option::of(any::<u64>());
-    (
-        any::<[u64; 3]>(),
-        text(),
-        text(),
-        time,
-        proptest::option::of(restore),
+    any::<[u64; 5]>().prop_map(
+        |[generation, checkpoint, applied, acknowledged, barrier]| Current {
+            generation,
+            checkpoint,
+            applied,
+            acknowledged,
+            barrier,
+        },
     )
-        .prop_map(
-            |([generation, applied, acknowledged], collection, last_error, last_sync, restore)| {
-                Current {
-                    generation,
-                    applied,
-                    acknowledged,
-                    collection,
-                    last_sync,
-                    last_error,
-                    restore,
-                }
-            },
-        )
 }
 
 proptest! {
@@ -60,7 +43,6 @@ fn every_changed_or_missing_byte_is_an_error() {
     let directory = tempdir().expect("temporary directory");
     let stored = Current {
         applied: 12,
-        last_error: Some("time-out, \"crc32c\":\"".to_owned()),
         ..Current::default()
     };
     stored.store(directory.path()).expect("stores");

@@ -1,10 +1,13 @@
-//! The API key.
+//! Who may ask, and what is logged of it.
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::Error;
 
@@ -47,4 +50,83 @@ fn same_secret(presented: &[u8], secret: &[u8]) -> bool {
         difference |= usize::from(byte ^ expected);
     }
     difference == 0
+}
+
+/// Turns away requests that were meant for another host. A browser sends the name that the page
+/// was loaded from, so this stops pages whose name was made to resolve to a loopback address.
+pub(crate) async fn require_local_host(request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .map(|value| value.to_str().unwrap_or("?"))
+        .or_else(|| request.uri().authority().map(Authority::as_str));
+    match host {
+        Some(host) if !is_local(host) => Error::Forbidden(format!(
+            "this endpoint answers programs on its own machine only, and `{host}` is not a name of it"
+        ))
+        .into_response(),
+        // HTTP/1.0 needs no host, and browsers do not speak it.
+        _ => next.run(request).await,
+    }
+}
+
+/// True for `localhost`, names below it, and loopback addresses, with or without a port.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
+}
+
+/// One line for each request: what was asked for and how it was answered, no content.
+pub(crate) async fn log(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(%method, path, status, milliseconds, "request");
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn local_names_are_told_from_others() {
+        for host in [
+            "localhost",
+            "LocalHost:6333",
+            "localhost.:80",
+            "edge.localhost",
+            "127.0.0.1:6333",
+            "127.8.9.1",
+            "[::1]:6333",
+        ] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in [
+            "example.com",
+            "localhost.example.com:6333",
+            "notlocalhost",
+            "10.0.0.1:6333",
+            "0.0.0.0",
+            "[::2]:6333",
+            "127.0.0.1.example.com",
+            "",
+            "a b",
+        ] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
 }

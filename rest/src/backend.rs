@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{Error, Result};
 
@@ -25,8 +26,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::no_collection`] if it is not there.
     fn collection(&self, collection: &str) -> Result<CollectionState>;
 
-    /// Carries out a request below `/collections/{collection}` and answers the REST `result`:
-    /// for a write, `{"operation_id", "status": "completed"}`.
+    /// Carries out a request below `/collections/{collection}` and answers the REST `result`, as
+    /// the JSON text that is sent: for a write, `{"operation_id", "status": "completed"}`.
     ///
     /// `path` begins with a slash (`/points/query`), is percent-encoded as the client sent it, and
     /// has no query string: `wait`, `ordering`, `timeout` and `consistency` are the layer's
@@ -34,7 +35,13 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::no_collection`], or what the request deserves.
-    fn request(&self, collection: &str, method: &str, path: &str, body: &str) -> Result<Value>;
+    fn request(
+        &self,
+        collection: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Box<RawValue>>;
 
     /// Creates a collection; `body` is that of `PUT /collections/{collection}`.
     ///
@@ -55,6 +62,17 @@ pub trait Backend: Send + Sync + 'static {
         let _ = body;
         Err(Error::Unsupported(format!(
             "the parameters of `{collection}` cannot be changed after creation"
+        )))
+    }
+
+    /// Merges segments and builds indexes, as the server's optimizers do by themselves. Returns
+    /// when that is done.
+    ///
+    /// # Errors
+    /// [`Error::no_collection`]; [`Error::Unsupported`] unless overridden.
+    fn optimize(&self, collection: &str) -> Result<()> {
+        Err(Error::Unsupported(format!(
+            "`{collection}` cannot be optimized over this endpoint"
         )))
     }
 

@@ -10,12 +10,26 @@ use serde_json::json;
 
 use crate::{Error, Result};
 
+/// Serialized as it is, so that a backend's text is not parsed again.
+#[derive(Serialize)]
+struct Answered<T> {
+    result: T,
+    status: &'static str,
+    time: f64,
+}
+
 /// Wraps a result, or an error, with the seconds it took since `started`.
 pub(crate) fn answer<T: Serialize>(started: Instant, result: Result<T>) -> Response {
     match result {
         Ok(result) => {
             let time = started.elapsed().as_secs_f64();
-            Json(json!({"result": result, "status": "ok", "time": time})).into_response()
+            let status = "ok";
+            Json(Answered {
+                result,
+                status,
+                time,
+            })
+            .into_response()
         }
         Err(error) => failure(started, &error),
     }

@@ -32,6 +32,9 @@ pub enum Error {
     /// The collection, index or vector is there already. 409.
     #[error("Wrong input: {0}")]
     AlreadyExists(String),
+    /// The collection is in a state that does not allow this. 409.
+    #[error("Wrong input: {0}")]
+    Conflict(String),
     /// Qdrant's API has this, the backend does not; the text says why. 501.
     #[error("Not supported: {0}")]
     Unsupported(String),
@@ -86,7 +89,7 @@ impl Error {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::AlreadyExists(_) => StatusCode::CONFLICT,
+            Self::AlreadyExists(_) | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::InsufficientStorage(_) => StatusCode::INSUFFICIENT_STORAGE,

@@ -27,7 +27,7 @@ mod snapshots;
 pub use backend::{Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot};
 pub use collection_info::collection_info;
 pub use error::Error;
-pub use router::{Identity, Options, router, serve};
+pub use router::{Identity, Options, Router, router, serve};
 
 /// What a backend call gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

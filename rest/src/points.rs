@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::router::App;
@@ -117,7 +118,7 @@ async fn forward<B: Backend>(
     collection: String,
     request: Request,
     kind: Kind,
-) -> Result<Value> {
+) -> Result<Box<RawValue>> {
     let (parts, body) = request.into_parts();
     let params = Params::of(&parts.uri)?;
     let path = below_collection(parts.uri.path()).to_owned();
@@ -128,11 +129,11 @@ async fn forward<B: Backend>(
     } else {
         json_body(&parts.headers, body, app.options.body_limit).await?
     };
-    let mut result = app
+    let result = app
         .blocking(move |backend| backend.request(&collection, parts.method.as_str(), &path, &body))
         .await?;
     if kind == Kind::Write && params.wait != Some(true) {
-        mark_acknowledged(&mut result);
+        return acknowledged(&result);
     }
     Ok(result)
 }
@@ -148,6 +149,13 @@ fn below_collection(path: &str) -> &str {
 
 /// Without `wait=true` the server promises only to have logged the write. It holds here as well
 /// that it has been applied, but clients compare the word.
+fn acknowledged(result: &RawValue) -> Result<Box<RawValue>> {
+    let internal = |error: serde_json::Error| Error::Internal(format!("result: {error}"));
+    let mut result: Value = serde_json::from_str(result.get()).map_err(internal)?;
+    mark_acknowledged(&mut result);
+    serde_json::value::to_raw_value(&result).map_err(internal)
+}
+
 fn mark_acknowledged(result: &mut Value) {
     match result {
         Value::Array(results) => results.iter_mut().for_each(mark_acknowledged),

@@ -6,12 +6,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
+/// What [`router`] makes.
+pub use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 use crate::points::{self, Params, json_body};
@@ -22,6 +24,10 @@ use crate::{Backend, Error, Result, access, collection_info, envelope, service, 
 pub struct Options {
     /// Required in every request but those that ask whether the service is alive.
     pub api_key: Option<String>,
+    /// Refuse requests whose `Host` is not a name of this machine itself (`localhost`, a loopback
+    /// address). A web page whose name resolves to a loopback address is then no way in; for
+    /// endpoints on loopback that require no key.
+    pub local_hosts_only: bool,
     /// Largest request body, in bytes. Qdrant's default is 32 MiB.
     pub body_limit: usize,
     /// What `GET /` answers.
@@ -33,6 +39,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("api_key", &self.api_key.as_ref().map(|_| "***"))
+            .field("local_hosts_only", &self.local_hosts_only)
             .field("body_limit", &self.body_limit)
             .field("identity", &self.identity)
             .finish()
@@ -43,6 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             api_key: None,
+            local_hosts_only: false,
             body_limit: 32 * 1024 * 1024,
             identity: Identity::default(),
         }
@@ -88,6 +96,7 @@ impl<B: Backend> App<B> {
 /// Qdrant's REST API over `backend`.
 pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
     let key = options.api_key.clone();
+    let local_hosts_only = options.local_hosts_only;
     let mut router = Router::new()
         .route("/collections", get(list::<B>))
         .route(
@@ -107,16 +116,19 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
     for (path, route) in snapshots::routes() {
         router = router.route(path, route);
     }
-    let router = router
+    let mut router = router
         .fallback(service::no_such_endpoint)
         .method_not_allowed_fallback(service::no_such_method)
         // Bodies are read, limited and refused in Qdrant's words in one place.
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::new(App { backend, options }));
-    match key {
-        Some(key) => router.layer(from_fn_with_state(Arc::from(key), access::require_key)),
-        None => router,
+    if let Some(key) = key {
+        router = router.layer(from_fn_with_state(Arc::from(key), access::require_key));
     }
+    if local_hosts_only {
+        router = router.layer(from_fn(access::require_local_host));
+    }
+    router.layer(from_fn(access::log))
 }
 
 /// Serves until `shutdown` resolves, then stops to accept, lets running requests finish, and
@@ -183,9 +195,45 @@ async fn update<B: Backend>(
     request: Request,
 ) -> Response {
     with_body(&app, request, move |backend, body| {
-        backend.update_collection(&name, body)
+        let changes: Changes = serde_json::from_str(body).map_err(Error::body_format)?;
+        if changes.change_nothing() {
+            backend.optimize(&name)
+        } else {
+            backend.update_collection(&name, body)
+        }
     })
     .await
+}
+
+/// The body of `PATCH /collections/{collection}`. On the server, one that changes nothing starts
+/// the optimizers, which its documentation recommends for collections that are not optimized.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    vectors: Option<Map<String, Value>>,
+    optimizers_config: Option<Map<String, Value>>,
+    params: Option<Map<String, Value>>,
+    hnsw_config: Option<Map<String, Value>>,
+    quantization_config: Option<Value>,
+    sparse_vectors: Option<Map<String, Value>>,
+    strict_mode_config: Option<Map<String, Value>>,
+    metadata: Option<Map<String, Value>>,
+}
+
+impl Changes {
+    fn change_nothing(&self) -> bool {
+        let objects = [
+            &self.vectors,
+            &self.optimizers_config,
+            &self.params,
+            &self.hnsw_config,
+            &self.sparse_vectors,
+            &self.strict_mode_config,
+            &self.metadata,
+        ];
+        let empty = |object: &Map<String, Value>| object.values().all(Value::is_null);
+        objects.into_iter().flatten().all(empty) && self.quantization_config.is_none()
+    }
 }
 
 async fn with_body<B: Backend>(

@@ -38,6 +38,9 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             any(async move || Error::NotFound(format!("this endpoint has no {what}"))),
         ));
     }
+    for path in REMOVED {
+        routes.push((path, any(removed)));
+    }
     for (path, what) in NOT_OFFERED {
         routes.push((path, any(async move || unsupported(what))));
     }
@@ -76,6 +79,25 @@ const NOT_OFFERED: [(&str, &str); 15] = [
     ("/snapshots", "snapshots of the whole storage"),
     ("/snapshots/{snapshot}", "snapshots of the whole storage"),
 ];
+
+/// Endpoints of earlier versions, which Qdrant 1.19 answers with 404.
+const REMOVED: [&str; 8] = [
+    "/collections/{collection}/points/search",
+    "/collections/{collection}/points/search/batch",
+    "/collections/{collection}/points/search/groups",
+    "/collections/{collection}/points/recommend",
+    "/collections/{collection}/points/recommend/batch",
+    "/collections/{collection}/points/recommend/groups",
+    "/collections/{collection}/points/discover",
+    "/collections/{collection}/points/discover/batch",
+];
+
+async fn removed(method: Method, uri: Uri) -> Error {
+    Error::NotFound(format!(
+        "{method} {}: Qdrant removed this from its API; use POST /collections/{{collection}}/points/query",
+        uri.path()
+    ))
+}
 
 fn unsupported(what: &str) -> Error {
     Error::Unsupported(format!("this endpoint has no {what}"))

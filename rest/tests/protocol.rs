@@ -12,6 +12,7 @@ use edge_sync_rest::{
     StoredSnapshot, router, serve,
 };
 use http_body_util::BodyExt as _;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -44,19 +45,29 @@ impl Backend for Memory {
         Err(Error::no_collection(collection))
     }
 
-    fn request(&self, _: &str, method: &str, path: &str, body: &str) -> Result<Value> {
+    fn request(&self, _: &str, method: &str, path: &str, body: &str) -> Result<Box<RawValue>> {
         let asked = (method.to_owned(), path.to_owned(), body.to_owned());
         self.asked.lock().expect("no panic").push(asked);
-        match path {
+        let result = match path {
             "/points/scroll" => panic!("on purpose"),
             "/points/count" => {
                 std::thread::sleep(Duration::from_millis(200));
-                Ok(json!({"count": 1}))
+                json!({"count": 1})
             }
-            "/points/batch" => Ok(json!([{"operation_id": 1, "status": "completed"}])),
-            "/points/query" => Err(Error::invalid("query[3]", "expected a number")),
-            _ => Ok(json!({"operation_id": 1, "status": "completed"})),
-        }
+            "/points/batch" => json!([{"operation_id": 1, "status": "completed"}]),
+            "/points/query" => return Err(Error::invalid("query[3]", "expected a number")),
+            _ => json!({"operation_id": 1, "status": "completed"}),
+        };
+        Ok(to_raw_value(&result).expect("JSON"))
+    }
+
+    fn optimize(&self, _: &str) -> Result<()> {
+        self.asked.lock().expect("no panic").push((
+            "optimize".to_owned(),
+            String::new(),
+            String::new(),
+        ));
+        Ok(())
     }
 
     fn create_collection(&self, collection: &str, _: &str) -> Result<()> {
@@ -268,6 +279,27 @@ async fn bad_requests_are_refused_in_the_servers_words() {
         ),
         ("DELETE", "/collections/c", "", 501, "Not supported: "),
         (
+            "PATCH",
+            "/collections/c",
+            r#"{"hnsw_config": {"m": 3}}"#,
+            501,
+            "Not supported: ",
+        ),
+        (
+            "PATCH",
+            "/collections/c",
+            r#"{"hnsw_confg": {}}"#,
+            400,
+            "Format error in JSON body: unknown field `hnsw_confg`",
+        ),
+        (
+            "POST",
+            "/collections/c/points/search",
+            r#"{"vector": [1]}"#,
+            404,
+            "Not found: POST /collections/c/points/search: Qdrant removed this",
+        ),
+        (
             "POST",
             "/collections/c/snapshots",
             "",
@@ -369,6 +401,51 @@ async fn the_key_is_required_but_for_signs_of_life() {
         let wrong = with(name, value, list).await;
         assert_eq!(wrong.status, StatusCode::UNAUTHORIZED, "{value}");
         assert_eq!(wrong.words(), "Invalid API key or JWT");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_optimizes_as_on_the_server() {
+    let backend = Memory::new();
+    for body in [
+        "{}",
+        r#"{"optimizers_config": {"indexing_threshold": null}}"#,
+    ] {
+        let answer = ask(
+            &backend,
+            Options::default(),
+            request("PATCH", "/collections/c", body),
+        )
+        .await;
+        assert_eq!(answer.json()["result"], true, "{body}");
+    }
+    assert_eq!(backend.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn local_endpoints_answer_their_own_names_only() {
+    let options = Options {
+        local_hosts_only: true,
+        ..Options::default()
+    };
+    for (host, status) in [
+        ("localhost:6333", 200),
+        ("127.0.0.1", 200),
+        ("evil.example", 403),
+    ] {
+        let mut request = request("GET", "/collections", "");
+        request
+            .headers_mut()
+            .insert(header::HOST, host.parse().expect("a header"));
+        let answer = ask(&Memory::new(), options.clone(), request).await;
+        assert_eq!(answer.status.as_u16(), status, "{host}");
+        if status == 403 {
+            assert!(
+                answer.words().starts_with("Forbidden: "),
+                "{}",
+                answer.words()
+            );
+        }
     }
 }
 

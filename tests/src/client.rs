@@ -58,6 +58,23 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Result<Response<Body>, NoAnswer> {
+        let json = ("content-type", "application/json");
+        let json = body.is_some().then_some(json);
+        let headers: Vec<_> = headers.iter().copied().chain(json).collect();
+        self.send_raw(method, path, &headers, body)
+    }
+
+    /// As [`Client::send`], with no header of its own but the API key.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send_raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, NoAnswer> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url));
@@ -69,7 +86,6 @@ impl Client {
         }
         let sent = match body {
             Some(body) => request
-                .header("content-type", "application/json")
                 .body(body)
                 .map_err(ureq::Error::from)
                 .and_then(|request| self.agent.run(request)),
@@ -93,18 +109,23 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<(u16, Value), NoAnswer> {
         let body = body.map(Value::to_string);
-        let mut response = self.send(method, path, &[], body.as_deref().map(str::as_bytes))?;
-        let status = response.status().as_u16();
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(u64::MAX)
-            .read_to_string()
-            .map_err(|error| no_answer(method, path, error))?;
-        Ok((
-            status,
-            serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        ))
+        let response = self.send(method, path, &[], body.as_deref().map(str::as_bytes))?;
+        read(method, path, response)
+    }
+
+    /// As [`Client::call`], with the headers and the body as they are given.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn call_raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Result<(u16, Value), NoAnswer> {
+        let response = self.send_raw(method, path, headers, body)?;
+        read(method, path, response)
     }
 
     /// The `result` of a request that has to succeed.
@@ -133,6 +154,20 @@ impl Client {
             .map_or(answer.to_string(), str::to_owned);
         (status, words)
     }
+}
+
+fn read(method: &str, path: &str, mut response: Response<Body>) -> Result<(u16, Value), NoAnswer> {
+    let status = response.status().as_u16();
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(u64::MAX)
+        .read_to_string()
+        .map_err(|error| no_answer(method, path, error))?;
+    Ok((
+        status,
+        serde_json::from_str(&text).unwrap_or(Value::String(text)),
+    ))
 }
 
 fn no_answer(method: &str, path: &str, error: ureq::Error) -> NoAnswer {

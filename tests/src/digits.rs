@@ -1,8 +1,6 @@
 //! The UCI handwritten digits test set (E. Alpaydin, C. Kaynak, 1998; CC BY 4.0).
 
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
@@ -38,12 +36,10 @@ impl Digit {
 
 /// All 1,797 digits, in the order of the data set.
 pub fn load() -> Vec<Digit> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/digits.csv.gz");
-    let file = File::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
     let mut text = String::new();
-    GzDecoder::new(file)
+    GzDecoder::new(include_bytes!("../fixtures/digits.csv.gz").as_slice())
         .read_to_string(&mut text)
-        .unwrap_or_else(|e| panic!("unpack {}: {e}", path.display()));
+        .unwrap_or_else(|e| panic!("unpack the digits: {e}"));
     text.lines()
         .zip(0..)
         .map(|(line, row)| parse(line, row))

@@ -37,7 +37,7 @@ pub struct Query {
 
 /// The folder of the fixture.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qdrant-1.19-all-kinds")
+    crate::package_folder().join("fixtures/qdrant-1.19-all-kinds")
 }
 
 /// The points of the collection, as REST points, in the order of the file.

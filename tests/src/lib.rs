@@ -23,3 +23,14 @@ pub mod double;
 pub mod fixture;
 pub mod openapi;
 pub mod simulator;
+
+/// The folder of this package, as cargo says it when it runs a test. What was known when the test
+/// was built may be another clone's folder, since clones share what they build.
+///
+/// # Panics
+/// Outside of `cargo test`.
+pub fn package_folder() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("CARGO_MANIFEST_DIR, which cargo sets")
+        .into()
+}

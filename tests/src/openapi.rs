@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use flate2::read::GzDecoder;
@@ -25,8 +24,7 @@ pub struct Description {
 impl Description {
     /// The description that the server of the fixture came with.
     pub fn load() -> Self {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qdrant-openapi-1.19.json.gz");
+        let path = crate::package_folder().join("fixtures/qdrant-openapi-1.19.json.gz");
         let file = File::open(&path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
         let mut document: Value = serde_json::from_reader(GzDecoder::new(file))
             .unwrap_or_else(|e| panic!("parse {}: {e}", path.display()));

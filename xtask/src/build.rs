@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     cache::create_folder,
     chores::{self, Chores},
-    command, ports, progress,
+    command, freshness, ports, progress,
     target::{self, WasmTarget},
     toolchain,
 };
@@ -37,7 +37,6 @@ pub fn prepare(chores: &Chores) -> Result<WasmTarget> {
     toolchain::require_c()?;
     let target = target::provide(chores)?;
     prepare_native(chores)?;
-    chores.cache.take_over("wasm", &chores.repository)?;
     Ok(target)
 }
 
@@ -48,7 +47,7 @@ pub fn prepare(chores: &Chores) -> Result<WasmTarget> {
 pub fn prepare_native(chores: &Chores) -> Result<()> {
     toolchain::require_c()?;
     ports::provide(chores)?;
-    chores.cache.take_over("native", &chores.repository)
+    freshness::age_sources(&chores.cache, &chores.repository)
 }
 
 /// Builds the component and every program, and copies them to one folder of the clone.
@@ -112,7 +111,10 @@ pub fn run_program(chores: &Chores, program: &str, arguments: &[String]) -> Resu
 /// # Errors
 /// Where the WASI target cannot be had.
 pub fn print_environment(chores: &Chores) -> Result<()> {
-    let target = chores.locked(|| target::provide(chores))?;
+    let target = chores.locked(|| {
+        freshness::age_sources(&chores.cache, &chores.repository)?;
+        target::provide(chores)
+    })?;
     let export = |name: &str, value: &Path| println!("export {name}='{}'", value.display());
     for (name, value) in chores.variables() {
         export(name, &value);

@@ -4,7 +4,8 @@
 //! lock                      held by whoever works with the cache
 //! sysroots/<compiler>/      the WASI target, where the toolchain has none
 //! ports/<crate>-<digest>/   patched sources and stand-ins
-//! target/{native,wasm,..}/  cargo's artifacts
+//! target/{native,wasm,small}/   cargo's artifacts
+//! target/sources            what they were made from ([`crate::freshness`])
 //! component-cache/          compiled components (kept by the host)
 //! ```
 
@@ -16,16 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{
-    progress,
-    repository::{Repository, folders},
-};
-
-/// Names the clone whose sources a target folder was last built from.
-const OWNER: &str = "edge-sync-clone";
-
-/// How the packages of this repository begin.
-const OUR_PACKAGES: &str = "edge-sync";
+use crate::{progress, repository::folders};
 
 /// How folders begin that are not complete.
 const STAGE: &str = "incomplete-";
@@ -62,9 +54,14 @@ impl Cache {
         &self.root
     }
 
-    /// Where cargo puts what it builds for `kind` (`native`, `wasm`).
+    /// Where the folders of all kinds of artifacts are.
+    pub fn targets(&self) -> PathBuf {
+        self.root.join("target")
+    }
+
+    /// Where cargo puts what it builds for `kind` (`native`, `wasm`, `small`).
     pub fn target(&self, kind: &str) -> PathBuf {
-        self.root.join("target").join(kind)
+        self.targets().join(kind)
     }
 
     /// Keeps other clones from working with the cache until the file is dropped; waits for them.
@@ -91,38 +88,6 @@ impl Cache {
         }
         Ok(file)
     }
-
-    /// Makes cargo look again at the clone's own packages if another clone built there last.
-    ///
-    /// Cargo takes artifacts for fresh if they are younger than the sources. With two clones the
-    /// younger artifacts may be made from the other one's. Patched sources need no such care: each
-    /// carries its digest in its manifest.
-    ///
-    /// # Errors
-    /// Where the folder cannot be written.
-    pub fn take_over(&self, kind: &str, repository: &Repository) -> Result<()> {
-        let target = self.target(kind);
-        create_folder(&target)?;
-        let path = target.join(OWNER);
-        let ours = repository.identity()?;
-        if std::fs::read(&path).is_ok_and(|owner| owner == ours) {
-            return Ok(());
-        }
-        // First, so that a crash in between leaves no owner rather than a wrong one.
-        remove(&path)?;
-        for fingerprints in fingerprint_folders(&target)? {
-            for package in folders(&fingerprints)? {
-                if package
-                    .file_name()
-                    .is_some_and(|name| name.to_string_lossy().starts_with(OUR_PACKAGES))
-                {
-                    std::fs::remove_dir_all(&package)
-                        .with_context(|| format!("removing {}", package.display()))?;
-                }
-            }
-        }
-        std::fs::write(&path, ours).with_context(|| format!("writing {}", path.display()))
-    }
 }
 
 fn place(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
@@ -138,19 +103,6 @@ fn place(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
         Some(home) => Ok(home.join(".cache/edge-sync")),
         None => bail!("no place for the cache: set EDGE_SYNC_CACHE or HOME"),
     }
-}
-
-/// The `.fingerprint` folders of every profile, below `target` and below its triples.
-fn fingerprint_folders(target: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for profile in folders(target)? {
-        found.push(profile.join(".fingerprint"));
-        for nested in folders(&profile)? {
-            found.push(nested.join(".fingerprint"));
-        }
-    }
-    found.retain(|folder| folder.is_dir());
-    Ok(found)
 }
 
 /// A new folder in `parent` for what is moved to its place once it is complete. Those that were left
@@ -214,36 +166,6 @@ mod tests {
             assert_eq!(found.expect("a place"), Path::new(expected));
         }
         assert!(place(|_| None).is_err());
-    }
-
-    #[test]
-    fn another_clone_makes_only_our_packages_stale() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let clones = ["one", "two"].map(|name| {
-            let root = folder.path().join(name);
-            create_folder(&root).expect("a folder");
-            std::fs::write(root.join("Cargo.toml"), "").expect("a file");
-            Repository::at(&root).expect("a clone")
-        });
-        let cache = Cache::at(&folder.path().join("cache")).expect("a cache");
-        let fingerprints = cache
-            .target("wasm")
-            .join("wasm32-wasip2/release/.fingerprint");
-        let [ours, engine] =
-            ["edge-sync-log-1", "qdrant-edge-1"].map(|name| fingerprints.join(name));
-        let build = |clone| {
-            cache.take_over("wasm", clone).expect("taken over");
-            let kept = ours.exists();
-            create_folder(&ours).expect("a folder");
-            create_folder(&engine).expect("a folder");
-            kept
-        };
-        let [one, two] = &clones;
-        assert!(!build(one));
-        assert!(build(one), "its own artifacts stay");
-        assert!(!build(two), "the other's go");
-        assert!(engine.exists());
-        assert!(!build(one));
     }
 
     #[test]

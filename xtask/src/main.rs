@@ -10,6 +10,7 @@ mod chores;
 mod command;
 mod debian;
 mod digest;
+mod freshness;
 mod hygiene;
 mod patching;
 mod pointer_width;

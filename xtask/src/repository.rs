@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -52,18 +51,6 @@ impl Repository {
     /// The clone's folder, without links.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// What tells this clone from all others, also from one that was at the same path before.
-    ///
-    /// # Errors
-    /// Where the clone is gone.
-    pub fn identity(&self) -> Result<Vec<u8>> {
-        let describe = || format!("the clone at {}", self.root.display());
-        let folder = self.root.metadata().with_context(describe)?;
-        let mut identity = self.root.as_os_str().as_encoded_bytes().to_vec();
-        identity.extend(format!("\n{}\n", folder.ino()).bytes());
-        Ok(identity)
     }
 
     /// The folder of the component's workspace.

@@ -4,7 +4,7 @@ use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{audit, build, chores::Chores, command, hygiene, progress, target};
+use crate::{audit, build, chores::Chores, command, freshness, hygiene, progress, target};
 
 /// How many tests ran, as the test runners report it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,9 +74,8 @@ fn small_crates(chores: &Chores, quick: bool, tally: &mut Tally) -> Result<()> {
     for folder in chores.repository.small_workspaces()? {
         let name = name(&folder);
         let cargo = |arguments: &[&str]| {
-            let mut command = chores.cargo(&folder, "native");
-            // In the crate's own folder: it is built soon, and not shared with other clones.
-            command.env_remove("CARGO_TARGET_DIR").args(arguments);
+            let mut command = chores.cargo(&folder, freshness::SMALL);
+            command.args(arguments);
             command
         };
         if !quick {

@@ -11,13 +11,18 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::descriptor::{self, Identity, Metadata};
+use crate::guard::{self, Change};
 use crate::table;
 
 /// The standard streams, which are never mapped and may be written while the table is locked.
 const STANDARD_STREAMS: std::ops::RangeInclusive<RawFd> = 0..=2;
 
 fn known(fd: RawFd) -> Option<Metadata> {
-    if STANDARD_STREAMS.contains(&fd) || !table::with(|table| table.concerns_handles()) {
+    // The guard is called with the table locked, and its files are never mapped.
+    if STANDARD_STREAMS.contains(&fd)
+        || guard::is_unguarded()
+        || !table::with(|table| table.concerns_handles())
+    {
         return None;
     }
     let metadata = descriptor::metadata(fd).ok()?;
@@ -29,22 +34,23 @@ fn known(fd: RawFd) -> Option<Metadata> {
 /// `offset` is `None` for a write at the handle's position.
 ///
 /// # Errors
-/// Those of `write`.
+/// Those of `write` and of the guard.
 pub fn write(
     fd: RawFd,
     bytes: &[u8],
     offset: Option<u64>,
     write: impl FnOnce() -> io::Result<usize>,
 ) -> io::Result<usize> {
+    guard::before_write(fd, bytes.len(), offset)?;
     let Some(metadata) = known(fd) else {
-        return write();
+        return guard::noted(fd, write());
     };
     let at = match offset {
         Some(offset) => offset,
         None => descriptor::write_position(fd, metadata.length)?,
     };
     table::with(|table| table.before_change(metadata.identity, metadata.length));
-    let wrote = write()?;
+    let wrote = guard::noted(fd, write())?;
     let bytes = bytes.get(..wrote).unwrap_or(bytes);
     table::with(|table| table.written(metadata.identity, at, bytes));
     Ok(wrote)
@@ -96,14 +102,26 @@ impl Position {
 /// Sets the file's length by calling `resize`.
 ///
 /// # Errors
-/// Those of `resize`.
+/// Those of `resize` and of the guard.
 pub fn set_length(
     fd: RawFd,
     length: u64,
     resize: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
+    if guard::is_unguarded() {
+        return resize();
+    }
     let before = descriptor::metadata(fd).ok();
-    resize()?;
+    if let Some(before) = before
+        && length < before.length
+    {
+        guard::before_change(&[Change {
+            fd,
+            from: length,
+            to: before.length,
+        }])?;
+    }
+    guard::noted(fd, resize())?;
     if let Some(before) = before
         && before.is_file
     {

@@ -16,6 +16,7 @@ mod closing;
 mod descriptor;
 #[doc(hidden)]
 pub mod file_io;
+pub mod guard;
 mod page;
 mod region;
 mod table;
@@ -167,6 +168,48 @@ impl MmapOptions {
     }
 }
 
+/// How a map may be made longer. As in `memmap2` on Linux.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemapOptions {
+    may_move: bool,
+}
+
+impl RemapOptions {
+    /// The map stays where it is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the map may lie elsewhere afterwards.
+    #[must_use]
+    pub fn may_move(mut self, may_move: bool) -> Self {
+        self.may_move = may_move;
+        self
+    }
+
+    fn lengthen(self, region: &mut Region, length: usize) -> io::Result<()> {
+        if !self.may_move {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "maps move when they are made longer",
+            ));
+        }
+        region.lengthen(length)
+    }
+}
+
+/// Bytes of a file up to its last that is not zero. A map of these holds all there is in the file,
+/// and can be made longer when more is written.
+///
+/// Not in `memmap2`. The file is read backwards as far as it is not known to be zero. Where writable
+/// maps may hold what the file does not, it is the length of the file.
+///
+/// # Errors
+/// The file cannot be examined or read.
+pub fn data_length(file: &File) -> io::Result<u64> {
+    table::with(|table| table.data_length(file.as_raw_fd()))
+}
+
 /// A map to be read.
 pub struct Mmap(Region);
 
@@ -280,6 +323,17 @@ impl MmapMut {
         self.0.flush(offset, length, false)
     }
 
+    /// As [`MmapRaw::remap`].
+    ///
+    /// # Errors
+    /// As [`MmapRaw::remap`].
+    ///
+    /// # Safety
+    /// None beyond what borrowing sees to.
+    pub unsafe fn remap(&mut self, length: usize, options: RemapOptions) -> io::Result<()> {
+        options.lengthen(&mut self.0, length)
+    }
+
     /// Gives up writing. Changes are written back as before.
     ///
     /// # Errors
@@ -371,6 +425,18 @@ impl MmapRaw {
     /// Bytes in the map.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Makes the map longer.
+    ///
+    /// # Errors
+    /// It would become shorter, is not writable, may not move, or does not fit into memory. It is as
+    /// it was then.
+    ///
+    /// # Safety
+    /// Nothing refers to the map's memory any more.
+    pub unsafe fn remap(&mut self, length: usize, options: RemapOptions) -> io::Result<()> {
+        options.lengthen(&mut self.0, length)
     }
 
     /// As [`MmapMut::flush`].

@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 /// Granularity of write-back and alignment of maps, as on the platforms that Qdrant runs on.
 pub(crate) const PAGE: usize = 4096;
 
-/// What a page held when it last agreed with the file: [`ZERO`], or XXH3's 128 bits.
+/// What a page held when it last agreed with the file: [`ZERO`], XXH3's 128 bits, or [`UNKNOWN`].
 ///
 /// 16 bytes a page, 0.4 % of the mapped size; a clean copy would be 100 %. That a changed page
 /// keeps its fingerprint has a chance of 2^-128 a page and flush.
@@ -14,6 +14,10 @@ pub(crate) type Fingerprint = u128;
 /// The fingerprint of a page of zeros, which is recognized without hashing.
 pub(crate) const ZERO: Fingerprint = 0;
 
+/// The fingerprint of no page: the file was changed while the page differed from it, so that the
+/// page cannot be told to agree again by what it held before.
+pub(crate) const UNKNOWN: Fingerprint = Fingerprint::MAX;
+
 /// The fingerprint of one page.
 pub(crate) fn fingerprint(page: &[u8]) -> Fingerprint {
     if is_zero(page) {
@@ -21,6 +25,7 @@ pub(crate) fn fingerprint(page: &[u8]) -> Fingerprint {
     }
     match xxh3_128(page) {
         ZERO => 1,
+        UNKNOWN => UNKNOWN - 1,
         hash => hash,
     }
 }

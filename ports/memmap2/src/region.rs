@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::descriptor;
+use crate::page::PAGE;
 use crate::table::{self, BufferId, FileId};
 
 /// What a map of a file is for.
@@ -103,6 +104,43 @@ impl Region {
         self.length
     }
 
+    /// Makes the map longer, at its end. It may lie elsewhere afterwards, but holds the same.
+    pub(crate) fn lengthen(&mut self, length: usize) -> io::Result<()> {
+        let Backing::File {
+            file,
+            buffer,
+            offset,
+            writable: true,
+        } = self.backing
+        else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "only maps that are written can be made longer",
+            ));
+        };
+        if length < self.length {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a map cannot be made shorter",
+            ));
+        }
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start
+            .checked_add(length)
+            .filter(|&end| end <= isize::MAX as usize - PAGE)
+            .ok_or_else(|| too_long(offset.saturating_add(length as u64)))?;
+        let attached = table::with(|table| table.lengthen(file, buffer, end))?;
+        self.pointer = std::ptr::with_exposed_provenance_mut(attached.address + start);
+        self.length = length;
+        self.backing = Backing::File {
+            file: attached.file,
+            buffer: attached.buffer,
+            offset,
+            writable: true,
+        };
+        Ok(())
+    }
+
     pub(crate) fn flush(&self, start: usize, length: usize, durable: bool) -> io::Result<()> {
         if start
             .checked_add(length)
@@ -156,6 +194,14 @@ impl Drop for Region {
             );
         }
     }
+}
+
+/// The error for a map up to a byte that no address can name.
+pub(crate) fn too_long(end: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("a map up to byte {end} does not fit into the address space"),
+    )
 }
 
 fn rest_of_file(length: u64, offset: u64) -> io::Result<usize> {

@@ -7,13 +7,15 @@
 //! 3. A buffer holds the file's bytes from 0 to its `loaded`, as changed through maps since;
 //!    zeros follow.
 //! 4. While a file has a writable map it is held open, and a page of a buffer has changed since it
-//!    last agreed with the file if and only if its fingerprint differs from the one in `prints`.
+//!    last agreed with the file if and only if its fingerprint differs from the one in `prints`,
+//!    which is none ([`UNKNOWN`]) once the file was changed under a changed page.
 //! 5. What handles of this process write to the file or cut off is applied to its buffers at once,
 //!    and what they read comes from the newest buffer ([`crate::file_io`]).
 //! 6. [`SharedFile::write_back`] leaves the file, the newest buffer and the elders with the same
 //!    bytes in the range it was asked for.
 //! 7. Changes that could not be written back stay in memory, and the file stays held, until a
-//!    later attempt succeeds.
+//!    later attempt succeeds, or they are given up ([`Table::abandon`]).
+//! 8. The guard is told before a byte of a file is overwritten ([`crate::guard`]).
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +24,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
-use crate::page::{self, Fingerprint, PAGE, ZERO};
+use crate::guard::{self, Change};
+use crate::page::{self, Fingerprint, PAGE, UNKNOWN, ZERO};
+use crate::region::too_long;
 
 /// Files are read and compared in pieces of this many bytes.
 const PIECE: usize = 256 * 1024;
@@ -83,6 +87,8 @@ struct SharedFile {
     writable_maps: usize,
     /// Whether anything may have been written to the file that was not synced since.
     unsynced: bool,
+    /// From which offset on, as far as no buffer has loaded it, the file is known to be zero.
+    zero_from: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -103,12 +109,7 @@ impl Table {
         let end = usize::try_from(end)
             .ok()
             .filter(|&end| end <= isize::MAX as usize - PAGE)
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("a map up to byte {end} does not fit into the address space"),
-                )
-            })?;
+            .ok_or_else(|| too_long(end))?;
         let metadata = descriptor::metadata(fd)?;
         if !metadata.is_file {
             return Err(io::Error::new(
@@ -149,19 +150,78 @@ impl Table {
             }
         }
         self.last_id += 1;
-        let buffer = file.buffer_for(&mut self.arena, end, BufferId(self.last_id))?;
-        let held = file.held.is_some();
-        let length = file.length;
-        let newest = &mut file.buffers[buffer];
-        newest.load(fd, length, zero_from, held)?;
-        newest.maps += 1;
-        let attached = Attached {
-            file: id,
-            buffer: newest.id,
-            address: newest.address,
-        };
+        file.zero_from = zero_from.or(file.zero_from);
+        let attached = file.enter(&mut self.arena, fd, end, id, BufferId(self.last_id))?;
         file.writable_maps += usize::from(writable);
         Ok(attached)
+    }
+
+    /// Makes a writable map longer, so that it covers the first `end` bytes of its file. It may lie
+    /// elsewhere afterwards.
+    pub(crate) fn lengthen(
+        &mut self,
+        id: FileId,
+        buffer: BufferId,
+        end: usize,
+    ) -> io::Result<Attached> {
+        let file = self.files.get_mut(&id);
+        let Some((file, fd)) = file.and_then(|file| {
+            let fd = file.held.as_ref().map(Held::fd)?;
+            Some((file, fd))
+        }) else {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "only maps that are written can be made longer",
+            ));
+        };
+        file.notice_length(descriptor::metadata(fd)?.length);
+        if file.elders().iter().any(|elder| elder.id == buffer) {
+            file.write_back(0, usize::MAX)?;
+        }
+        // It leaves its buffer first: if no other map lies there, there will be no elder.
+        file.count_maps(buffer, |maps| maps - 1);
+        self.last_id += 1;
+        let entered = file.enter(&mut self.arena, fd, end, id, BufferId(self.last_id));
+        if entered.is_err() {
+            file.count_maps(buffer, |maps| maps + 1);
+        }
+        entered
+    }
+
+    /// Bytes of the file up to its last that is not zero. Reads as far back as that is, unless it is
+    /// known. All of the file where maps may hold what the file does not.
+    pub(crate) fn data_length(&mut self, fd: RawFd) -> io::Result<u64> {
+        let Metadata {
+            identity, length, ..
+        } = descriptor::metadata(fd)?;
+        if self.is_written_through_maps(identity) {
+            return Ok(length);
+        }
+        let known = self.zero_tails.get(&identity).copied();
+        let mut end = known.map_or(length, |from| from.min(length));
+        let mut piece = vec![0; PIECE];
+        while end > 0 {
+            let start = (end - 1) / PIECE as u64 * PIECE as u64;
+            let wanted = usize::try_from(end - start).unwrap_or(PIECE);
+            let read = descriptor::read_at(fd, &mut piece[..wanted], start)?;
+            if !page::is_zero(&piece[..read]) {
+                let last = piece[..read].iter().rposition(|&byte| byte != 0);
+                end = start + last.map_or(0, |last| last as u64 + 1);
+                break;
+            }
+            end = start;
+        }
+        if !self.by_identity.contains_key(&identity) {
+            self.note_zero_tail(identity, end);
+        }
+        Ok(end)
+    }
+
+    fn note_zero_tail(&mut self, identity: Identity, from: u64) {
+        if self.zero_tails.len() >= MOST_ZERO_TAILS {
+            self.zero_tails.clear();
+        }
+        self.zero_tails.insert(identity, from);
     }
 
     /// The entry of the file that `fd` refers to, made if there is none.
@@ -190,6 +250,7 @@ impl Table {
                 held: None,
                 writable_maps: 0,
                 unsynced: true,
+                zero_from: None,
             },
         );
         self.by_identity.insert(metadata.identity, id);
@@ -211,9 +272,7 @@ impl Table {
             return Ok(());
         };
         file.writable_maps -= usize::from(writable);
-        if let Some(buffer) = file.buffers.iter_mut().find(|b| b.id == buffer) {
-            buffer.maps -= 1;
-        }
+        file.count_maps(buffer, |maps| maps - 1);
         let elder_is_done = file.elders().iter().any(|elder| elder.maps == 0);
         let last_writer_is_done = file.writable_maps == 0;
         let written = if file.held.is_some() && (elder_is_done || last_writer_is_done) {
@@ -274,6 +333,28 @@ impl Table {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What write-backs of all files would write now, in order of the files' first maps.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_unstable_by_key(|(id, _)| id.0);
+        files
+            .into_iter()
+            .flat_map(|(_, file)| file.changes())
+            .collect()
+    }
+
+    /// Lets no change reach a file any more, nor a map that is made later.
+    pub(crate) fn abandon(&mut self) {
+        for file in self.files.values_mut() {
+            file.held = None;
+            for buffer in &mut file.buffers {
+                buffer.prints = Vec::new();
+            }
+        }
+        self.by_identity.clear();
+        self.zero_tails.clear();
     }
 
     /// Memory that no file backs.
@@ -372,6 +453,7 @@ impl Table {
             let before = file.length;
             file.length = end.max(before);
             file.unsynced = true;
+            file.zero_from = file.zero_from.map(|from| from.max(end));
             for buffer in &mut file.buffers {
                 buffer.written(offset, bytes, before, held);
             }
@@ -392,10 +474,9 @@ impl Table {
                 buffer.lengthened(before, length);
             }
         } else if length > before {
-            if self.zero_tails.len() >= MOST_ZERO_TAILS {
-                self.zero_tails.clear();
+            if !self.zero_tails.contains_key(&identity) {
+                self.note_zero_tail(identity, before);
             }
-            self.zero_tails.entry(identity).or_insert(before);
         } else if let Some(zero_from) = self.zero_tails.get_mut(&identity) {
             *zero_from = length.min(*zero_from);
         }
@@ -407,6 +488,34 @@ impl SharedFile {
         self.buffers.split_last().map_or(&[], |(_, elders)| elders)
     }
 
+    fn count_maps(&mut self, buffer: BufferId, count: impl FnOnce(usize) -> usize) {
+        if let Some(buffer) = self.buffers.iter_mut().find(|b| b.id == buffer) {
+            buffer.maps = count(buffer.maps);
+        }
+    }
+
+    /// Gives one more map of the first `end` bytes its place, and loads what it lacks there.
+    fn enter(
+        &mut self,
+        arena: &mut Arena,
+        fd: RawFd,
+        end: usize,
+        file: FileId,
+        id: BufferId,
+    ) -> io::Result<Attached> {
+        let buffer = self.buffer_for(arena, end, id)?;
+        let held = self.held.is_some();
+        let (length, zero_from) = (self.length, self.zero_from);
+        let newest = &mut self.buffers[buffer];
+        newest.load(fd, length, zero_from, held)?;
+        newest.maps += 1;
+        Ok(Attached {
+            file,
+            buffer: newest.id,
+            address: newest.address,
+        })
+    }
+
     /// The index of a buffer that a map of `end` bytes fits into: the newest, after this.
     fn buffer_for(&mut self, arena: &mut Arena, end: usize, id: BufferId) -> io::Result<usize> {
         let wanted = whole_pages(end);
@@ -415,11 +524,15 @@ impl SharedFile {
             if newest.capacity >= wanted || newest.extend(arena, wanted, held) {
                 return Ok(self.buffers.len() - 1);
             }
-            // From here on the newest is an elder, which must agree with the file.
-            self.write_back(0, usize::MAX)?;
+            // From here on the newest is an elder, which must agree with the file; if no map lies
+            // in it, it goes.
+            if newest.maps > 0 {
+                self.write_back(0, usize::MAX)?;
+            }
         }
-        // A file that grows while it is mapped will do so again.
-        let slack = if self.buffers.is_empty() {
+        // A file that grows while it is mapped will do so again; a map of a part of it will be
+        // lengthened as its owner sees fit.
+        let slack = if self.buffers.is_empty() || (end as u64) < self.length {
             0
         } else {
             whole_pages((wanted / 4).min(16 * 1024 * 1024))
@@ -451,7 +564,7 @@ impl SharedFile {
         Ok(self.buffers.len() - 1)
     }
 
-    /// Frees the elders in which no map lies. They must have been written back.
+    /// Frees the elders in which no map lies. They must have been written back, or copied.
     fn free_elders(&mut self, arena: &mut Arena) {
         let newest = self.buffers.pop();
         let (used, unused): (Vec<_>, Vec<_>) =
@@ -467,6 +580,7 @@ impl SharedFile {
     fn notice_length(&mut self, length: u64) {
         if length < self.length {
             let held = self.held.is_some();
+            self.zero_from = self.zero_from.map(|from| from.min(length));
             for buffer in &mut self.buffers {
                 buffer.cut(length, held);
             }
@@ -520,38 +634,79 @@ impl SharedFile {
         for elder in elders.iter() {
             elder.merge_into(newest, fd, first, last)?;
         }
-        let mut prints = Vec::with_capacity(RUN);
-        let mut page = first;
-        while page < last {
-            let run = page;
-            prints.clear();
-            while page < last && prints.len() < RUN {
-                let print = newest.print(page);
-                if print == newest.prints[page] {
-                    break;
-                }
-                prints.push(print);
-                page += 1;
-            }
-            if prints.is_empty() {
-                page += 1;
-                continue;
-            }
-            let from = run * PAGE;
-            let to = (page * PAGE).min(in_file);
+        let runs = newest.changed(first, last);
+        let changes: Vec<Change> = runs.iter().map(|run| run.of_file(fd, in_file)).collect();
+        guard::before_change(&changes)?;
+        for run in runs {
+            let (first, last) = (run.first, run.first + run.prints.len());
+            let from = first * PAGE;
+            let to = (last * PAGE).min(in_file);
             // Also when the write fails: some of it may have reached the file.
             self.unsynced = true;
-            descriptor::write_at(fd, newest.bytes(from, to - from), from as u64)?;
-            newest.prints[run..page].copy_from_slice(&prints);
+            let written = descriptor::write_at(fd, newest.bytes(from, to - from), from as u64);
+            guard::noted(fd, written)?;
+            newest.prints[first..last].copy_from_slice(&run.prints);
             for elder in elders.iter_mut() {
-                elder.take_pages(newest, run, page);
+                elder.take_pages(newest, first, last);
             }
         }
         Ok(())
     }
+
+    /// What the next write-back would write, as far as the newest buffer knows.
+    fn changes(&self) -> Vec<Change> {
+        let (Some(held), Some(newest)) = (&self.held, self.buffers.last()) else {
+            return Vec::new();
+        };
+        let in_file = usize::try_from(self.length).unwrap_or(usize::MAX);
+        let last = (newest.capacity / PAGE).min(in_file.div_ceil(PAGE));
+        let runs = newest.changed(0, last);
+        runs.iter()
+            .map(|run| run.of_file(held.fd(), in_file))
+            .collect()
+    }
+}
+
+/// Neighbouring pages that changed, with their new fingerprints; at most [`RUN`].
+#[derive(Debug)]
+struct Run {
+    first: usize,
+    prints: Vec<Fingerprint>,
+}
+
+impl Run {
+    fn of_file(&self, fd: RawFd, in_file: usize) -> Change {
+        let end = (self.first + self.prints.len()) * PAGE;
+        Change {
+            fd,
+            from: (self.first * PAGE) as u64,
+            to: end.min(in_file) as u64,
+        }
+    }
 }
 
 impl Buffer {
+    /// The pages in `first..last` that changed since they last agreed with the file.
+    fn changed(&self, first: usize, last: usize) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for page in first..last.min(self.prints.len()) {
+            let print = self.print(page);
+            if print == self.prints[page] {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.first + run.prints.len() == page && run.prints.len() < RUN => {
+                    run.prints.push(print);
+                }
+                _ => runs.push(Run {
+                    first: page,
+                    prints: vec![print],
+                }),
+            }
+        }
+        runs
+    }
+
     fn bytes(&self, from: usize, length: usize) -> &[u8] {
         debug_assert!(from + length <= self.capacity);
         // SAFETY: in the block, which is allocated while the buffer lives.
@@ -631,13 +786,11 @@ impl Buffer {
             while at < read {
                 let page_end = read.min(at + PAGE - (from + at) % PAGE);
                 if !page::is_zero(&piece[at..page_end]) {
-                    let page = (from + at) / PAGE;
-                    let clean = held && self.print(page) == self.prints[page];
-                    self.bytes_mut(from + at, page_end - at)
-                        .copy_from_slice(&piece[at..page_end]);
-                    if clean {
-                        self.prints[page] = self.print(page);
-                    }
+                    self.change(from + at, from + page_end, held, |buffer| {
+                        buffer
+                            .bytes_mut(from + at, page_end - at)
+                            .copy_from_slice(&piece[at..page_end]);
+                    });
                 }
                 at = page_end;
             }
@@ -699,7 +852,8 @@ impl Buffer {
         self.loaded = self.loaded.min(start);
     }
 
-    /// Makes a change that the file has as well: pages that agreed with it still do.
+    /// Makes a change that the file has as well: pages that agreed with it still do, and those that
+    /// did not differ until they are written.
     fn change(&mut self, start: usize, end: usize, held: bool, change: impl FnOnce(&mut Self)) {
         if !held {
             change(self);
@@ -712,9 +866,7 @@ impl Buffer {
             .collect();
         change(self);
         for (page, clean) in pages.zip(clean) {
-            if clean {
-                self.prints[page] = self.print(page);
-            }
+            self.prints[page] = if clean { self.print(page) } else { UNKNOWN };
         }
     }
 

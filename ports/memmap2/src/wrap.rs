@@ -10,7 +10,7 @@ use std::slice;
 
 use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
 
-use crate::{closing, file_io};
+use crate::{closing, file_io, guard};
 
 /// The C library's own functions.
 pub(crate) mod real {
@@ -44,13 +44,27 @@ pub(crate) mod real {
     }
 }
 
-/// The error number of a failed call is in the C library's `errno` already, unless a check of ours
-/// failed; then it is that of the system call the check made.
+/// What the C library's caller gets: a count, or -1 with `errno` set. It may be an error of ours,
+/// or calls since may have changed `errno`.
 fn to_c(result: io::Result<usize>) -> ssize_t {
     result
-        .ok()
-        .and_then(|count| ssize_t::try_from(count).ok())
-        .unwrap_or(-1)
+        .and_then(|count| {
+            ssize_t::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
+        })
+        .unwrap_or_else(|error| {
+            let code = error.raw_os_error().unwrap_or(libc::EIO);
+            // SAFETY: the C library's `errno` is a variable of the calling thread.
+            unsafe { *libc::__errno_location() = code };
+            -1
+        })
+}
+
+/// Tells the guard if a call that reads failed.
+fn noted(fd: c_int, count: ssize_t) -> ssize_t {
+    if count < 0 {
+        return to_c(guard::noted(fd, Err(io::Error::last_os_error())));
+    }
+    count
 }
 
 fn from_c(count: ssize_t) -> io::Result<usize> {
@@ -115,7 +129,7 @@ unsafe extern "C" fn __wrap_read(fd: c_int, buffer: *mut c_void, length: size_t)
     }
     match file_io::read_position(fd, None) {
         // SAFETY: as the caller promises.
-        Ok(None) => unsafe { real::read(fd, buffer, length) },
+        Ok(None) => noted(fd, unsafe { real::read(fd, buffer, length) }),
         Ok(Some(position)) => {
             // SAFETY: as the caller promises.
             let count = unsafe { read_mapped(fd, buffer, length, position) };
@@ -125,7 +139,7 @@ unsafe extern "C" fn __wrap_read(fd: c_int, buffer: *mut c_void, length: size_t)
             }
             count
         }
-        Err(_) => -1,
+        Err(error) => to_c(Err(error)),
     }
 }
 
@@ -144,10 +158,10 @@ unsafe extern "C" fn __wrap_pread(
     };
     match position {
         // SAFETY: as the caller promises.
-        Ok(None) => unsafe { real::pread(fd, buffer, length, offset) },
+        Ok(None) => noted(fd, unsafe { real::pread(fd, buffer, length, offset) }),
         // SAFETY: as the caller promises.
         Ok(Some(position)) => unsafe { read_mapped(fd, buffer, length, position) },
-        Err(_) => -1,
+        Err(error) => to_c(Err(error)),
     }
 }
 
@@ -163,7 +177,7 @@ unsafe fn read_mapped(
         return -1;
     };
     // SAFETY: as the caller promises.
-    let count = unsafe { real::pread(fd, buffer, length, at) };
+    let count = noted(fd, unsafe { real::pread(fd, buffer, length, at) });
     let Ok(read) = usize::try_from(count) else {
         return count;
     };
@@ -256,5 +270,6 @@ unsafe extern "C" fn __wrap_ftruncate(fd: c_int, length: off_t) -> c_int {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     });
-    if resized.is_ok() { 0 } else { -1 }
+    // 0, or -1 and `errno`.
+    to_c(resized.map(|()| 0)) as c_int
 }

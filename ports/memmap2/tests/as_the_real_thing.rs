@@ -18,6 +18,14 @@ enum Step {
         file: usize,
         writable: bool,
     },
+    MapStart {
+        file: usize,
+        length: prop::sample::Index,
+    },
+    Lengthen {
+        map: usize,
+        by: prop::sample::Index,
+    },
     Write {
         map: usize,
         at: prop::sample::Index,
@@ -67,6 +75,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let at = any::<prop::sample::Index>;
     let step = prop_oneof![
         4 => (file.clone(), any::<bool>()).prop_map(|(file, writable)| Step::Map { file, writable }),
+        2 => (file.clone(), at()).prop_map(|(file, length)| Step::MapStart { file, length }),
+        2 => (0..8_usize, at()).prop_map(|(map, by)| Step::Lengthen { map, by }),
         6 => (0..8_usize, at(), bytes()).prop_map(|(map, at, bytes)| Step::Write { map, at, bytes }),
         1 => (0..8_usize, at(), 1..9000_usize)
             .prop_map(|(map, at, length)| Step::Zero { map, at, length }),
@@ -169,7 +179,12 @@ impl World {
 
     fn apply(&mut self, step: &Step) {
         match step {
-            Step::Map { file, writable } => self.map(*file, *writable),
+            Step::Map { file, writable } => self.map(*file, *writable, None),
+            Step::MapStart { file, length } => match self.length(*file) {
+                0 => {}
+                of => self.map(*file, true, Some(1 + length.index(of))),
+            },
+            Step::Lengthen { map, by } => self.lengthen(*map, *by),
             Step::Write { map, at, bytes } => self.write(*map, *at, bytes),
             Step::Zero { map, at, length } => self.write(*map, *at, &vec![0; *length]),
             Step::Flush { map } => {
@@ -234,7 +249,7 @@ impl World {
         }
     }
 
-    fn map(&mut self, file: usize, writable: bool) {
+    fn map(&mut self, file: usize, writable: bool, length: Option<usize>) {
         if self.maps.len() >= 8 {
             return;
         }
@@ -252,9 +267,20 @@ impl World {
         // SAFETY: nobody else changes these files.
         let (ours, real) = unsafe {
             if writable {
+                let length = length.unwrap_or_else(|| self.length(file));
                 (
-                    Map::Write(memmap2::MmapMut::map_mut(&ours).unwrap()),
-                    Map::Write(reference::MmapMut::map_mut(&real).unwrap()),
+                    Map::Write(
+                        memmap2::MmapOptions::new()
+                            .len(length)
+                            .map_mut(&ours)
+                            .unwrap(),
+                    ),
+                    Map::Write(
+                        reference::MmapOptions::new()
+                            .len(length)
+                            .map_mut(&real)
+                            .unwrap(),
+                    ),
                 )
             } else {
                 (
@@ -280,6 +306,37 @@ impl World {
         );
         assert!(maps.ours().as_ptr().addr().is_multiple_of(PAGE));
         self.maps.push(maps);
+    }
+
+    fn lengthen(&mut self, map: usize, by: prop::sample::Index) {
+        let Some(index) = self.map_index(map) else {
+            return;
+        };
+        let inode = self.maps[index].inode;
+        // What older maps have changed shows in it from their next flush on.
+        for maps in &self.maps {
+            if let (true, Map::Write(map)) = (maps.inode == inode, &maps.ours) {
+                map.flush_async().unwrap();
+            }
+        }
+        let in_file = contents(&self.inodes[inode].real).len();
+        let maps = &mut self.maps[index];
+        if let (Map::Write(ours), Map::Write(real)) = (&mut maps.ours, &mut maps.real)
+            && ours.len() < in_file
+            // The reference makes no map of nothing longer.
+            && !ours.is_empty()
+        {
+            let length = ours.len() + 1 + by.index(in_file - ours.len());
+            // SAFETY: nothing refers to the maps.
+            unsafe {
+                let options = memmap2::RemapOptions::new().may_move(true);
+                ours.remap(length, options).unwrap();
+                let options = reference::RemapOptions::new().may_move(true);
+                real.remap(length, options).unwrap();
+            }
+            assert!(maps.ours() == maps.real(), "a lengthened map differs");
+            assert!(maps.ours().as_ptr().addr().is_multiple_of(PAGE));
+        }
     }
 
     fn write(&mut self, map: usize, at: prop::sample::Index, bytes: &[u8]) {

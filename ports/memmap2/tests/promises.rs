@@ -214,3 +214,68 @@ fn an_empty_file_can_be_mapped() {
     file.set_len(5).unwrap();
     assert_eq!(map(&file)[..], [0; 5]);
 }
+
+#[test]
+fn a_page_that_is_again_as_it_was_overwrites_what_a_handle_wrote_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = create(&path, 8_192);
+    let mut writer = map_mut(&file);
+    writer[1] = 1;
+    file_io::write(file.as_raw_fd(), &[1], Some(2), || file.write_at(&[1], 2)).unwrap();
+    writer[1..3].fill(0);
+    writer.flush().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), [0; 8_192]);
+}
+
+#[test]
+fn a_map_of_the_start_of_a_file_takes_its_share_of_memory_and_grows_with_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = create(&path, 64 << 20);
+    file_io::write(file.as_raw_fd(), b"data", Some(10_000), || {
+        file.write_at(b"data", 10_000)
+    })
+    .unwrap();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let data = memmap2::data_length(&file).unwrap();
+    assert_eq!(data, 10_004);
+    let length = usize::try_from(data).unwrap();
+    // SAFETY: nobody else changes the file.
+    let mut map = unsafe { MmapOptions::new().len(length).map_mut(&file).unwrap() };
+    map[0] = 1;
+    // Changed through a map, and perhaps not in the file: all of it may hold data.
+    assert_eq!(memmap2::data_length(&file).unwrap(), 64 << 20);
+    let options = memmap2::RemapOptions::new().may_move(true);
+    // SAFETY: nothing refers to the map.
+    unsafe { map.remap(20 << 20, options).unwrap() };
+    assert_eq!((map[0], &map[10_000..10_005]), (1, b"data\0".as_slice()));
+    map[15 << 20] = 2;
+    drop(map);
+    assert_eq!(memmap2::data_length(&file).unwrap(), (15 << 20) + 1);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!((bytes[0], bytes[15 << 20], bytes.len()), (1, 2, 64 << 20));
+}
+
+#[test]
+fn only_maps_that_are_written_grow_and_none_shrinks() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = create(&folder.path().join("file"), 10_000);
+    let options = memmap2::RemapOptions::new().may_move(true);
+    let mut map = map_mut(&file);
+    // SAFETY: nothing refers to the map.
+    let shorter = unsafe { map.remap(100, options) };
+    assert_eq!(shorter.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    // SAFETY: as above.
+    let in_place = unsafe { map.remap(20_000, memmap2::RemapOptions::new()) };
+    assert_eq!(in_place.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert_eq!(map.len(), 10_000);
+    let mut read_only = MmapOptions::new().len(10).map_raw_read_only(&file).unwrap();
+    // SAFETY: as above.
+    let longer = unsafe { read_only.remap(20, options) };
+    assert_eq!(longer.unwrap_err().kind(), io::ErrorKind::Unsupported);
+}

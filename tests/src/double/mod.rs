@@ -218,7 +218,12 @@ impl QdrantDouble {
         } else {
             body.to_string()
         };
-        self.shared.backend.request(collection, method, path, &body)
+        let result = self
+            .shared
+            .backend
+            .request(collection, method, path, &body)?;
+        serde_json::from_str(result.get())
+            .map_err(|error| edge_sync_rest::Error::Internal(format!("result: {error}")))
     }
 
     /// How many points a collection holds, asked as [`QdrantDouble::inspect`] does.

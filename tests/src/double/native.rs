@@ -20,6 +20,7 @@ use edge_sync_engine::{
 use edge_sync_rest::{
     Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -262,13 +263,24 @@ impl Backend for NativeBackend {
         Ok(true)
     }
 
-    fn request(&self, collection: &str, method: &str, path: &str, body: &str) -> Result<Value> {
-        self.with(collection, |collection| {
+    fn request(
+        &self,
+        collection: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Box<RawValue>> {
+        let result = self.with(collection, |collection| {
             match parse_request(method, path, body).map_err(refusal)? {
                 Request::Read(read) => collection.shard()?.read(read).map_err(refusal),
                 Request::Write(write) => collection.write(write, path, body),
             }
-        })
+        })?;
+        to_raw_value(&result).map_err(|error| Error::Internal(format!("result: {error}")))
+    }
+
+    fn optimize(&self, collection: &str) -> Result<()> {
+        NativeBackend::optimize(self, collection).map(drop)
     }
 
     fn create_snapshot(&self, scope: SnapshotScope<'_>) -> Result<SnapshotDescription> {
@@ -413,6 +425,7 @@ fn refusal(error: edge_sync_engine::Error) -> Error {
             kind: StorageKind::NoSpace,
             ..
         } => Error::InsufficientStorage(error.to_string()),
+        Engine::Internal(what) => Error::Internal(what),
         other => Error::Internal(other.to_string()),
     }
 }

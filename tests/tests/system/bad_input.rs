@@ -223,13 +223,45 @@ fn a_path_that_is_no_directory_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     std::fs::write(&file, "no directory").expect("a file");
-    assert!(
-        EdgeSync::builder(component(), &file)
-            .create(CONFIG)
-            .is_err()
-    );
+    for attempt in [
+        EdgeSync::builder(component(), &file).create(CONFIG),
+        EdgeSync::builder(component(), &file).open(),
+    ] {
+        let error = attempt.err().expect("it is a file").to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+    }
     assert_eq!(
         std::fs::read_to_string(&file).expect("untouched"),
         "no directory"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_without_permissions_is_an_error_and_keeps_its_shard() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let permit = |mode| {
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    let edge = EdgeSync::builder(component(), &data)
+        .create(CONFIG)
+        .expect("a shard");
+    edge.shard().upsert(vec![point(1)]).expect("a write");
+    drop(edge);
+    permit(0o000);
+    if std::fs::read_dir(&data).is_ok() {
+        // For root, permissions are no obstacle; a path below a file is one for everybody.
+        println!("not tested: this user may read everything");
+    } else {
+        let opened = EdgeSync::builder(component(), &data).open();
+        let error = opened.err().expect("not readable").to_string();
+        assert!(error.contains(&data.display().to_string()), "{error}");
+    }
+    permit(0o755);
+    let edge = EdgeSync::builder(component(), &data)
+        .open()
+        .expect("readable again");
+    assert_eq!(edge.shard().count(None).expect("a count"), 1);
 }

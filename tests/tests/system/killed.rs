@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use edge_sync_host::EdgeSync;
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG, all_points, command, component, device, server, server_points};
+use crate::support::{
+    COLLECTION, CONFIG, all_points, command, component, device, point, server, server_points,
+};
 
 #[test]
 fn every_confirmed_batch_survives_a_kill_and_reaches_the_server() {
@@ -67,4 +70,43 @@ fn every_confirmed_batch_survives_a_kill_and_reaches_the_server() {
         edge.sync().expect("a report");
         assert_eq!(server_points(&server), held);
     }
+}
+
+#[test]
+fn a_sync_that_is_killed_loses_nothing_and_the_next_one_finishes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let data = folder.path().join("data");
+    let edge = EdgeSync::builder(component(), &data)
+        .create(CONFIG)
+        .expect("a shard");
+    edge.shard()
+        .upsert((0..200).map(point).collect())
+        .expect("a write");
+    drop(edge);
+    let batch = format!("/collections/{COLLECTION}/points/batch");
+    for kill_after in [1, 4, 6] {
+        server.take_exchanges();
+        let mut child = Command::new(command())
+            .arg("sync")
+            .env("EDGE_SYNC_DATA_DIR", &data)
+            .env("QDRANT_URL", server.url())
+            .env("EDGE_SYNC_COLLECTION", COLLECTION)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        let sent = server.wait_for(Duration::from_secs(60), |exchanges| {
+            exchanges.iter().filter(|one| one.path == batch).count() >= kill_after
+        });
+        assert!(sent, "the sync sends no batches");
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    }
+    let edge = device(&data, &server).open().expect("it opens again");
+    let held = all_points(&edge);
+    assert_eq!(held.len(), 200);
+    let report = edge.sync().expect("a report");
+    assert_eq!(report.remaining, 0);
+    assert_eq!(server_points(&server), held);
 }

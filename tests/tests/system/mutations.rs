@@ -96,6 +96,53 @@ fn without_the_replay() {
     });
 }
 
+/// Takes what was saved of overwritten bytes out of the journals, and leaves what the checkpoints
+/// hold.
+fn forget_what_was_saved(disk: &mut Disk) {
+    for (path, inode) in disk.files() {
+        let (true, Some((_, name))) = (path.contains("/rollback/"), path.rsplit_once('/')) else {
+            continue;
+        };
+        if !name.ends_with(".log") {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        fs::write(&file, disk.read(inode, 0, usize::MAX).unwrap()).unwrap();
+        let (mut log, _) = Log::open(folder.path(), LogOptions::default()).unwrap();
+        let Some(begin) = log.read(0).next() else {
+            continue;
+        };
+        // Kind, checkpoint, number of entries: `docs/log-format.md`.
+        let entries = begin.unwrap().payload[9..17].try_into().unwrap();
+        log.truncate_after(1 + u64::from_le_bytes(entries)).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        disk.set_len(inode, bytes.len() as u64).unwrap();
+    }
+}
+
+#[test]
+fn without_the_rollback_journal() {
+    let program = program();
+    let server = Server::new(snapshot::maker());
+    let steps = scripts::short_life();
+    let mut recording = record(&program, server, steps, 1, &Broken::default()).unwrap();
+    for moment in &mut recording.moments {
+        forget_what_was_saved(&mut moment.disk);
+    }
+    let share = Share {
+        stride: 1,
+        // Little has been overwritten before.
+        offset: recording.moments.len() / 2,
+        cuts: 0,
+        rest: Rest::Short,
+        patience: 1,
+    };
+    let report = sweep(&program, &recording, share);
+    let violation = report.violations.into_iter().next();
+    println!("{}", violation.expect("the simulator notices nothing"));
+}
+
 /// A killed device whose writes are in the log only.
 struct Killed {
     program: Program,

@@ -337,3 +337,35 @@ fn devices_with_failing_exchanges_end_in_one_collection() {
     assert_eq!(all_points(&fourth), expected);
     assert_eq!(server.count(COLLECTION).expect("a count"), 180);
 }
+
+#[test]
+fn what_was_refused_before_a_restore_can_be_retried_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let edge = device(folder.path(), &server)
+        .create(CONFIG)
+        .expect("a shard");
+    let shard = edge.shard();
+    shard.upsert((1..4).map(point).collect()).expect("a write");
+    server.faults().add(
+        Rule::on("POST", BATCH)
+            .with_point(2)
+            .fault(Fault::status(400, "Wrong input: point 2 is not welcome"))
+            .always(),
+    );
+    assert_eq!(edge.sync().expect("a report").rejected, 1);
+    edge.restore(
+        &RestoreSource::Server(SnapshotSource::Stream),
+        &Cancel::new(),
+        |_| {},
+    )
+    .expect("a restore");
+    assert_eq!(shard.count(None).expect("a count"), 2);
+
+    server.faults().clear();
+    shard.retry_rejected(2).expect("a retry");
+    edge.sync().expect("a report");
+    assert_eq!(shard.count(None).expect("a count"), 3);
+    assert_eq!(server_points(&server), all_points(&edge));
+    assert!(shard.rejected().expect("a list").is_empty());
+}

@@ -20,8 +20,6 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "seed 7: after IO errors while a shard is created and first read, a crash leaves files of \
-            the engine that do not open"]
 fn nothing_is_lost_in_random_lives() {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
     let program = Program::load(&path).expect("the component is compiled and linked");

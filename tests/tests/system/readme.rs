@@ -12,24 +12,19 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
 use regex::Regex;
 
+use crate::support::SETTINGS;
+
 /// The server's address in the README; the double's takes its place.
 const README_URL: &str = "http://127.0.0.1:6333";
 
-/// Settings of whoever runs the test, which are none of the README's.
-const SETTINGS: [&str; 6] = [
-    "QDRANT_URL",
-    "QDRANT_API_KEY",
-    "EDGE_SYNC_COLLECTION",
-    "EDGE_SYNC_DATA_DIR",
-    "EDGE_SYNC_DURABILITY",
-    "EDGE_SYNC_MEMORY_MIB",
-];
+/// Where `serve` listens in the README; a free port takes its place.
+const README_ADDRESS: &str = "127.0.0.1:6334";
 
 #[test]
 fn commands_print_what_the_readme_shows() {
@@ -41,7 +36,11 @@ fn commands_print_what_the_readme_shows() {
         steps.iter().any(|step| step.output.is_some()),
         "no block has an output: the README's form is not understood"
     );
-    let printed = run(&steps, &double.url());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    // Taken by `serve` in a moment.
+    drop(free);
+    let printed = run(&steps, &double.url(), &address);
 
     if std::env::var_os("UPDATE_README").is_some() {
         fs::write(&path, updated(&readme, &steps, &printed)).expect("README.md is written");
@@ -229,7 +228,7 @@ fn steps(readme: &str) -> Vec<Step> {
 }
 
 /// Runs all steps in one shell; what each printed, on both streams.
-fn run(steps: &[Step], url: &str) -> Vec<String> {
+fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
     const MARK: &str = "@@@@ README step";
     let folder = tempfile::tempdir().expect("a folder");
     let programs = folder.path().join("programs");
@@ -246,7 +245,9 @@ fn run(steps: &[Step], url: &str) -> Vec<String> {
         let _ = write!(
             script,
             "echo '{MARK}'\n{}",
-            step.script.replace(README_URL, url)
+            step.script
+                .replace(README_URL, url)
+                .replace(README_ADDRESS, address)
         );
     }
     let script_file = folder.path().join("readme.sh");
@@ -267,7 +268,8 @@ fn run(steps: &[Step], url: &str) -> Vec<String> {
     let ran = shell.output().expect("sh runs");
     let text = String::from_utf8(ran.stdout)
         .expect("UTF-8")
-        .replace(url, README_URL);
+        .replace(url, README_URL)
+        .replace(address, README_ADDRESS);
     let mark = format!("{MARK}\n");
     let printed: Vec<String> = text.split(&mark).skip(1).map(str::to_owned).collect();
     assert!(
@@ -332,8 +334,8 @@ fn is_installed(program: &str) -> bool {
     })
 }
 
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+fn root() -> PathBuf {
+    edge_sync_tests::package_folder().join("..")
 }
 
 /// The `edge-sync` command that `cargo xtask` built.

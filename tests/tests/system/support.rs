@@ -37,6 +37,19 @@ pub fn command() -> PathBuf {
         .expect("EDGE_SYNC_BIN; `cargo xtask test` sets it")
 }
 
+/// Settings of whoever runs the tests, which are none of theirs.
+pub const SETTINGS: [&str; 9] = [
+    "QDRANT_URL",
+    "QDRANT_API_KEY",
+    "EDGE_SYNC_COLLECTION",
+    "EDGE_SYNC_DATA_DIR",
+    "EDGE_SYNC_DURABILITY",
+    "EDGE_SYNC_LISTEN",
+    "EDGE_SYNC_LOG",
+    "EDGE_SYNC_MEMORY_MIB",
+    "EDGE_SYNC_SERVE_API_KEY",
+];
+
 /// A server with nothing on it.
 pub fn server() -> QdrantDouble {
     QdrantDouble::start(Options::default()).expect("a server")

@@ -9,7 +9,8 @@ use crate::settings::Flags;
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
 data_dir, url, collection, api_key_file, shard, component, cache_dir, durability, memory_mib,
-batch_operations, batch_bytes and attempts. The API key comes from QDRANT_API_KEY or a file.
+batch_operations, batch_bytes, attempts, listen and serve_api_key_file. The server's API key comes
+from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
@@ -39,9 +40,9 @@ pub enum Command {
     Delete(Delete),
     /// Print points by id
     Retrieve(Retrieve),
-    /// Find the nearest points: a body of `POST /points/query`, or of `POST /points/search`
+    /// Find the nearest points: a body of `POST /points/query`
     Search(Body),
-    /// Any universal query: a body of `POST /points/query`
+    /// Any universal query, or several: a body of `POST /points/query`, or of `.../query/batch`
     Query(Body),
     /// Walk over points in order of id: a body of `POST /points/scroll`
     Scroll(Scroll),
@@ -57,7 +58,8 @@ pub enum Command {
     Batch(Body),
     /// Change payloads: bodies of `.../points/payload`
     Payload(Payload),
-    /// Change vectors: bodies of `.../points/vectors`
+    /// Change vectors: bodies of `.../points/vectors`, and named vectors of the shard
+    #[command(subcommand)]
     Vectors(Vectors),
     /// Any request of the points API, by method and path below `/collections/{c}`
     Request(Request),
@@ -72,6 +74,8 @@ pub enum Command {
     Info,
     /// Upload what waits
     Sync(Sync),
+    /// Answer Qdrant's REST API over the shard, and upload meanwhile if a server is set
+    Serve(Serve),
     /// Restore from the server's snapshot, or from a local one
     Restore(Restore),
     /// Show what is stored, what waits, and what happens next
@@ -124,6 +128,10 @@ impl Distance {
 pub struct Upsert {
     /// JSON Lines file; standard input without it
     pub file: Option<PathBuf>,
+    /// File with the body of `PUT /points` instead (update_mode, update_filter, batch form); `-` for
+    /// standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "batch_size"])]
+    pub body: Option<PathBuf>,
     /// Points a write: each write is durable when its receipt is printed
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_size: u32,
@@ -132,17 +140,20 @@ pub struct Upsert {
 #[derive(Args, Debug)]
 pub struct Delete {
     /// Point ids
-    #[arg(required_unless_present = "filter")]
+    #[arg(required_unless_present_any = ["filter", "body"])]
     pub ids: Vec<String>,
     /// REST filter: JSON, or `@FILE`
     #[arg(long, conflicts_with = "ids")]
     pub filter: Option<String>,
+    /// File with the body of `POST /points/delete` instead; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "filter"])]
+    pub body: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub struct Retrieve {
     /// Point ids
-    #[arg(required = true)]
+    #[arg(required_unless_present = "body")]
     pub ids: Vec<String>,
     /// Print the vectors too
     #[arg(long)]
@@ -150,6 +161,9 @@ pub struct Retrieve {
     /// Leave the payloads out
     #[arg(long)]
     pub no_payload: bool,
+    /// File with the body of `POST /points` instead; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "with_vector", "no_payload"])]
+    pub body: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -233,30 +247,24 @@ impl PayloadOperation {
     }
 }
 
-#[derive(Args, Debug)]
-pub struct Vectors {
-    #[arg(value_enum)]
-    pub operation: VectorsOperation,
-    #[command(flatten)]
-    pub body: Body,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum VectorsOperation {
-    /// Replace vectors of points
-    Update,
-    /// Remove named vectors from points
-    Delete,
-}
-
-impl VectorsOperation {
-    /// Method and path.
-    pub fn endpoint(self) -> (&'static str, &'static str) {
-        match self {
-            VectorsOperation::Update => ("PUT", "/points/vectors"),
-            VectorsOperation::Delete => ("POST", "/points/vectors/delete"),
-        }
-    }
+#[derive(Subcommand, Debug)]
+pub enum Vectors {
+    /// Replace vectors of points: a body of `PUT /points/vectors`
+    Update(Body),
+    /// Remove named vectors from points: a body of `POST /points/vectors/delete`
+    Delete(Body),
+    /// Add a named vector to the shard: a body of `PUT /vectors/{name}`
+    Create {
+        /// The vector's name
+        name: String,
+        #[command(flatten)]
+        body: Body,
+    },
+    /// Remove a named vector from the shard, and from every point
+    Drop {
+        /// The vector's name
+        name: String,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -293,6 +301,23 @@ pub struct Sync {
     /// interrupted
     #[arg(long)]
     pub watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Address and port; port 0 takes a free one [default: 127.0.0.1:6333]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Listen on other addresses than loopback ones too; an API key is required then
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// File that holds the API key that clients have to present; otherwise it is taken from
+    /// EDGE_SYNC_SERVE_API_KEY. It is not the server's, which is QDRANT_API_KEY
+    #[arg(long, value_name = "FILE")]
+    pub serve_api_key_file: Option<PathBuf>,
+    /// Do not upload, although a server is set
+    #[arg(long)]
+    pub no_sync: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use edge_sync_host::{EdgeSync, Error, Opened, Point, PointId, Receipt, Shard};
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::arguments::{Body, Count, Create, Delete, Index, Retrieve, Scroll, Upsert};
+use crate::arguments::{Body, Count, Create, Delete, Index, Retrieve, Scroll, Upsert, Vectors};
 use crate::input::{self, Points};
 use crate::output::{COUNTER, SPINNER, plural};
 
@@ -31,6 +31,9 @@ impl Session {
     }
 
     pub fn upsert(&self, arguments: &Upsert) -> Result<u8, Error> {
+        if let Some(file) = &arguments.body {
+            return self.send("PUT", "/points", &input::body(Some(file))?);
+        }
         let edge = self.open()?;
         // An interrupt may end the process anywhere: what was acknowledged is in the log.
         let points = Points::new(input::open(arguments.file.as_deref())?);
@@ -115,6 +118,9 @@ impl Session {
     }
 
     pub fn delete(&self, arguments: &Delete) -> Result<u8, Error> {
+        if let Some(file) = &arguments.body {
+            return self.send("POST", "/points/delete", &input::body(Some(file))?);
+        }
         let filter = arguments
             .filter
             .as_deref()
@@ -133,6 +139,9 @@ impl Session {
     }
 
     pub fn retrieve(&self, arguments: &Retrieve) -> Result<u8, Error> {
+        if let Some(file) = &arguments.body {
+            return self.send("POST", "/points", &input::body(Some(file))?);
+        }
         let ids: Vec<Value> = arguments.ids.iter().map(|id| id_json(id)).collect();
         let body = json!({
             "ids": ids,
@@ -144,15 +153,36 @@ impl Session {
 
     pub fn search(&self, arguments: &Body) -> Result<u8, Error> {
         let body = input::body(arguments.file.as_deref())?;
-        // Both forms are Qdrant's; `vector` is only in the older one.
-        let older =
-            serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("vector").is_some());
-        let path = if older {
+        // What Qdrant's API had before; the shard says that, and what took its place.
+        let path = if has_field(&body, "vector") {
             "/points/search"
         } else {
             "/points/query"
         };
         self.send("POST", path, &body)
+    }
+
+    pub fn query(&self, arguments: &Body) -> Result<u8, Error> {
+        let body = input::body(arguments.file.as_deref())?;
+        let path = if has_field(&body, "searches") {
+            "/points/query/batch"
+        } else {
+            "/points/query"
+        };
+        self.send("POST", path, &body)
+    }
+
+    pub fn vectors(&self, command: &Vectors) -> Result<u8, Error> {
+        match command {
+            Vectors::Update(body) => self.request("PUT", "/points/vectors", body),
+            Vectors::Delete(body) => self.request("POST", "/points/vectors/delete", body),
+            Vectors::Create { name, body } => {
+                self.request("PUT", &format!("/vectors/{}", encoded(name)), body)
+            }
+            Vectors::Drop { name } => {
+                self.send("DELETE", &format!("/vectors/{}", encoded(name)), "")
+            }
+        }
     }
 
     pub fn scroll(&self, arguments: &Scroll) -> Result<u8, Error> {
@@ -324,6 +354,27 @@ fn receipt_json(receipt: Receipt) -> Value {
 
 pub fn opened_json(opened: &Opened) -> Value {
     json!({ "generation": opened.generation, "replayed": opened.replayed })
+}
+
+/// True if the body is an object that has the field.
+fn has_field(body: &str, name: &str) -> bool {
+    serde_json::from_str::<Value>(body).is_ok_and(|body| body.get(name).is_some())
+}
+
+/// Percent-encodes a path segment.
+fn encoded(segment: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut text = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
 }
 
 fn id_json(text: &str) -> Value {

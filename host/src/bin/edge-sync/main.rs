@@ -1,10 +1,12 @@
 //! `edge-sync`: a local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
 
 mod arguments;
+mod backend;
 mod data;
 mod input;
 mod link;
 mod output;
+mod serve;
 mod settings;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     let output = Output {
         json: arguments.json,
     };
-    log();
+    log(output);
     match Session::new(&arguments, output).and_then(|session| session.run(arguments.command)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -33,13 +35,17 @@ fn main() -> ExitCode {
 }
 
 /// Logs to stderr what `EDGE_SYNC_LOG` asks for (`edge_sync_host=debug`), and nothing without it:
-/// what a person should know is printed anyway.
-fn log() {
+/// what a person should know is printed anyway. With `--json`, each line is a JSON object.
+fn log(output: Output) {
     let filter = EnvFilter::try_from_env("EDGE_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    if output.json {
+        log.json().init();
+    } else {
+        log.init();
+    }
 }
 
 /// What every command works with.
@@ -65,7 +71,7 @@ impl Session {
             Command::Delete(arguments) => self.delete(&arguments),
             Command::Retrieve(arguments) => self.retrieve(&arguments),
             Command::Search(body) => self.search(&body),
-            Command::Query(body) => self.request("POST", "/points/query", &body),
+            Command::Query(body) => self.query(&body),
             Command::Scroll(arguments) => self.scroll(&arguments),
             Command::Count(arguments) => self.count(&arguments),
             Command::Facet(body) => self.request("POST", "/facet", &body),
@@ -80,10 +86,7 @@ impl Session {
                 let (method, path) = arguments.operation.endpoint();
                 self.request(method, path, &arguments.body)
             }
-            Command::Vectors(arguments) => {
-                let (method, path) = arguments.operation.endpoint();
-                self.request(method, path, &arguments.body)
-            }
+            Command::Vectors(command) => self.vectors(&command),
             Command::Request(arguments) => {
                 self.request(&arguments.method, &arguments.path, &arguments.body)
             }
@@ -92,6 +95,7 @@ impl Session {
             Command::Flush => self.flush(),
             Command::Info => self.info(),
             Command::Sync(arguments) => self.sync(&arguments),
+            Command::Serve(arguments) => self.serve(&arguments),
             Command::Restore(arguments) => self.restore(&arguments),
             Command::Status => self.status(),
             Command::Rejected(command) => self.rejected(&command),

@@ -201,6 +201,7 @@ fn hint(error: &Error) -> Option<&'static str> {
             }
             _ => None,
         },
+        Error::MemoryLimit { .. } => Some("give it more with --memory-mib, up to 4096"),
         _ => None,
     }
 }

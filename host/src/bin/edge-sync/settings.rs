@@ -1,6 +1,7 @@
 //! Settings from flags, the environment and a TOML file, in this order.
 
 use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,11 +12,16 @@ use edge_sync_host::{
 };
 use serde::Deserialize;
 
+use crate::arguments::Serve;
+
 /// Looked for in the working directory, then in the user's configuration folder.
 const FILE_NAME: &str = "edge-sync.toml";
 
 /// Where the shard is when nothing says so.
 const DEFAULT_DATA_DIR: &str = "edge-sync-data";
+
+/// Where `serve` listens when nothing says so: Qdrant's port.
+const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
 
 /// The flags that every command has. Help texts name the environment variable that says the same.
 #[derive(Args, Clone, Debug, Default)]
@@ -95,6 +101,10 @@ struct Layer {
     batch_operations: Option<u32>,
     batch_bytes: Option<u32>,
     attempts: Option<u32>,
+    listen: Option<String>,
+    #[serde(skip)]
+    serve_api_key: Option<Secret>,
+    serve_api_key_file: Option<PathBuf>,
 }
 
 impl Layer {
@@ -125,6 +135,8 @@ impl Layer {
             collection: text("EDGE_SYNC_COLLECTION")?,
             api_key: text("QDRANT_API_KEY")?.map(Secret::new),
             component: raw("EDGE_SYNC_COMPONENT").map(PathBuf::from),
+            listen: text("EDGE_SYNC_LISTEN")?,
+            serve_api_key: text("EDGE_SYNC_SERVE_API_KEY")?.map(Secret::new),
             cache_dir: raw("EDGE_SYNC_CACHE")
                 .map(|root| PathBuf::from(root).join("component-cache")),
             durability: text("EDGE_SYNC_DURABILITY")?
@@ -145,6 +157,7 @@ impl Layer {
         for path in [
             &mut layer.data_dir,
             &mut layer.api_key_file,
+            &mut layer.serve_api_key_file,
             &mut layer.component,
             &mut layer.cache_dir,
         ]
@@ -165,6 +178,12 @@ impl Layer {
         } else {
             (below.api_key, below.api_key_file)
         };
+        let (serve_api_key, serve_api_key_file) =
+            if self.serve_api_key.is_some() || self.serve_api_key_file.is_some() {
+                (self.serve_api_key, self.serve_api_key_file)
+            } else {
+                (below.serve_api_key, below.serve_api_key_file)
+            };
         Layer {
             data_dir: self.data_dir.or(below.data_dir),
             url: self.url.or(below.url),
@@ -179,6 +198,9 @@ impl Layer {
             batch_operations: self.batch_operations.or(below.batch_operations),
             batch_bytes: self.batch_bytes.or(below.batch_bytes),
             attempts: self.attempts.or(below.attempts),
+            listen: self.listen.or(below.listen),
+            serve_api_key,
+            serve_api_key_file,
         }
     }
 }
@@ -211,12 +233,7 @@ impl Settings {
         let environment = Layer::from_environment(|name| std::env::var_os(name))?;
         let mut merged = Layer::from_flags(flags).over(environment).over(file);
         if let (None, Some(path)) = (&merged.api_key, &merged.api_key_file) {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-                operation: "read the API key in",
-                path: path.clone(),
-                source,
-            })?;
-            merged.api_key = Some(Secret::new(text));
+            merged.api_key = Some(read_key(path)?);
         }
         Ok(Settings(merged))
     }
@@ -271,14 +288,82 @@ impl Settings {
         }
     }
 
+    /// What `serve` is told by its own flags, over what the environment and the file say.
+    pub fn serving(&self, flags: &Serve) -> Result<Serving, Error> {
+        let key = match (&flags.serve_api_key_file, &self.0.serve_api_key) {
+            (Some(file), _) => Some(read_key(file)?),
+            (None, Some(key)) => Some(key.clone()),
+            (None, None) => self
+                .0
+                .serve_api_key_file
+                .as_deref()
+                .map(read_key)
+                .transpose()?,
+        };
+        if let Some(key) = &key {
+            let text = key.expose();
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(setting(
+                    "serve-api-key",
+                    "a key has at least one character, and only such as can be in a header: \
+                     letters, digits and punctuation of ASCII",
+                ));
+            }
+        }
+        let listen = flags.listen.as_deref().or(self.0.listen.as_deref());
+        let listen = listen.unwrap_or(DEFAULT_LISTEN);
+        let addresses: Vec<SocketAddr> = listen
+            .to_socket_addrs()
+            .map_err(|error| {
+                let message = format!("`{listen}` is no ADDRESS:PORT to listen on: {error}");
+                setting("listen", message)
+            })?
+            .collect();
+        let remote = addresses.iter().any(|address| !address.ip().is_loopback());
+        if remote && !flags.allow_remote {
+            return Err(setting(
+                "listen",
+                format!(
+                    "`{listen}` can be reached from other machines; give --allow-remote if that is \
+                     meant"
+                ),
+            ));
+        }
+        if remote && key.is_none() {
+            return Err(setting(
+                "serve-api-key",
+                format!(
+                    "`{listen}` can be reached from other machines, so an API key is required: set \
+                     EDGE_SYNC_SERVE_API_KEY, or give --serve-api-key-file"
+                ),
+            ));
+        }
+        Ok(Serving { addresses, key })
+    }
+
+    /// The collection that is set.
+    pub fn collection(&self) -> Option<&str> {
+        self.0.collection.as_deref()
+    }
+
+    /// True if a server is set.
+    pub fn has_url(&self) -> bool {
+        self.0.url.is_some()
+    }
+
     /// The server, which the command at hand cannot do without.
     pub fn server(&self) -> Result<ServerSettings, Error> {
+        self.server_with(None)
+    }
+
+    /// [`Settings::server`], with a collection for when none is set.
+    pub fn server_with(&self, collection: Option<&str>) -> Result<ServerSettings, Error> {
         let url = self
             .0
             .url
             .as_ref()
             .ok_or_else(|| setting("url", "no server is set; give --url or QDRANT_URL"))?;
-        let collection = self.0.collection.as_ref().ok_or_else(|| {
+        let collection = self.collection().or(collection).ok_or_else(|| {
             setting(
                 "collection",
                 "no collection is set; give --collection or EDGE_SYNC_COLLECTION",
@@ -289,6 +374,24 @@ impl Settings {
         server.shard = self.0.shard.unwrap_or(0);
         Ok(server)
     }
+}
+
+/// Where and for whom `serve` answers.
+#[derive(Debug)]
+pub struct Serving {
+    /// What the address to listen on stands for; the first that can be had is taken.
+    pub addresses: Vec<SocketAddr>,
+    /// The key that clients have to present.
+    pub key: Option<Secret>,
+}
+
+fn read_key(path: &Path) -> Result<Secret, Error> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        operation: "read the API key in",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Secret::new(text))
 }
 
 fn setting(name: &'static str, message: impl Into<String>) -> Error {
@@ -382,6 +485,42 @@ mod tests {
         assert!(
             !format!("{:?}", environment(&[("QDRANT_API_KEY", "hunter2")])).contains("hunter2")
         );
+    }
+
+    #[test]
+    fn what_serve_is_told_comes_from_its_flags_first() {
+        let file = Layer::from_toml(
+            "listen = \"127.0.0.1:1\"\nserve_api_key_file = \"nowhere\"",
+            Path::new("/f"),
+        )
+        .unwrap();
+        let variables = environment(&[
+            ("EDGE_SYNC_LISTEN", "127.0.0.1:2"),
+            ("EDGE_SYNC_SERVE_API_KEY", "secret"),
+            // The server's, which is another.
+            ("QDRANT_API_KEY", "other"),
+        ]);
+        let mut flags = Serve {
+            listen: None,
+            allow_remote: false,
+            serve_api_key_file: None,
+            no_sync: false,
+        };
+        let settings = Settings(Layer::default().over(variables).over(file));
+        let serving = settings.serving(&flags).unwrap();
+        assert_eq!(serving.addresses, ["127.0.0.1:2".parse().unwrap()]);
+        assert_eq!(serving.key, Some(Secret::new("secret")));
+
+        flags.listen = Some("[::]:3".into());
+        let refused = settings.serving(&flags).unwrap_err().to_string();
+        assert!(refused.contains("--allow-remote"), "{refused}");
+        flags.allow_remote = true;
+        assert!(settings.serving(&flags).is_ok());
+        let without_key = Settings(Layer::default());
+        let refused = without_key.serving(&flags).unwrap_err().to_string();
+        assert!(refused.contains("EDGE_SYNC_SERVE_API_KEY"), "{refused}");
+        flags.listen = Some("[::1]:3".into());
+        assert!(without_key.serving(&flags).is_ok());
     }
 
     #[test]

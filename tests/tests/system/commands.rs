@@ -1,0 +1,114 @@
+//! Commands that take a whole REST body, and print the REST result.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::served::edge_sync;
+
+/// Runs a command with `body` on standard input; its exit code, and what it prints as JSON.
+fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
+    let mut child = edge_sync(data, &["--json"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut input = child.stdin.take().expect("its input");
+    if !body.is_null() {
+        input
+            .write_all(body.to_string().as_bytes())
+            .expect("it reads");
+    }
+    drop(input);
+    let output = child.wait_with_output().expect("its end");
+    let code = output.status.code().expect("an exit code");
+    let text = if code == 0 {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    let text = String::from_utf8(text).expect("UTF-8");
+    let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (code, value)
+}
+
+/// The result of a command that has to succeed.
+fn result(data: &Path, arguments: &[&str], body: &Value) -> Value {
+    let (code, value) = run(data, arguments, body);
+    assert_eq!(code, 0, "{arguments:?}: {value}");
+    value
+}
+
+#[test]
+fn whole_bodies_go_in_and_results_come_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let config = json!({"vectors": {"a": {"size": 2, "distance": "Dot"}}});
+    result(data, &["create", "--config", "-"], &config);
+    let points = |mode: &str| {
+        json!({
+            "points": [
+                {"id": 1, "vector": {"a": [1, 0]}, "payload": {"mode": mode}},
+                {"id": 2, "vector": {"a": [0, 1]}, "payload": {"mode": mode}},
+            ],
+            "update_mode": mode,
+        })
+    };
+    let receipt = result(data, &["upsert", "--body", "-"], &points("upsert"));
+    assert_eq!(receipt["status"], "completed");
+    result(data, &["upsert", "--body", "-"], &points("insert_only"));
+    let body = json!({"ids": [2, 1], "with_payload": ["mode"]});
+    let found = result(data, &["retrieve", "--body", "-"], &body);
+    assert_eq!(
+        found,
+        json!([
+            {"id": 2, "payload": {"mode": "upsert"}},
+            {"id": 1, "payload": {"mode": "upsert"}},
+        ])
+    );
+
+    let moved = json!({"points": [{"id": 1, "vector": {"a": [7, 7]}}]});
+    result(data, &["vectors", "update"], &moved);
+    let searches = json!({"searches": [
+        {"query": [1, 0], "using": "a"},
+        {"query": 1, "using": "a", "limit": 1},
+    ]});
+    let answers = result(data, &["query"], &searches);
+    assert_eq!(answers[0]["points"][0]["id"], 1);
+    assert_eq!(answers[1]["points"][0]["id"], 2);
+
+    let body = json!({"filter": {"must": [{"has_id": [2, 3]}]}});
+    result(data, &["delete", "--body", "-"], &body);
+    assert_eq!(result(data, &["count"], &json!({})), json!({"count": 1}));
+    // What the API had before says what took its place.
+    let (code, error) = run(data, &["search"], &json!({"vector": [1, 0], "limit": 1}));
+    assert_eq!(code, 3, "{error}");
+    assert!(error.to_string().contains("/points/query"), "{error}");
+    let (code, error) = run(data, &["delete", "--body", "-"], &json!({"pionts": [1]}));
+    assert_eq!(code, 3, "{error}");
+    assert!(error.to_string().contains("pionts"), "{error}");
+}
+
+#[test]
+fn named_vectors_come_and_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let config = json!({"vectors": {"a": {"size": 2, "distance": "Dot"}}});
+    result(data, &["create", "--config", "-"], &config);
+    // Characters that a path has to encode.
+    let name = "b/c %";
+    let vector = json!({"dense": {"size": 1, "distance": "Dot"}});
+    result(data, &["vectors", "create", name], &vector);
+    let mut point = json!({"points": [{"id": 1, "vector": {}}]});
+    point["points"][0]["vector"][name] = json!([7]);
+    result(data, &["upsert", "--body", "-"], &point);
+    let query = json!({"query": [1], "using": name});
+    assert_eq!(result(data, &["query"], &query)["points"][0]["score"], 7.0);
+    result(data, &["vectors", "drop", name], &Value::Null);
+    let (code, error) = run(data, &["query"], &query);
+    assert_eq!(code, 3, "{error}");
+}

@@ -1,0 +1,109 @@
+//! Qdrant's own Python client, unchanged, against `edge-sync serve` and the server double.
+//!
+//! The client comes from the Python registry, once, into a virtual environment in the cache. Not
+//! on CI, which is not to depend on that registry; skipped with a message there, and where there is
+//! no Python.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use edge_sync_tests::double::{Options, QdrantDouble};
+
+use crate::served::{Served, edge_sync};
+
+/// The programs, in `tests/clients/python/`, and what each prints at the end.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("basics.py", "basics: done\n"),
+    ("queries.py", "queries: done\n"),
+];
+
+const KEY: &str = "a-key-of-the-test";
+
+#[test]
+fn the_python_client_works_unchanged() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            return;
+        }
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = edge_sync(
+        folder.path(),
+        &["--json", "serve", "--listen", "127.0.0.1:0"],
+    );
+    command.env("EDGE_SYNC_SERVE_API_KEY", KEY);
+    let served = Served::spawn(command);
+    let double = QdrantDouble::start(Options {
+        api_key: Some(KEY.to_owned()),
+        ..Options::default()
+    })
+    .expect("a server");
+    for (program, end) in PROGRAMS {
+        let program = programs().join(program);
+        // Snapshots and a second collection are the only things that only the double has.
+        for url in [served.url(), &double.url()] {
+            let output = run(Command::new(&python).arg(&program).args([url, KEY]));
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(printed, end, "{} against {url}", program.display());
+        }
+    }
+}
+
+fn programs() -> PathBuf {
+    edge_sync_tests::package_folder().join("clients/python")
+}
+
+/// A Python that has the client, or why there is none.
+fn python() -> Result<PathBuf, String> {
+    if std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false") {
+        return Err("the Python client is not installed on CI".to_owned());
+    }
+    let has_venv = Command::new("python3")
+        .args(["-c", "import venv, ensurepip"])
+        .output();
+    match has_venv {
+        Ok(output) if output.status.success() => {}
+        Ok(_) => return Err("this Python cannot make virtual environments".to_owned()),
+        Err(error) => return Err(format!("no Python: {error}")),
+    }
+    let cache = std::env::var_os("EDGE_SYNC_CACHE")
+        .ok_or("EDGE_SYNC_CACHE names no folder for it; `cargo xtask test` does")?;
+    let requirements = programs().join("requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements).expect("the requirements");
+    let environment = PathBuf::from(cache).join("python-client");
+    let python = environment.join("bin/python");
+    // Says what was installed, and that it was installed as a whole.
+    let installed = environment.join("installed.txt");
+    if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    eprintln!("installing {} for the test", wanted.trim());
+    let create = ["-m", "venv", "--clear"];
+    run(Command::new("python3").args(create).arg(&environment));
+    run(Command::new(&python)
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ])
+        .arg("--requirement")
+        .arg(&requirements));
+    std::fs::write(&installed, wanted).expect("a note of what is installed");
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    output
+}

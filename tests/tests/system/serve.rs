@@ -1,0 +1,555 @@
+//! `edge-sync serve`: the one collection, who may ask, and how it ends.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use edge_sync_tests::client::Client;
+use serde_json::{Value, json};
+
+use crate::served::{Served, edge_sync};
+use crate::support::{COLLECTION, CONFIG, server};
+
+fn config() -> Value {
+    serde_json::from_str(CONFIG).expect("JSON")
+}
+
+fn points(ids: impl IntoIterator<Item = u64>) -> Value {
+    let points: Vec<Value> = ids
+        .into_iter()
+        .map(|id| json!({"id": id, "vector": [1, id, 0, 1], "payload": {"n": id}}))
+        .collect();
+    json!({ "points": points })
+}
+
+fn count(client: &Client, collection: &str) -> Value {
+    let path = format!("/collections/{collection}/points/count");
+    client.result("POST", &path, Some(&json!({})))["count"].clone()
+}
+
+#[test]
+fn an_empty_directory_gets_the_collection_that_a_client_creates() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let served = Served::start(&data, &[]);
+    assert_eq!(served.ready["collection"], Value::Null);
+    let client = served.client();
+    assert_eq!(
+        client.result("GET", "/collections", None),
+        json!({"collections": []})
+    );
+    assert_eq!(client.refusal("GET", "/collections/red", None).0, 404);
+    let (status, words) = client.refusal("PUT", "/collections/red/points", Some(&points([1])));
+    assert_eq!(
+        (status, words.as_str()),
+        (404, "Not found: Collection `red` doesn't exist!")
+    );
+    // A configuration that cannot be leaves nothing behind.
+    let bad = json!({"vectors": {"size": 0, "distance": "Dot"}});
+    assert_eq!(client.refusal("PUT", "/collections/red", Some(&bad)).0, 400);
+    assert_eq!(
+        client.result("PUT", "/collections/red", Some(&config())),
+        true
+    );
+    assert_eq!(
+        client.refusal("PUT", "/collections/red", Some(&config())).0,
+        409
+    );
+    let (status, words) = client.refusal("PUT", "/collections/blue", Some(&config()));
+    assert_eq!(status, 501);
+    assert!(words.contains("one collection, `red`"), "{words}");
+    let exists = |name: &str| {
+        client.result("GET", &format!("/collections/{name}/exists"), None)["exists"].clone()
+    };
+    assert_eq!((exists("red"), exists("blue")), (json!(true), json!(false)));
+    client.result(
+        "PUT",
+        "/collections/red/points?wait=true",
+        Some(&points(1..=3)),
+    );
+    assert!(served.stop().status.success());
+
+    // The name stays with the data.
+    let served = Served::start(&data, &[]);
+    assert_eq!(served.ready["collection"], "red");
+    assert_eq!(count(&served.client(), "red"), 3);
+    assert!(served.stop().status.success());
+    // Unless another is set.
+    let served = Served::start(&data, &["--collection", "rouge"]);
+    assert_eq!(count(&served.client(), "rouge"), 3);
+    assert_eq!(
+        served.client().refusal("GET", "/collections/red", None).0,
+        404
+    );
+    drop(served);
+    assert_eq!(Served::start(&data, &[]).ready["collection"], "rouge");
+}
+
+#[test]
+fn a_shard_without_a_name_is_called_like_its_folder_or_as_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("colours");
+    let created = edge_sync(&data, &["create", "--size", "4", "--distance", "dot"]).output();
+    assert!(created.expect("the command").status.success());
+    let served = Served::start(&data, &[]);
+    assert_eq!(served.ready["collection"], "colours");
+    drop(served);
+    // A name that is set is the only one.
+    let empty = folder.path().join("empty");
+    let served = Served::start(&empty, &["--collection", "set"]);
+    let client = served.client();
+    let (status, words) = client.refusal("PUT", "/collections/other", Some(&config()));
+    assert_eq!(status, 501);
+    assert!(words.contains("`set`"), "{words}");
+    client.result("PUT", "/collections/set", Some(&config()));
+}
+
+#[test]
+fn a_collection_that_no_server_knows_is_deleted_and_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    for size in [4, 2] {
+        // What `recreate_collection` of the clients does.
+        let deleted = client.result("DELETE", "/collections/red", None);
+        assert_eq!(deleted, json!(size == 2));
+        let config = json!({"vectors": {"size": size, "distance": "Dot"}});
+        client.result("PUT", "/collections/red", Some(&config));
+        assert_eq!(count(&client, "red"), 0);
+        let vector = vec![1; size];
+        let body = json!({"points": [{"id": 1, "vector": vector}]});
+        client.result("PUT", "/collections/red/points?wait=true", Some(&body));
+    }
+    assert_eq!(client.result("DELETE", "/collections/blue", None), false);
+    assert_eq!(client.result("DELETE", "/collections/red", None), true);
+    assert_eq!(client.refusal("GET", "/collections/red", None).0, 404);
+    // Another name can be had now.
+    client.result("PUT", "/collections/blue", Some(&config()));
+    client.result("PUT", "/collections/blue/points", Some(&points([7])));
+    drop(served);
+    let served = Served::start(folder.path(), &[]);
+    assert_eq!(count(&served.client(), "blue"), 1);
+}
+
+#[test]
+fn writes_reach_the_server_and_none_is_deleted_before_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let upstream = server();
+    let url = upstream.url();
+    let served = Served::start(folder.path(), &["--url", &url, "--collection", COLLECTION]);
+    let client = served.client();
+    let collection = format!("/collections/{COLLECTION}");
+    client.result("PUT", &collection, Some(&config()));
+    let path = format!("{collection}/points?wait=true");
+    client.result("PUT", &path, Some(&points(1..=20)));
+    let arrived = upstream.wait_for(Duration::from_secs(60), |_| {
+        upstream.count(COLLECTION).is_ok_and(|count| count == 20)
+    });
+    assert!(arrived, "{}", served.errors());
+
+    upstream.stop().expect("down");
+    client.result("PUT", &path, Some(&points([21])));
+    let (status, words) = client.refusal("DELETE", &collection, None);
+    assert_eq!(status, 409);
+    assert!(words.contains("1 operation waits for upload"), "{words}");
+    served.wait_for_note("uploads: waiting");
+    assert_eq!(count(&client, COLLECTION), 21);
+
+    upstream.resume().expect("up");
+    assert_eq!(client.result("DELETE", &collection, None), true);
+    assert_eq!(client.refusal("GET", &collection, None).0, 404);
+    // The server's collection is the server's.
+    assert_eq!(upstream.count(COLLECTION).expect("a count"), 21);
+
+    // What is made anew uploads to it again.
+    client.result("PUT", &collection, Some(&config()));
+    client.result("PUT", &path, Some(&points([22])));
+    assert!(upstream.wait_for(Duration::from_secs(60), |_| {
+        upstream.count(COLLECTION).is_ok_and(|count| count == 22)
+    }));
+    served.wait_for_note("uploads: in step with the server");
+    let stopped = served.stop();
+    assert!(stopped.status.success(), "{stopped:?}");
+    // It told of the time in between, too.
+    assert!(stopped.errors.contains("uploads: waiting"), "{stopped:?}");
+}
+
+#[test]
+fn a_shard_that_was_synced_is_not_deleted_with_writes_that_wait() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let upstream = server();
+    let served = Served::start(folder.path(), &["--collection", COLLECTION]);
+    let client = served.client();
+    let collection = format!("/collections/{COLLECTION}");
+    client.result("PUT", &collection, Some(&config()));
+    assert!(served.stop().status.success());
+    let synced = edge_sync(
+        folder.path(),
+        &["--url", &upstream.url(), "--collection", COLLECTION, "sync"],
+    );
+    assert!({ synced }.status().expect("the command").success());
+
+    // No server is set, but there is one.
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    client.result("PUT", &format!("{collection}/points"), Some(&points([1])));
+    let (status, words) = client.refusal("DELETE", &collection, None);
+    assert_eq!(status, 409);
+    assert!(words.contains("edge-sync sync"), "{words}");
+    assert_eq!(count(&client, COLLECTION), 1);
+}
+
+/// Runs `serve`, which has to fail; its exit code and what it says.
+fn refused(data: &Path, arguments: &[&str], key: Option<&str>) -> (i32, String) {
+    let mut command = edge_sync(data, &["serve"]);
+    command.args(arguments);
+    if let Some(key) = key {
+        command.env("EDGE_SYNC_SERVE_API_KEY", key);
+    }
+    let output = command.output().expect("the command");
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    (output.status.code().expect("an exit code"), text)
+}
+
+#[test]
+fn other_machines_need_a_flag_and_a_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = |arguments: &[&str], key| refused(folder.path(), arguments, key);
+    let everywhere = ["--listen", "0.0.0.0:0"];
+    let allowed = ["--listen", "0.0.0.0:0", "--allow-remote"];
+    let (code, text) = refused(&everywhere, Some("secret"));
+    assert_eq!(code, 2);
+    assert!(text.contains("--allow-remote"), "{text}");
+    let (code, text) = refused(&allowed, None);
+    assert_eq!(code, 2);
+    assert!(text.contains("EDGE_SYNC_SERVE_API_KEY"), "{text}");
+    let empty = folder.path().join("empty");
+    std::fs::write(&empty, "\n").expect("a file");
+    let (code, text) = refused(
+        &[
+            &allowed[..],
+            &["--serve-api-key-file", empty.to_str().expect("UTF-8")],
+        ]
+        .concat(),
+        None,
+    );
+    assert_eq!(code, 2);
+    assert!(text.contains("at least one character"), "{text}");
+    // The server's key is not this one's.
+    let mut command = edge_sync(folder.path(), &["serve"]);
+    command.args(allowed).env("QDRANT_API_KEY", "secret");
+    assert_eq!(command.status().expect("the command").code(), Some(2));
+
+    let mut command = edge_sync(folder.path(), &["--json", "serve"]);
+    command
+        .args(allowed)
+        .env("EDGE_SYNC_SERVE_API_KEY", "hunter2");
+    command.env("EDGE_SYNC_LOG", "trace");
+    let served = Served::spawn(command);
+    let url = served.url().replace("0.0.0.0", "127.0.0.1");
+    let ask = |key: Option<&str>| Client::new(&url, key).call("GET", "/collections", None);
+    assert_eq!(ask(None).expect("an answer").0, 401);
+    assert_eq!(ask(Some("hunter")).expect("an answer").0, 401);
+    assert_eq!(ask(Some("hunter2")).expect("an answer").0, 200);
+    let stopped = served.stop();
+    assert!(stopped.status.success());
+    assert!(!stopped.errors.contains("hunter"), "{}", stopped.errors);
+}
+
+#[test]
+fn a_key_is_asked_for_on_loopback_too_if_there_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("key");
+    std::fs::write(&file, "secret\n").expect("a file");
+    let data = folder.path().join("data");
+    let served = Served::start(
+        &data,
+        &["--serve-api-key-file", file.to_str().expect("UTF-8")],
+    );
+    assert_eq!(served.client().refusal("GET", "/collections", None).0, 401);
+    let client = Client::new(served.url(), Some("secret"));
+    client.result("GET", "/collections", None);
+}
+
+#[test]
+fn a_page_in_a_browser_is_no_way_in() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let (status, answer) = served
+        .client()
+        .call_raw(
+            "GET",
+            "/collections",
+            &[("host", "evil.example:6333")],
+            None,
+        )
+        .expect("an answer");
+    assert_eq!(status, 403);
+    let words = answer["status"]["error"].as_str().expect("an error");
+    assert!(words.contains("evil.example"), "{words}");
+}
+
+#[test]
+fn a_port_or_a_directory_that_is_taken_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let address = served.url().trim_start_matches("http://").to_owned();
+    let other = folder.path().join("other");
+    let (code, text) = refused(&other, &["--listen", &address], None);
+    assert_eq!(code, 2);
+    assert!(
+        text.contains(&address) && text.contains("another program"),
+        "{text}"
+    );
+    assert!(!other.exists(), "a directory was made");
+    let (code, text) = refused(folder.path(), &["--listen", "127.0.0.1:0"], None);
+    assert_eq!(code, 8, "{text}");
+    // Commands that need the directory say who has it.
+    let status = edge_sync(folder.path(), &["count"])
+        .output()
+        .expect("the command");
+    assert_eq!(status.status.code(), Some(8));
+    let (code, text) = refused(&other, &["--listen", "nonsense"], None);
+    assert_eq!(code, 2, "{text}");
+}
+
+#[test]
+fn many_clients_at_once_lose_nothing() {
+    const CLIENTS: u64 = 8;
+    const WRITES: u64 = 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    client.result("PUT", "/collections/c", Some(&config()));
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let client = served.client();
+            scope.spawn(move || {
+                for write in 0..WRITES {
+                    let id = number * WRITES + write;
+                    // One of their own, and one that all of them write.
+                    let path = "/collections/c/points?wait=true";
+                    client.result("PUT", path, Some(&points([id, 1_000_000])));
+                    let found = client.result(
+                        "POST",
+                        "/collections/c/points/query",
+                        Some(&json!({"query": [0, 0, 0, 1], "limit": 3})),
+                    );
+                    assert!(!found["points"].as_array().expect("points").is_empty());
+                    let own = client.result("GET", &format!("/collections/c/points/{id}"), None);
+                    assert_eq!(own["payload"]["n"], id);
+                }
+            });
+        }
+    });
+    assert_eq!(count(&client, "c"), CLIENTS * WRITES + 1);
+}
+
+#[test]
+fn a_stop_in_the_middle_of_writes_keeps_what_was_confirmed_and_flushes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    client.result("PUT", "/collections/c", Some(&config()));
+    let stopping = AtomicBool::new(false);
+    let (confirmed, stopped) = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4_u64)
+            .map(|number| {
+                let client = served.client();
+                let stopping = &stopping;
+                scope.spawn(move || {
+                    let mut confirmed = Vec::new();
+                    for id in (number * 1_000_000).. {
+                        // Once it stops, connections fail.
+                        let path = "/collections/c/points?wait=true";
+                        match client.call("PUT", path, Some(&points([id]))) {
+                            Ok((200, _)) => confirmed.push(id),
+                            answer => {
+                                assert!(stopping.load(Ordering::SeqCst), "{answer:?}");
+                                break;
+                            }
+                        }
+                    }
+                    confirmed
+                })
+            })
+            .collect();
+        while count(&client, "c").as_u64() < Some(100) {}
+        stopping.store(true, Ordering::SeqCst);
+        let stopped = served.stop();
+        let confirmed: BTreeSet<u64> = writers
+            .into_iter()
+            .flat_map(|writer| writer.join().expect("no panic"))
+            .collect();
+        (confirmed, stopped)
+    });
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(stopped.output, "{\"stopped\":true}\n");
+    // Flushed: there is nothing to replay.
+    let output = edge_sync(folder.path(), &["--json", "status"]).output();
+    let status: Value = serde_json::from_slice(&output.expect("the command").stdout).expect("JSON");
+    assert_eq!(status["applied"], status["logged"]);
+    let served = Served::start(folder.path(), &[]);
+    let body = json!({"limit": 1_000_000, "with_payload": false});
+    let held = served
+        .client()
+        .result("POST", "/collections/c/points/scroll", Some(&body));
+    let held: BTreeSet<u64> = held["points"]
+        .as_array()
+        .expect("points")
+        .iter()
+        .filter_map(|point| point["id"].as_u64())
+        .collect();
+    assert!(
+        held.is_superset(&confirmed),
+        "{:?}",
+        confirmed.difference(&held)
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    client.result("PUT", "/collections/c", Some(&config()));
+    client.result("PUT", "/collections/c/points?wait=true", Some(&points([1])));
+    // A request that never comes to its end: the first signal waits for it.
+    let address = served.url().trim_start_matches("http://").to_owned();
+    let mut hanging = TcpStream::connect(&address).expect("connected");
+    let head = "PUT /collections/c/points HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    hanging.write_all(head.as_bytes()).expect("sent");
+    client.result("GET", "/collections", None);
+    // Signals of one kind that follow closely are one.
+    let status = loop {
+        served.terminate();
+        std::thread::sleep(Duration::from_millis(100));
+        if let Some(status) = served.ended() {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Some(130));
+    let _ = hanging.read(&mut [0]);
+    drop(served);
+    // As after a crash: nothing that was confirmed is gone.
+    let served = Served::start(folder.path(), &[]);
+    assert_eq!(count(&served.client(), "c"), 1);
+}
+
+#[test]
+fn what_it_does_not_do_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    client.result("PUT", "/collections/c", Some(&config()));
+    let nothing = json!({});
+    let change = json!({"optimizers_config": {"indexing_threshold": 5}});
+    let aliases = json!({"actions": []});
+    let cases = [
+        (
+            "POST",
+            "/collections/aliases",
+            Some(&aliases),
+            501,
+            "aliases",
+        ),
+        (
+            "PATCH",
+            "/collections/c",
+            Some(&change),
+            501,
+            "after creation",
+        ),
+        ("GET", "/collections/c/cluster", None, 501, "cluster"),
+        (
+            "PUT",
+            "/collections/c/shards",
+            Some(&nothing),
+            501,
+            "shard keys",
+        ),
+        (
+            "POST",
+            "/collections/c/snapshots",
+            Some(&nothing),
+            501,
+            "edge-sync restore",
+        ),
+        (
+            "GET",
+            "/collections/c/shards/0/snapshot",
+            None,
+            501,
+            "edge-sync restore",
+        ),
+        (
+            "POST",
+            "/collections/nope/snapshots",
+            Some(&nothing),
+            404,
+            "nope",
+        ),
+        ("GET", "/collections/c/snapshots/x", None, 404, "Snapshot x"),
+        ("GET", "/telemetry", None, 501, "telemetry"),
+        ("GET", "/metrics", None, 404, "metrics"),
+        (
+            "POST",
+            "/collections/c/points/search",
+            Some(&nothing),
+            404,
+            "points/query",
+        ),
+        ("GET", "/nowhere", None, 404, "/nowhere"),
+        (
+            "PATCH",
+            "/collections/c/points",
+            Some(&nothing),
+            405,
+            "PATCH",
+        ),
+    ];
+    for (method, path, body, expected, why) in cases {
+        let (status, words) = client.refusal(method, path, body);
+        assert_eq!(status, expected, "{method} {path}: {words}");
+        assert!(words.contains(why), "{method} {path}: {words}");
+    }
+    assert_eq!(
+        client.result("GET", "/collections/c/snapshots", None),
+        json!([])
+    );
+    let none = json!({"aliases": []});
+    assert_eq!(client.result("GET", "/collections/c/aliases", None), none);
+}
+
+#[test]
+fn a_change_of_nothing_optimizes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    let config = json!({
+        "vectors": {"size": 64, "distance": "Euclid"},
+        "optimizers_config": {"indexing_threshold": 10},
+        "hnsw_config": {"full_scan_threshold": 10},
+    });
+    client.result("PUT", "/collections/c", Some(&config));
+    let points: Vec<Value> = (0..200)
+        .map(|id| {
+            let vector: Vec<u64> = (0..64).map(|n| (id * n) % 17).collect();
+            json!({"id": id, "vector": vector})
+        })
+        .collect();
+    let body = json!({ "points": points });
+    client.result("PUT", "/collections/c/points?wait=true", Some(&body));
+    let indexed = || client.result("GET", "/collections/c", None)["indexed_vectors_count"].clone();
+    assert_eq!(indexed(), 0);
+    let change = json!({"optimizers_config": {}});
+    assert_eq!(
+        client.result("PATCH", "/collections/c", Some(&change)),
+        true
+    );
+    assert_eq!(indexed(), 200);
+}

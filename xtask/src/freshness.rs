@@ -1,0 +1,262 @@
+//! Which of the cache's artifacts are those of this clone's sources.
+//!
+//! Cargo takes an artifact for fresh if it is younger than the sources it was made from. A clone's
+//! files are as old as the clone, whatever is in them: those of a new clone would have everything
+//! built again, those of an old one would take another clone's artifacts for theirs. So before
+//! anything is built, each file gets the age of its content: a file that is as it was at the last
+//! build, in whichever clone, gets the time that it had then, and every other file is young.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cache::{Cache, create_folder, remove},
+    digest,
+    repository::{Repository, folders},
+};
+
+/// What the packages of this repository that are built in common folders are called.
+const OUR_PACKAGES: &str = "edge-sync";
+
+/// Where the small workspaces are built: nothing in it is worth keeping at any risk.
+pub const SMALL: &str = "small";
+
+/// Files below this are read by macros, which cargo learns of only if they have been there before.
+const READ_BY_MACROS: &str = "wit";
+
+/// Content and age of the sources of the last build, by relative path.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sources(BTreeMap<String, Source>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    digest: String,
+    /// Since 1970.
+    age: Duration,
+}
+
+/// Gives the clone's files the ages of their contents. To be called before anything is built,
+/// with the cache locked.
+///
+/// # Errors
+/// Where files cannot be read or touched.
+pub fn age_sources(cache: &Cache, repository: &Repository) -> Result<()> {
+    create_folder(&cache.targets())?;
+    let record = cache.targets().join("sources");
+    let before = std::fs::read_to_string(&record)
+        .ok()
+        .and_then(|text| Sources::parse(&text));
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let sources = Sources::of(repository, before.as_ref(), now)?;
+    if before.is_none_or(|before| before.read_by_macros() != sources.read_by_macros()) {
+        // First, so that a crash in between leaves too little rather than too much.
+        remove(&record)?;
+        forget_our_artifacts(cache)?;
+    }
+    // Before the files: a file that is older than the record says is taken for unchanged.
+    std::fs::write(&record, sources.text())
+        .with_context(|| format!("writing {}", record.display()))?;
+    for (path, source) in &sources.0 {
+        let path = repository.root().join(path);
+        set_age(&path, UNIX_EPOCH + source.age)
+            .with_context(|| format!("setting the age of {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Sources {
+    fn of(repository: &Repository, before: Option<&Self>, now: Duration) -> Result<Self> {
+        let mut sources = BTreeMap::new();
+        for relative in repository.files()? {
+            let path = repository.root().join(&relative);
+            // What is not a file, or has an odd name, is no source.
+            let (true, Some(name)) = (path.is_file(), relative.to_str()) else {
+                continue;
+            };
+            if name.contains(['\n', '\t']) {
+                continue;
+            }
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            let digest = digest::sha256(&bytes);
+            let known = before
+                .and_then(|before| before.0.get(name))
+                .filter(|source| source.digest == digest);
+            let age = known.map_or(now, |source| source.age);
+            sources.insert(name.to_owned(), Source { digest, age });
+        }
+        Ok(Self(sources))
+    }
+
+    fn read_by_macros(&self) -> Vec<(&String, &String)> {
+        let sources = self.0.iter();
+        sources
+            .filter(|(path, _)| Path::new(path).starts_with(READ_BY_MACROS))
+            .map(|(path, source)| (path, &source.digest))
+            .collect()
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.iter().map(|(path, source)| {
+            let (digest, age) = (&source.digest, source.age.as_nanos());
+            format!("{digest}\t{age}\t{path}\n")
+        });
+        lines.collect()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let line = |line: &str| {
+            let mut parts = line.splitn(3, '\t');
+            let digest = parts.next()?.to_owned();
+            let age = Duration::from_nanos(parts.next()?.parse().ok()?);
+            Some((parts.next()?.to_owned(), Source { digest, age }))
+        };
+        text.lines().map(line).collect::<Option<_>>().map(Self)
+    }
+}
+
+fn set_age(path: &Path, age: SystemTime) -> std::io::Result<()> {
+    if path.metadata()?.modified()? == age {
+        return Ok(());
+    }
+    File::options().append(true).open(path)?.set_modified(age)
+}
+
+/// Makes cargo build again what the record cannot speak for.
+fn forget_our_artifacts(cache: &Cache) -> Result<()> {
+    for target in folders(&cache.targets())? {
+        let all = target.ends_with(SMALL);
+        for fingerprints in fingerprint_folders(&target)? {
+            for package in folders(&fingerprints)? {
+                let name = package.file_name().unwrap_or_default().to_string_lossy();
+                if all || name.starts_with(OUR_PACKAGES) {
+                    std::fs::remove_dir_all(&package)
+                        .with_context(|| format!("removing {}", package.display()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The `.fingerprint` folders of every profile, below `target` and below its triples.
+fn fingerprint_folders(target: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for profile in folders(target)? {
+        found.push(profile.join(".fingerprint"));
+        for nested in folders(&profile)? {
+            found.push(nested.join(".fingerprint"));
+        }
+    }
+    found.retain(|folder| folder.is_dir());
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        folder: tempfile::TempDir,
+        cache: Cache,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let cache = Cache::at(&folder.path().join("cache")).expect("a cache");
+            Self { folder, cache }
+        }
+
+        fn clone(&self, name: &str, files: &[(&str, &str)]) -> Repository {
+            let root = self.folder.path().join(name);
+            for (path, text) in [("Cargo.toml", "")].iter().chain(files) {
+                let path = root.join(path);
+                create_folder(path.parent().expect("a parent")).expect("a folder");
+                std::fs::write(path, text).expect("a file");
+            }
+            Repository::at(&root).expect("a clone")
+        }
+
+        fn age_sources(&self, repository: &Repository) {
+            age_sources(&self.cache, repository).expect("ages");
+        }
+
+        fn artifact(&self, kind: &str, name: &str) -> PathBuf {
+            let folder = self.cache.target(kind).join("release/.fingerprint");
+            let artifact = folder.join(name);
+            create_folder(&artifact).expect("a folder");
+            artifact
+        }
+    }
+
+    fn age(repository: &Repository, path: &str) -> SystemTime {
+        let metadata = repository.root().join(path).metadata().expect("a file");
+        metadata.modified().expect("a time")
+    }
+
+    #[test]
+    fn what_is_unchanged_keeps_its_age_in_another_clone_and_what_is_not_is_young() {
+        let place = Place::new();
+        let one = place.clone("one", &[("a.rs", "a"), ("b.rs", "b"), ("c.rs", "c")]);
+        place.age_sources(&one);
+        let two = place.clone("two", &[("a.rs", "a"), ("b.rs", "changed")]);
+        place.age_sources(&two);
+        assert_eq!(age(&two, "a.rs"), age(&one, "a.rs"));
+        assert!(age(&two, "b.rs") > age(&one, "b.rs"));
+        // Back in the first: the last build's `b.rs` was another one.
+        let last = age(&two, "b.rs");
+        place.age_sources(&one);
+        assert!(age(&one, "b.rs") > last);
+        assert_eq!(age(&one, "a.rs"), age(&two, "a.rs"));
+    }
+
+    #[test]
+    fn an_edit_is_young_even_if_its_file_is_not() {
+        let place = Place::new();
+        let one = place.clone("one", &[("a.rs", "a")]);
+        place.age_sources(&one);
+        let built = age(&one, "a.rs");
+        let path = one.root().join("a.rs");
+        std::fs::write(&path, "edited").expect("a file");
+        set_age(&path, built - Duration::from_secs(60)).expect("an age");
+        place.age_sources(&one);
+        assert!(age(&one, "a.rs") > built);
+    }
+
+    #[test]
+    fn artifacts_of_unknown_sources_go_and_those_of_others_stay() {
+        let place = Place::new();
+        let ours = place.artifact("native", "edge-sync-log-1");
+        let engine = place.artifact("native", "qdrant-edge-1");
+        let small = place.artifact(SMALL, "memmap2-1");
+        let one = place.clone("one", &[("a.rs", "a"), ("wit/a.wit", "a")]);
+        place.age_sources(&one);
+        assert!(!ours.exists() && !small.exists());
+        assert!(engine.exists());
+
+        let ours = place.artifact("native", "edge-sync-log-1");
+        place.age_sources(&place.clone("two", &[("a.rs", "b"), ("wit/a.wit", "a")]));
+        assert!(ours.exists(), "cargo sees by its age that a.rs is another");
+        place.age_sources(&place.clone("three", &[("wit/a.wit", "a"), ("wit/b.wit", "b")]));
+        assert!(!ours.exists(), "cargo cannot see that a macro reads b.wit");
+    }
+
+    #[test]
+    fn the_record_is_read_as_it_was_written() {
+        let source = Source {
+            digest: digest::sha256(b"a"),
+            age: Duration::from_nanos(1_700_000_000_123_456_789),
+        };
+        let sources = Sources(BTreeMap::from([("a b.rs".to_owned(), source)]));
+        assert_eq!(Sources::parse(&sources.text()), Some(sources));
+        assert_eq!(Sources::parse("damaged"), None);
+    }
+}
