@@ -420,10 +420,11 @@ pub fn check() -> Vec<String> {
         }
         // Not everything public is for callers: constructors of the engine's own.
         for member in members {
+            let own = *name == "EdgeBm25" && member == "new";
             let listed = ITEMS
                 .iter()
                 .any(|(known, item, _)| known == name && *item == member);
-            if !listed && !(*name == "EdgeBm25" && member == "new") {
+            if !listed && !own {
                 problems.push(format!("{name}::{member} is not in the table"));
             }
         }

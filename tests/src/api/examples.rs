@@ -62,7 +62,7 @@ const SENTENCES: [&str; 6] = [
 
 /// The id of the n-th point: every tenth is a UUID.
 pub fn id(n: u64) -> Value {
-    if n % 10 == 0 {
+    if n.is_multiple_of(10) {
         json!(format!("00000000-0000-4000-8000-{n:012x}"))
     } else {
         json!(n)
@@ -86,7 +86,7 @@ pub fn point(n: u64) -> Value {
         "body": sentence,
         "when": format!("2024-{:02}-{:02}T00:00:00Z", n % 12 + 1, n % 28 + 1),
         "at": { "lon": (n % 90) as f64 - 45.0, "lat": (n % 60) as f64 - 30.0 },
-        "flag": n % 2 == 0,
+        "flag": n.is_multiple_of(2),
         "u": format!("00000000-0000-4000-9000-{:012x}", n % 5),
         "tenant": format!("t{}", n % 4),
         "offers": [
@@ -95,10 +95,10 @@ pub fn point(n: u64) -> Value {
         ],
         "o": { "x": n % 5 },
     });
-    if n % 9 == 0 {
+    if n.is_multiple_of(9) {
         payload["kw"] = Value::Null;
     }
-    if n % 15 == 0 {
+    if n.is_multiple_of(15) {
         payload["tags"] = json!([]);
     }
     let mut vectors = json!({
@@ -106,10 +106,10 @@ pub fn point(n: u64) -> Value {
         "cos": [wave(5), wave(7), 0.5, wave(11)],
         "words": { "text": sentence, "model": "qdrant/bm25" },
     });
-    if n % 3 != 0 {
+    if !n.is_multiple_of(3) {
         vectors["rows"] = json!([[wave(13), wave(17)], [wave(19), 0.125]]);
     }
-    if n % 4 == 0 {
+    if n.is_multiple_of(4) {
         vectors["plain"] = json!({ "indices": [n % 7, 7 + n % 5, 4_294_967_295_u32], "values": [1.0 + wave(3), 1.0 + wave(4), wave(2)] });
     }
     json!({ "id": id(n), "vector": vectors, "payload": payload })

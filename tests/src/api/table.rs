@@ -234,7 +234,9 @@ that asks for too much is refused, with the field that asks for it:
 - All limits of a request (of its prefetches and searches too) add up to at most 2,097,152 results,
   where a limit beyond the number of points counts as all points. One query may read all points.
 - The vectors of one answer hold at most 16,777,216 numbers, and so do the examples of one query.
-- MMR compares at most 4,096 candidates.
+- MMR compares at most 4,096 candidates, of dense vectors or multivectors: the engine has no MMR of
+  sparse ones.
+- There are at most 128 named vectors and 128 payload indexes. Payloads nest 96 deep.
 - Filters, prefetches and expressions nest 32 deep; there are at most 1,024 prefetches.
 - A dense vector has at most 65,536 dimensions, as on the server; an HNSW graph at most 1,024 links a
   point.

@@ -295,7 +295,7 @@ fn api_table() {
             outcome.requests.push((method, path, None));
             continue;
         }
-        let concrete = path.replace('{', "").replace('}', "");
+        let concrete = path.replace(['{', '}'], "");
         match trio.edge.shard().request(&method, &concrete, "{}") {
             Err(Error::Unsupported(why)) => {
                 let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
