@@ -23,8 +23,6 @@ pub enum Equal {
     Length,
     /// Not compared; the file must be on both sides.
     Not,
-    /// May be on one side only.
-    Absent,
 }
 
 /// Differences between the files of two shards. Segments have random names; they are paired by
@@ -33,21 +31,17 @@ pub fn differences(one: &Path, other: &Path, exceptions: &[Exception]) -> Vec<St
     let (one, other) = (listed(one), listed(other));
     let mut found = Vec::new();
     for path in one.keys().filter(|path| !other.contains_key(*path)) {
-        if exception(path, exceptions) != Some(Equal::Absent) {
-            found.push(format!("{path} is on the first side only"));
-        }
+        found.push(format!("{path} is on the first side only"));
     }
     for path in other.keys().filter(|path| !one.contains_key(*path)) {
-        if exception(path, exceptions) != Some(Equal::Absent) {
-            found.push(format!("{path} is on the second side only"));
-        }
+        found.push(format!("{path} is on the second side only"));
     }
     for (path, first) in &one {
         let Some(second) = other.get(path) else {
             continue;
         };
         match exception(path, exceptions) {
-            Some(Equal::Not | Equal::Absent) => {}
+            Some(Equal::Not) => {}
             Some(Equal::Length) => {
                 let length = |path: &Path| fs::metadata(path).expect("a file").len();
                 let (a, b) = (length(first), length(second));

@@ -91,10 +91,10 @@ const OPTIMIZED: &[Exception] = &[
     },
 ];
 
-const POINTS: u64 = 120;
+const POINTS: u64 = 80;
 
 /// A part of every set is enough for CI: every how many-th kind is taken.
-const SHARE: usize = 4;
+const SHARE: usize = 6;
 
 fn life(set: Set) {
     let full = std::env::var("EDGE_SYNC_FORMATS").is_ok_and(|value| value == "full");

@@ -23,7 +23,7 @@ const OPERATIONS_A_RUN: usize = 400;
 const OPERATIONS_A_LONG_RUN: usize = 4_000;
 
 /// Of all runs together; a share of them is enough for CI.
-const OPERATIONS: usize = 4_000;
+const OPERATIONS: usize = 2_000;
 
 #[test]
 fn formats_model_component_and_native_agree() {
