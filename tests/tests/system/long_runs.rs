@@ -71,12 +71,12 @@ fn writes_of_three_devices_arrive_though_exchanges_fail() {
     let mut model = BTreeMap::new();
     let mut random = fastrand::Rng::with_seed(7);
     let mut written = 0;
-    let mut round = 0;
+    let mut round = 0_u64;
     while written < writes {
         round += 1;
         for (number, edge) in (0..DEVICES).zip(&devices) {
             let first = number * 1_000_000 + random.u64(..IDS);
-            if round % 5 == 0 {
+            if round.is_multiple_of(5) {
                 let ids: Vec<_> = (first..first + 3).collect();
                 edge.shard()
                     .delete(ids.iter().copied().map(PointId::Num).collect())
@@ -99,7 +99,7 @@ fn writes_of_three_devices_arrive_though_exchanges_fail() {
             edge.shard().upsert(points).expect("a write");
             written += count;
         }
-        if round % 20 == 0 {
+        if round.is_multiple_of(20) {
             // As far as it goes; the rest waits.
             devices[random.usize(..devices.len())]
                 .sync()
