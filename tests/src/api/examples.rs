@@ -963,7 +963,10 @@ pub fn reads() -> Vec<Example> {
         "groups of a fusion",
         "/points/query/groups",
         json!({
-            "prefetch": [{ "query": near, "limit": 50 }, { "query": 2, "using": "cos", "limit": 50 }],
+            "prefetch": [
+                { "query": near, "limit": 50, "params": { "exact": true } },
+                { "query": 2, "using": "cos", "limit": 50, "params": { "exact": true } },
+            ],
             "query": { "fusion": "rrf" }, "group_by": "kw", "limit": 2, "group_size": 1,
         }),
     );

@@ -316,6 +316,15 @@ impl Life {
                 }
                 download(shard, *source)?;
                 self.note_snapshot(before);
+                // What the switch is to keep of the writes before the barrier is in the snapshot.
+                if let Some((_, snapshot)) = &self.expected.snapshot
+                    && let Some(difference) = snapshot.difference(&self.expected.server)
+                {
+                    return Err(Violation(format!(
+                        "the snapshot lacks what was written before it: {difference}"
+                    ))
+                    .into());
+                }
             }
             Step::Stage => {
                 let (Some((barrier, _)), None) = (&self.expected.snapshot, &self.staged) else {

@@ -9,6 +9,8 @@ use edge_sync_engine::{
 use edge_sync_host::{
     Cancel, Durability, EdgeSync, RestoreSource, Shard as ComponentShard, ShardOptions,
 };
+use edge_sync_log::Current;
+use edge_sync_rollback::Journal;
 use serde_json::{Value, json};
 
 use crate::support::component;
@@ -126,8 +128,13 @@ impl Component {
         }
     }
 
-    /// Opens the shard in the data directory `folder`.
+    /// Opens the shard in the data directory `folder`. The engine's files may be another engine's
+    /// since it was closed, so the checkpoint in force is made anew of what is there.
     pub fn open(folder: &Path) -> Self {
+        let current = Current::load(folder).expect("CURRENT").expect("a shard");
+        let tree = engine_folder(folder);
+        Journal::begin(&tree, &tree.with_file_name("rollback"), current.checkpoint)
+            .expect("a checkpoint");
         let shard =
             ComponentShard::open(&component(), folder, options()).expect("the component opens");
         Self {
