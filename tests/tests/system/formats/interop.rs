@@ -80,6 +80,12 @@ const OPTIMIZED: &[Exception] = &[
         path: "/vocab.dat",
         equal: Equal::Not,
     },
+    // The header of each posting list ends in four bytes of padding, which hold whatever was in
+    // memory; what the lists say is compared by the queries.
+    Exception {
+        path: "/inverted_index.dat",
+        equal: Equal::Length,
+    },
     // The levels of HNSW are drawn at random.
     Exception {
         path: "/graph.bin",
@@ -142,6 +148,11 @@ fn life(set: Set) {
     edit(set, &mut random, &native, &component);
     same_points("after more writes", &mut found, &native, &component);
 
+    // Some statistics (how many documents IDF counts) forget removed values when a shard is opened.
+    drop(native.close());
+    drop(component.close());
+    let native = Native::open(&native_folder, &set.config);
+    let component = Component::open(&data);
     // Each goes on with the files of the other.
     let of_native = answers(&queries, &native);
     let of_component = answers(&queries, &component);
