@@ -4,10 +4,13 @@
 //! any step, and so that the mutations of the fault simulator have one place each.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// Bytes written again at a time.
+const PIECE: u64 = 256 << 10;
 
 /// Creates `path`, or empties it, for reading and writing.
 pub(crate) fn create(path: &Path, operation: &'static str) -> Result<File> {
@@ -50,6 +53,25 @@ pub(crate) fn write_at(
         file.write_all(bytes)
     };
     write().map_err(|source| Error::io(operation, path, source))
+}
+
+/// Writes the bytes from `from` to `end` over themselves, for the next fsync to make them durable.
+pub(crate) fn write_again(mut file: &File, path: &Path, from: u64, end: u64) -> Result<()> {
+    let operation = "write log segment again";
+    let mut piece = Vec::new();
+    let mut at = from;
+    while at < end {
+        piece.clear();
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.take((end - at).min(PIECE)).read_to_end(&mut piece))
+            .map_err(|source| Error::io(operation, path, source))?;
+        if piece.is_empty() {
+            break;
+        }
+        write_at(file, path, at, &piece, operation)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// Sets the file's length.

@@ -205,7 +205,15 @@ impl Log {
                 message: fault.to_string(),
             });
         }
-        // Whoever wrote this may have been stopped before its fsync.
+        // Whoever wrote this may have been stopped before its fsync, or after one that failed. In the
+        // latter case what was read just now need not be on the disk, and no fsync puts it there any
+        // more. So what is not known to be durable is written once more.
+        let first_unsure = options.durable_to.saturating_add(1);
+        if first_unsure < scan.next {
+            let from = scan.marks.before(first_unsure);
+            let from = from.map_or(0, |(_, offset)| offset);
+            files::write_again(&file, &path, from, scan.end)?;
+        }
         files::sync(&file, &path, "sync log segment")?;
         files::sync_directory(directory)?;
 
