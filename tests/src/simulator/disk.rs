@@ -11,7 +11,8 @@
 //! - Syncing a directory makes the creations, removals and renames in it durable, with the earlier
 //!   name changes of the same files. A rename is atomic: both names change or neither does.
 //! - A sync that fails loses the changes for good, as Linux does it (the pages are marked clean):
-//!   they are still seen, but a later sync does not make them durable.
+//!   they are still seen, but a later sync does not make them durable, unless the same sector was
+//!   written again since.
 //!
 //! # A power cut
 //! [`Disk::after_power_cut`] chooses, from a seed, one of the states that the platter may be in:
@@ -169,10 +170,46 @@ impl File {
         self.unsynced.push(change);
     }
 
+    /// Makes the unsynced changes durable, with the length.
+    ///
+    /// Sectors are written as a whole, so what a failed sync has lost of these goes with them. Of
+    /// others it stays lost. It never comes back over what was written since.
     fn sync(&mut self) {
-        for change in self.unsynced.drain(..) {
-            self.platter.apply(&change);
+        let changes = std::mem::take(&mut self.unsynced);
+        let mut written = BTreeSet::new();
+        for change in &changes {
+            self.platter.apply(change);
+            if let Change::Write { offset, bytes } = change {
+                let end = offset + bytes.len() as u64;
+                written.extend(offset / SECTOR..end.div_ceil(SECTOR));
+            }
         }
+        if self.lost.is_empty() || changes.is_empty() {
+            return;
+        }
+        self.platter.resize(self.cache.len);
+        for sector in &written {
+            let bytes = self.cache.read(sector * SECTOR, SECTOR as usize);
+            self.platter.write(sector * SECTOR, &bytes);
+        }
+        let mut lost = Vec::new();
+        for change in std::mem::take(&mut self.lost) {
+            // The length is durable now.
+            let Change::Write { offset, bytes } = change else {
+                continue;
+            };
+            let end = (offset + bytes.len() as u64).min(self.cache.len);
+            let sectors = offset / SECTOR..end.div_ceil(SECTOR);
+            for sector in sectors.filter(|sector| !written.contains(sector)) {
+                let from = offset.max(sector * SECTOR);
+                let to = end.min((sector + 1) * SECTOR);
+                lost.push(Change::Write {
+                    offset: from,
+                    bytes: bytes[(from - offset) as usize..(to - offset) as usize].into(),
+                });
+            }
+        }
+        self.lost = lost;
     }
 
     fn changes(&self) -> impl Iterator<Item = &Change> {
