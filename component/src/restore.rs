@@ -18,7 +18,7 @@ use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, storage};
 use crate::store::{
-    FIRST_CHECKPOINT, Store, check_options, first_checkpoint, load_shard, log_options, replay,
+    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_shard, log_options, replay,
 };
 
 /// Points read at a time while a new generation is checked.
@@ -109,6 +109,10 @@ impl Staging {
             let done = replay(shard, records)?;
             replayed = done.operations;
             self.replayed_to = self.replayed_to.max(done.last);
+        }
+        // A failure that the engine took lightly, so that a part of the snapshot may be missing.
+        if let Some(watch) = &self.watch {
+            check_watch(watch, "stage a restore after a failure in", &target)?;
         }
         Ok(Staged { points, replayed })
     }
