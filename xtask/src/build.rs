@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     cache::create_folder,
     chores::{self, Chores},
-    command, freshness, ports, progress,
+    command, diagnostics, freshness, ports, progress,
     target::{self, WasmTarget},
     toolchain,
 };
@@ -57,8 +57,9 @@ pub fn prepare_native(chores: &Chores) -> Result<()> {
 pub fn everything(chores: &Chores) -> Result<Built> {
     let target = prepare(chores)?;
     progress::heading("building the component (the engine in it takes minutes, once)");
-    command::show(chores.cargo_wasm(&target).args([
+    command::compile(chores.cargo_wasm(&target).args([
         "build",
+        diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--target",
@@ -75,8 +76,9 @@ pub fn everything(chores: &Chores) -> Result<Built> {
     progress::heading("building the host and its programs (Wasmtime and the engine, once)");
     // Always the whole workspace: a part of it would unify features differently, and build the
     // engine a second time.
-    command::show(chores.cargo(chores.repository.root(), "native").args([
+    command::compile(chores.cargo(chores.repository.root(), "native").args([
         "build",
+        diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--workspace",

@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
+use crate::diagnostics;
+
 /// How much of a failed command's output is repeated.
 const TAIL_LINES: usize = 40;
 
@@ -53,6 +55,19 @@ pub fn show(command: &mut Command) -> Result<()> {
         bail!("{} ({status})", line(command));
     }
     Ok(())
+}
+
+/// Runs a cargo command that compiles and was given [`diagnostics::AS_MESSAGES`], and shows what
+/// concerns whoever builds.
+///
+/// # Errors
+/// Where cargo is missing or exits with a failure.
+pub fn compile(command: &mut Command) -> Result<()> {
+    lines(command, |line| {
+        if let Some(text) = diagnostics::shown(line) {
+            eprintln!("{text}");
+        }
+    })
 }
 
 /// Runs a command and hands each line of its stdout to `see`. Its stderr goes to the terminal.

@@ -9,6 +9,7 @@ mod cache;
 mod chores;
 mod command;
 mod debian;
+mod diagnostics;
 mod digest;
 mod freshness;
 mod hygiene;

@@ -4,7 +4,9 @@ use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use crate::{audit, build, chores::Chores, command, freshness, hygiene, progress, target};
+use crate::{
+    audit, build, chores::Chores, command, diagnostics, freshness, hygiene, progress, target,
+};
 
 /// How many tests ran, as the test runners report it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,13 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         build::everything(chores)?;
     }
     let mut cargo = chores.cargo(chores.repository.root(), "native");
-    cargo.args(["test", "--release", "--locked", "--workspace"]);
+    cargo.args([
+        "test",
+        diagnostics::AS_MESSAGES,
+        "--release",
+        "--locked",
+        "--workspace",
+    ]);
     if quick {
         cargo.args(["--lib", "--bins"]);
     }
@@ -112,21 +120,23 @@ fn lint(chores: &Chores) -> Result<()> {
     let mut cargo = chores.cargo(chores.repository.root(), "native");
     cargo.args([
         "clippy",
+        diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--workspace",
         "--all-targets",
     ]);
-    show("lints: the workspace", cargo.args(deny))?;
+    compile("lints: the workspace", cargo.args(deny))?;
     let mut cargo = chores.cargo_wasm(&target::provide(chores)?);
     cargo.args([
         "clippy",
+        diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--target",
         target::TRIPLE,
     ]);
-    show("lints: component", cargo.args(deny))
+    compile("lints: component", cargo.args(deny))
 }
 
 fn name(folder: &Path) -> String {
@@ -141,10 +151,17 @@ fn show(what: &str, command: &mut Command) -> Result<()> {
     command::show(command).with_context(|| format!("failed: {what}"))
 }
 
+fn compile(what: &str, command: &mut Command) -> Result<()> {
+    progress::heading(what);
+    command::compile(command).with_context(|| format!("failed: {what}"))
+}
+
 fn test(what: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     progress::heading(what);
     command::lines(command, |line| {
-        println!("{line}");
+        if let Some(text) = diagnostics::shown(line) {
+            println!("{text}");
+        }
         tally.add(line);
     })
     .with_context(|| format!("failed: {what}"))
