@@ -439,16 +439,25 @@ impl Download {
     /// stopped for a stored snapshot, from the start for a streamed one, which is made anew.
     pub fn step(&mut self) -> Result<DownloadProgress> {
         if !self.done {
-            if self.response.is_none() {
-                self.connect()?;
+            if self.response.is_none() && self.is_all_there() {
+                // It was cut after its last byte; there is nothing to ask for.
+                self.finish()?;
+            } else {
+                if self.response.is_none() {
+                    self.connect()?;
+                }
+                self.read_some()?;
             }
-            self.read_some()?;
         }
         Ok(DownloadProgress {
             bytes: self.bytes,
             total: self.total,
             done: self.done,
         })
+    }
+
+    fn is_all_there(&self) -> bool {
+        self.stored.is_some() && self.bytes > 0 && self.total == Some(self.bytes)
     }
 
     fn connect(&mut self) -> Result<()> {
@@ -540,10 +549,17 @@ impl Download {
     }
 
     fn finish(&mut self) -> Result<()> {
-        if let Some(total) = self.total
-            && self.bytes != total
-        {
-            return Err(self.cut(&format!("{total} were announced")));
+        match self.total {
+            Some(total) if self.bytes < total => {
+                return Err(self.cut(&format!("{total} were announced")));
+            }
+            Some(total) if self.bytes > total => {
+                return Err(Error::BadSnapshot(format!(
+                    "it has {} bytes, the server announced {total}",
+                    self.bytes
+                )));
+            }
+            _ => {}
         }
         if let Some(expected) = self
             .stored

@@ -189,6 +189,7 @@ fn download(
 ) -> Result<u64> {
     let mut backoff = Backoff::new(options.backoff.clone());
     let mut download = None;
+    let mut furthest = 0;
     loop {
         cancel.check()?;
         let outcome = match &mut download {
@@ -208,8 +209,9 @@ fn download(
                 if so_far.done {
                     return Ok(so_far.bytes);
                 }
-                // A stream that is cut at the same place each time would never end otherwise.
-                if matches!(source, SnapshotSource::Stored) {
+                // What is cut at the same place each time would never end otherwise.
+                if so_far.bytes > furthest {
+                    furthest = so_far.bytes;
                     backoff.reset();
                 }
             }

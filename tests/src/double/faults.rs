@@ -17,7 +17,8 @@ pub enum Fault {
     DropAnswer,
     /// The request is applied twice; the second answer is sent.
     Duplicate,
-    /// The answer's body breaks off after so many bytes, and the connection with it.
+    /// The answer's body breaks off after so many bytes, and the connection with it; at its end if
+    /// it is shorter.
     CutBody {
         /// Bytes of body that still arrive.
         after: u64,
@@ -33,6 +34,11 @@ pub enum Fault {
         at: u64,
         /// How many bytes are changed.
         bytes: u64,
+    },
+    /// Of a stored snapshot, another part is sent than was asked for.
+    OtherRange {
+        /// Offset of its first byte.
+        from: u64,
     },
     /// The answer's body arrives slowly.
     Throttle {

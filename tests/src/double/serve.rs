@@ -236,10 +236,15 @@ async fn exchange(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Res
 async fn suffer(
     shared: &Shared,
     number: u64,
-    parts: Parts,
+    mut parts: Parts,
     body: Bytes,
     fault: Option<&Fault>,
 ) -> Result<Response, Dropped> {
+    if let Some(Fault::OtherRange { from }) = fault
+        && let Ok(range) = HeaderValue::from_str(&format!("bytes={from}-"))
+    {
+        parts.headers.insert(header::RANGE, range);
+    }
     if let Some(Fault::Delay(delay)) = fault {
         tokio::time::sleep(*delay).await;
     }

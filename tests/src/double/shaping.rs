@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt as _};
+use http_body::Body as _;
 
 use super::Fault;
 
@@ -53,7 +54,12 @@ impl Shape {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        if self.truncate_to.is_some() {
+        let length = body.size_hint().exact();
+        let cut_at_end = self
+            .cut_after
+            .is_some_and(|after| length.is_some_and(|length| after >= length));
+        // A client that knows the length would see no end before, or no cut after, all of it.
+        if self.truncate_to.is_some() || cut_at_end {
             parts.headers.remove(axum::http::header::CONTENT_LENGTH);
         }
         let state = Shaping {

@@ -149,7 +149,7 @@ impl Odds {
                     1 => HttpFault::DropAnswer,
                     2 => HttpFault::Duplicate,
                     3 => HttpFault::Delay(random.u32(1..60_000)),
-                    4 => HttpFault::CutBody(random.u16(..1000)),
+                    4 => HttpFault::CutBody(random.u16(..=1000)),
                     5 => HttpFault::Refuse(500),
                     6 => HttpFault::Refuse(503),
                     _ => HttpFault::TooMany,

@@ -12,11 +12,17 @@ use sha2::{Digest as _, Sha256};
 use super::model::State;
 use super::server::SnapshotMaker;
 
+/// How many snapshots are kept. Random schedules hardly ever ask for one again.
+const KEPT: usize = 100;
+
 /// Makes snapshots, each once: a sweep asks for the same ones again and again.
 pub fn maker() -> SnapshotMaker {
     let made: Mutex<HashMap<String, Vec<u8>>> = Mutex::default();
     Arc::new(move |config, state| {
         let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.len() > KEPT {
+            made.clear();
+        }
         made.entry(format!("{config} {state:?}"))
             .or_insert_with(|| make(config, state).expect("the native engine makes a snapshot"))
             .clone()
@@ -47,7 +53,6 @@ fn make(config: &Value, state: &State) -> Result<Vec<u8>, Box<dyn std::error::Er
     let shard = Shard::load_as(&shard_folder, &config)?;
     let file = folder.path().join("snapshot");
     shard.create_snapshot(&file)?;
-    shard.discard();
     Ok(fs::read(&file)?)
 }
 

@@ -250,6 +250,54 @@ fn a_batch_that_is_too_large_is_halved() {
 }
 
 #[test]
+fn an_interrupted_download_of_a_stored_snapshot_is_taken_up_where_it_was_cut() {
+    const CUT: u64 = 9_000;
+    let ask_again = |cut: Fault, second: Option<Fault>| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server();
+        let edge = device(folder.path(), &server)
+            .create(CONFIG)
+            .expect("a shard");
+        edge.shard()
+            .upsert((0..30).map(point).collect())
+            .expect("a write");
+        edge.sync().expect("a report");
+        let stored = "/shards/0/snapshots/";
+        for fault in [Some(cut), second].into_iter().flatten() {
+            server.faults().add(Rule::on("GET", stored).fault(fault));
+        }
+        edge.restore(
+            &RestoreSource::Server(SnapshotSource::Stored),
+            &Cancel::new(),
+            |_| {},
+        )
+        .expect("a restore");
+        assert_eq!(all_points(&edge).len(), 30);
+        assert_eq!(edge.shard().info().expect("info").generation, 2);
+        assert_eq!(server.faults().pending(), 0);
+        let asked = server.exchanges().into_iter();
+        asked
+            .filter(|exchange| exchange.method == "GET" && exchange.path.contains(stored))
+            .map(|exchange| (exchange.headers.get("range").cloned(), exchange.status))
+            .collect::<Vec<_>>()
+    };
+    let rest = Some(format!("bytes={CUT}-"));
+    let cut = || Fault::CutBody { after: CUT };
+    assert_eq!(
+        ask_again(cut(), None),
+        [(None, Some(200)), (rest.clone(), Some(206))]
+    );
+    // A server that answers with another part: all of it again.
+    assert_eq!(
+        ask_again(cut(), Some(Fault::OtherRange { from: 100 })),
+        [(None, Some(200)), (rest, Some(206)), (None, Some(200))]
+    );
+    // After its last byte, where no range is left to ask for.
+    let at_end = Fault::CutBody { after: u64::MAX };
+    assert_eq!(ask_again(at_end, None), [(None, Some(200))]);
+}
+
+#[test]
 fn bad_snapshots_and_cut_downloads_leave_the_generation_in_force() {
     let faults = [
         ("cut", Fault::CutBody { after: 5_000 }),

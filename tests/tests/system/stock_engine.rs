@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use edge_sync_tests::double::{Fault, Rule};
 use serde_json::{Value, json};
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Engine, Store};
@@ -60,6 +61,13 @@ impl Stock {
         }
     }
 
+    /// Runs a command that succeeds, and answers what it prints.
+    fn json(&self, data: &Path, url: &str, arguments: &[&str], input: &str) -> Value {
+        let (succeeded, text) = self.run(data, url, arguments, input);
+        assert!(succeeded, "{arguments:?}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
     /// Runs the command line; answers its standard output, or error, and whether it succeeded.
     fn run(&self, data: &Path, url: &str, arguments: &[&str], input: &str) -> (bool, String) {
         let output = MemoryOutputPipe::new(1 << 20);
@@ -101,9 +109,7 @@ fn the_component_is_a_program_of_its_own() {
     let server = server();
     let folder = tempfile::tempdir().expect("a folder");
     let run = |arguments: &[&str], input: &str| {
-        let (succeeded, text) = stock.run(folder.path(), &server.url(), arguments, input);
-        assert!(succeeded, "{arguments:?}: {text}");
-        serde_json::from_str::<Value>(&text).expect("JSON")
+        stock.json(folder.path(), &server.url(), arguments, input)
     };
 
     assert_eq!(run(&["create"], CONFIG)["generation"], 1);
@@ -135,4 +141,44 @@ fn the_component_is_a_program_of_its_own() {
     assert!(!succeeded && text.contains("already"), "{text}");
     let (succeeded, text) = stock.run(folder.path(), &server.url(), &["upsert"], "{\"id\": 1\n");
     assert!(!succeeded && text.contains("line 1"), "{text}");
+}
+
+#[test]
+fn the_program_sends_less_at_once_to_a_server_that_takes_no_more() {
+    const LIMIT: usize = 900;
+    let stock = Stock::new();
+    let server = server();
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str], input: &str| {
+        stock.json(folder.path(), &server.url(), arguments, input)
+    };
+    run(&["create"], CONFIG);
+    let long = "x".repeat(LIMIT);
+    let points: String = (0..40)
+        .map(|id| match id {
+            20 => json!({ "id": id, "vector": [1, id, 0, 0], "payload": { "long": long } }),
+            _ => json!({ "id": id, "vector": [1, id, 0, 0] }),
+        })
+        .map(|point| format!("{point}\n"))
+        .collect();
+    run(&["upsert"], &points);
+    server.faults().add(
+        Rule::on("POST", "/points/batch")
+            .larger_than(LIMIT)
+            .fault(Fault::too_large())
+            .always(),
+    );
+    let report = run(&["sync"], "");
+    assert_eq!(
+        (
+            &report["uploaded"],
+            &report["rejected"],
+            &report["remaining"]
+        ),
+        (&json!(39), &json!(1), &json!(0))
+    );
+    assert_eq!(server.count(COLLECTION).expect("a count"), 39);
+    // It does not fall to one operation a request.
+    let requests = report["requests"].as_u64().expect("a number");
+    assert!(requests < 30, "{requests} requests");
 }

@@ -49,8 +49,10 @@ pub enum Metric {
     Manhattan,
     /// The sum over the query's rows of the best dot product with a row of the point.
     MaxSim,
-    /// Not searched here, only stored.
+    /// The dot product of those that have an index in common.
     Sparse,
+    /// Weighted by frequencies, which depend on the segments: not searched here, only stored.
+    SparseIdf,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -147,7 +149,7 @@ impl Oracle {
                 let name = path.strip_prefix("/vectors/").expect("a known request");
                 if method == "PUT" {
                     let metric = if body["sparse"].is_object() {
-                        Metric::Sparse
+                        Metric::SparseIdf
                     } else {
                         Metric::Dot
                     };
@@ -229,7 +231,7 @@ impl Oracle {
             .map(|(name, value)| {
                 let value = match self.vectors[name] {
                     Metric::Cosine => json!(direction(&floats(value))),
-                    Metric::Sparse => {
+                    Metric::Sparse | Metric::SparseIdf => {
                         let indices = value["indices"].as_array().expect("indices");
                         let values = value["values"].as_array().expect("values");
                         let sorted: BTreeMap<u64, &Value> = indices
@@ -295,7 +297,7 @@ impl Oracle {
             .points
             .iter()
             .filter(|(id, point)| matches(filter, **id, point))
-            .filter_map(|(id, point)| Some((score(metric, query, point.vectors.get(name)?), *id)))
+            .filter_map(|(id, point)| Some((score(metric, query, point.vectors.get(name)?)?, *id)))
             .collect();
         scored.sort_by(|(a, _), (b, _)| match metric {
             Metric::Euclid | Metric::Manhattan => a.total_cmp(b),
@@ -360,12 +362,13 @@ fn direction(values: &[f64]) -> Vec<f64> {
     values.iter().map(|x| x / length).collect()
 }
 
-fn score(metric: Metric, query: &Value, stored: &Value) -> f64 {
+/// None for points that such a search does not find at all.
+fn score(metric: Metric, query: &Value, stored: &Value) -> Option<f64> {
     let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
     let rows = |value: &Value| -> Vec<Vec<f64>> {
         value.as_array().expect("rows").iter().map(floats).collect()
     };
-    match metric {
+    Some(match metric {
         Metric::Dot => dot(&floats(query), &floats(stored)),
         Metric::Cosine => dot(&direction(&floats(query)), &floats(stored)),
         Metric::Euclid => {
@@ -389,8 +392,23 @@ fn score(metric: Metric, query: &Value, stored: &Value) -> f64 {
                 })
                 .sum()
         }
-        Metric::Sparse => panic!("not searched here"),
-    }
+        Metric::Sparse => return sparse_score(query, stored),
+        Metric::SparseIdf => panic!("not searched here"),
+    })
+}
+
+fn sparse_score(query: &Value, stored: &Value) -> Option<f64> {
+    let entries = |value: &Value| -> BTreeMap<u64, f64> {
+        let indices = value["indices"].as_array().expect("indices");
+        let indices = indices.iter().map(|n| n.as_u64().expect("an index"));
+        indices.zip(floats(&value["values"])).collect()
+    };
+    let stored = entries(stored);
+    let products: Vec<f64> = entries(query)
+        .into_iter()
+        .filter_map(|(index, value)| Some(value * stored.get(&index)?))
+        .collect();
+    (!products.is_empty()).then(|| products.into_iter().sum())
 }
 
 /// A step of a payload path.
