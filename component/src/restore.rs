@@ -89,7 +89,7 @@ impl Staging {
         let target = self.directory.shard(self.generation);
         self.watch = Some(Watch::over_new(&target)?);
         edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
-        let shard = Shard::load(&target)?;
+        let shard = Shard::load(&target).map_err(unloadable)?;
         let points = check_readable(&shard)?;
         let config = self.settle_config(&shard)?;
         directory::write_durably(
@@ -183,6 +183,16 @@ impl Staging {
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
         let directory = self.directory.clone();
         Store::assemble(directory, self.options, shard, watch, switched, notes)
+    }
+}
+
+/// What was just unpacked does not load: that is the snapshot's fault.
+fn unloadable(error: edge_sync_engine::Error) -> Error {
+    match error {
+        edge_sync_engine::Error::Corrupt { message, .. } => {
+            Error::BadSnapshot(format!("it does not load: {message}"))
+        }
+        other => other.into(),
     }
 }
 

@@ -131,6 +131,21 @@ impl fmt::Display for AtOffset<'_> {
     }
 }
 
+/// What it means that the shard in `dir` does not load: a file operation failed, or the files are
+/// not what the engine takes for a shard.
+pub(crate) fn from_loading(dir: &Path, error: OperationError) -> Error {
+    match error {
+        OperationError::ServiceError { description, .. } if !description.contains(OS_ERROR) => {
+            Error::Corrupt {
+                file: dir.display().to_string(),
+                offset: None,
+                message: description,
+            }
+        }
+        other => from_engine("load the shard in", dir, other),
+    }
+}
+
 /// What an error of the engine means, given what was being done to which path.
 pub(crate) fn from_engine(operation: &str, path: &Path, error: OperationError) -> Error {
     use OperationError as E;
@@ -185,6 +200,9 @@ pub(crate) fn from_engine(operation: &str, path: &Path, error: OperationError) -
     }
 }
 
+/// How the standard library shows an error that the system reported.
+const OS_ERROR: &str = "(os error ";
+
 /// The engine turns IO errors into text; this finds them again.
 pub(crate) fn kind_in(description: &str) -> Option<StorageKind> {
     let has = |words: &[&str]| words.iter().any(|word| description.contains(word));
@@ -198,7 +216,7 @@ pub(crate) fn kind_in(description: &str) -> Option<StorageKind> {
         Some(StorageKind::Permission)
     } else if has(&["No such file or directory"]) {
         Some(StorageKind::NotFound)
-    } else if has(&["(os error ", "IO Error", "I/O error"]) {
+    } else if has(&[OS_ERROR, "IO Error", "I/O error"]) {
         Some(StorageKind::Io)
     } else {
         None

@@ -10,7 +10,7 @@ use qdrant_edge::{EdgeConfig, EdgeShard, SEGMENT_STATE_FILE, SegmentState, Shard
 use serde_json::{Map, Value};
 
 use crate::config::{CollectionConfig, runtime};
-use crate::error::{Error, Result, from_engine};
+use crate::error::{Error, Result, from_engine, from_loading};
 use crate::point::{PointId, StoredPoint, Vector};
 use crate::snapshot;
 
@@ -183,8 +183,7 @@ impl Shard {
             (None, Some(_)) => runtime(),
             (None, None) => segments_config(dir)?.fill_unspecified_from(&runtime()),
         };
-        let engine = EdgeShard::load(dir, Some(edge))
-            .map_err(|error| from_engine("load the shard in", dir, error))?;
+        let engine = EdgeShard::load(dir, Some(edge)).map_err(|error| from_loading(dir, error))?;
         let config = match config {
             Some(config) => config.clone(),
             None => CollectionConfig::from_edge(engine.config().clone())?,

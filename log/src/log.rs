@@ -1,6 +1,6 @@
 //! The log: opening, appending, syncing, reclaiming and cutting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::iter;
 use std::mem;
@@ -587,15 +587,40 @@ impl Log {
         }
         let path = self.active_path();
         self.file = files::open_to_write(&path, "open log segment")?;
-        files::set_len(&self.file, &path, end, "cut")?;
-        self.active.bytes = end;
-        self.next = next;
-        if let Some(marks) = self.active.marks.get_mut() {
-            marks.cut(end);
+        // A power cut may leave zeros after the place of a cut, and the old length. What is cut off
+        // at once must not hold proof that the records before it had been durable.
+        let mut cuts = self.synced_beyond(end, next)?;
+        cuts.insert(end, next);
+        for (end, next) in cuts.into_iter().rev() {
+            files::set_len(&self.file, &path, end, "cut")?;
+            self.active.bytes = end;
+            self.next = next;
+            if let Some(marks) = self.active.marks.get_mut() {
+                marks.cut(end);
+            }
+            files::sync(&self.file, &path, "sync log segment")?;
+            self.synced_bytes = end;
         }
-        files::sync(&self.file, &path, "sync log segment")?;
-        self.synced_bytes = end;
         Ok(())
+    }
+
+    /// Up to where the active segment had been synced, as its records from `next` on say, the first
+    /// of which is at `start`; with the sequence of the record there.
+    fn synced_beyond(&self, start: u64, next: u64) -> Result<BTreeMap<u64, u64>> {
+        let (path, end) = (self.active_path(), self.active.bytes);
+        let mut synced = BTreeSet::new();
+        segment::walk(&path, (next, start), end, |header, _| {
+            synced.insert(header.synced);
+            true
+        })?;
+        let mut found = BTreeMap::new();
+        segment::walk(&path, (next, start), end, |header, offset| {
+            if offset > start && synced.contains(&offset) {
+                found.insert(offset, header.sequence);
+            }
+            true
+        })?;
+        Ok(found)
     }
 
     /// Empties the log and lets it go on with sequence `next`, which is not below

@@ -537,3 +537,47 @@ fn a_follower_never_sees_a_call_that_is_taken_back() {
     log.append(&[b"forth"]).expect("appends");
     assert_eq!(poll(), [b"other", b"third"]);
 }
+
+/// File systems fill the rest of a block with zeros when a file is cut, and that may be durable
+/// when the new length is not.
+#[test]
+fn a_power_cut_while_calls_are_removed_leaves_no_damage() {
+    const SECTOR: usize = 512;
+    let mut lengths: Vec<usize> = Vec::new();
+    for stop in 0.. {
+        let directory = tempdir().expect("temporary directory");
+        let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("opens");
+        for call in 0..6_u8 {
+            let payloads = [vec![call; 100], vec![call; 300 * usize::from(call)]];
+            log.append(&payloads).expect("appends");
+        }
+        let path = segment::path(directory.path(), 1);
+        let whole = fs::read(&path).expect("reads");
+        faults::fail_after(stop, true);
+        let finished = log.truncate_after(4).is_ok();
+        faults::clear();
+        if finished {
+            assert_eq!(log.last(), 4);
+            assert!(lengths.len() > 3, "it was cut at once");
+            break;
+        }
+        let cut = fs::read(&path).expect("reads").len();
+        if lengths.last() != Some(&cut) {
+            lengths.push(cut);
+        }
+        // The cut before this one was synced.
+        let before = lengths
+            .len()
+            .checked_sub(2)
+            .map_or(whole.len(), |at| lengths[at]);
+        let zeroed_to = [cut, cut.next_multiple_of(SECTOR), before];
+        for zeroed_to in zeroed_to.map(|end| end.min(before)) {
+            let mut bytes = whole[..before].to_vec();
+            bytes[cut..zeroed_to].fill(0);
+            fs::write(&path, &bytes).expect("writes");
+            let (log, _) = Log::open(directory.path(), options(Durability::Always))
+                .unwrap_or_else(|error| panic!("cut at {cut}, zeros to {zeroed_to}: {error}"));
+            assert!(log.last() >= 4, "more than was asked for is gone");
+        }
+    }
+}

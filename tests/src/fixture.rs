@@ -17,6 +17,10 @@ use sha2::{Digest, Sha256};
 /// Relative difference up to which two numbers count as equal.
 pub const TOLERANCE: f64 = 1e-4;
 
+/// Numbers smaller than this may differ as much as this one: what is left of a sum in 32 bits whose
+/// terms cancel each other out is noise.
+const SMALL: f64 = 1e-2;
+
 /// How much smaller than the server's the recall of an approximate answer may be.
 pub const RECALL_SLACK: f64 = 0.1;
 
@@ -193,7 +197,7 @@ fn same(expected: &Value, got: &Value, at: &str) -> Result<(), String> {
 }
 
 fn close(a: f64, b: f64) -> bool {
-    (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1e-6)
+    (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(SMALL)
 }
 
 /// What a list of such entries is ordered by: `order_value` or score of a point, count of a facet

@@ -4,6 +4,7 @@
 //! - `engines`: the two builds of the engine, driven by the same requests.
 //! - `kinds`: every kind of vector, quantization and payload index, and the queries that read it.
 //! - `interop`: one life of a shard for each set of kinds, on both builds, exchanging files.
+//! - `layouts`: snapshots that are laid out as none of ours is.
 //! - `files`: two folders compared file by file, byte by byte.
 //! - `model` and `oracle`: random writes to both builds and to a plain model.
 
@@ -11,6 +12,7 @@ mod engines;
 mod files;
 mod interop;
 mod kinds;
+mod layouts;
 mod model;
 mod oracle;
 
