@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use edge_sync_engine::CollectionConfig;
+use edge_sync_engine::{CollectionConfig, encode_segment};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use waki::header::{HeaderMap, HeaderValue};
@@ -341,19 +341,6 @@ fn transport_words(code: &ErrorCode) -> String {
         other => return format!("the request failed: {other:?}"),
     };
     words.to_owned()
-}
-
-/// Percent-encodes one segment of a URL's path.
-pub fn encode_segment(segment: &str) -> String {
-    let mut encoded = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 /// Whether a partial answer is the part from `from` on (RFC 9110, section 14.4). Qdrant names it.

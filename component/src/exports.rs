@@ -151,7 +151,7 @@ impl shard::Guest for Component {
 
     fn delete_payload_index(field_name: String) -> Result<Receipt> {
         with_store(|store| {
-            let path = format!("/index/{}", crate::courier::encode_segment(&field_name));
+            let path = format!("/index/{}", edge_sync_engine::encode_segment(&field_name));
             write(store, "DELETE", &path, Value::Null)
         })
     }

@@ -18,7 +18,8 @@ use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, storage};
 use crate::store::{
-    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_shard, log_options, replay,
+    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_shard, log_options,
+    or_failed_call, replay,
 };
 
 /// Points read at a time while a new generation is checked.
@@ -80,7 +81,12 @@ impl Staging {
             replayed_to: barrier,
             promoted: false,
         };
-        let staged = staging.build(snapshot)?;
+        let built = staging.build(snapshot);
+        let tree = staging.directory.shard(staging.generation);
+        let staged = match &staging.watch {
+            Some(watch) => built.map_err(|error| or_failed_call(error, watch, &tree))?,
+            None => built?,
+        };
         Ok((staging, staged))
     }
 
@@ -186,12 +192,16 @@ impl Staging {
     }
 }
 
-/// What was just unpacked does not load: that is the snapshot's fault.
+/// What was just unpacked does not load, or a file is missing: that is the snapshot's fault.
 fn unloadable(error: edge_sync_engine::Error) -> Error {
+    use edge_sync_engine::{Error as Engine, StorageKind};
     match error {
-        edge_sync_engine::Error::Corrupt { message, .. } => {
-            Error::BadSnapshot(format!("it does not load: {message}"))
-        }
+        Engine::Corrupt { message, .. }
+        | Engine::Storage {
+            kind: StorageKind::NotFound,
+            message,
+            ..
+        } => Error::BadSnapshot(format!("it does not load: {message}")),
         other => other.into(),
     }
 }

@@ -122,7 +122,9 @@ impl Store {
             current.checkpoint,
         )?;
         let watch = Watch::over(journal)?;
-        let shard = load_shard(&directory, current.generation)?;
+        let tree = directory.shard(current.generation);
+        let shard = load_shard(&directory, current.generation)
+            .map_err(|error| or_failed_call(error, &watch, &tree))?;
         Self::assemble(directory, options, shard, watch, current, notes)
     }
 
@@ -503,6 +505,16 @@ pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
     watch
         .check()
         .map_err(|failure| storage(operation, tree, &std::io::Error::other(failure)))
+}
+
+/// What the engine took for damage may have been a call that failed.
+pub fn or_failed_call(error: Error, watch: &Watch, tree: &Path) -> Error {
+    if let Error::Corrupt(_) | Error::BadSnapshot(_) = error
+        && let Err(failed) = check_watch(watch, "load", tree)
+    {
+        return failed;
+    }
+    error
 }
 
 /// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.

@@ -30,6 +30,6 @@ pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};
 pub use operation::{Operation, UpdateMode, Upload, merge_uploads};
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
-pub use request::{ReadRequest, Request, Write, parse_json, parse_request};
+pub use request::{ReadRequest, Request, Write, encode_segment, parse_json, parse_request};
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
 pub use snapshot::{SnapshotLimits, unpack_snapshot};

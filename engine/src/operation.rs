@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::point::{Payload, Point, PointId, Vectors, vectors_to_json};
-use crate::request::encoded;
+use crate::request::encode_segment;
 
 /// How an upsert treats points that exist or do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -188,17 +188,17 @@ impl Operation {
             },
             Self::DeletePayloadIndex { field } => Upload::Request {
                 method: "DELETE",
-                path: format!("/index/{}", encoded(field)),
+                path: format!("/index/{}", encode_segment(field)),
                 body: None,
             },
             Self::CreateVectorName { name, config } => Upload::Request {
                 method: "PUT",
-                path: format!("/vectors/{}", encoded(name)),
+                path: format!("/vectors/{}", encode_segment(name)),
                 body: Some(config.clone()),
             },
             Self::DeleteVectorName { name } => Upload::Request {
                 method: "DELETE",
-                path: format!("/vectors/{}", encoded(name)),
+                path: format!("/vectors/{}", encode_segment(name)),
                 body: None,
             },
             point_operation => Upload::Batch(Element::new(point_operation).into_json()),

@@ -1,5 +1,6 @@
 //! Requests of Qdrant's points API, by method, path and body.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use qdrant_edge::{Filter, JsonPath, OrderBy, WithPayloadInterface, WithVector};
 use serde_json::Value;
 
@@ -208,19 +209,16 @@ fn decoded(segment: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::invalid("path", "not UTF-8"))
 }
 
-/// Percent-encodes a path segment.
-pub(crate) fn encoded(segment: &str) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+/// What RFC 3986 leaves as it is (section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Percent-encodes a segment of a path.
+pub fn encode_segment(segment: &str) -> String {
+    utf8_percent_encode(segment, UNRESERVED).to_string()
 }
 
 fn optional_filter(node: &Node<'_>) -> Result<Option<Filter>> {

@@ -3,12 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSource};
-use edge_sync_tests::double::{Fault, RandomFaults, RetryAfter, Rule};
+use edge_sync_tests::double::{Fault, RetryAfter, Rule};
 use serde_json::{Value, json};
 
-use crate::support::{
-    COLLECTION, CONFIG, all_points, device, point, server, server_points, vector,
-};
+use crate::support::{CONFIG, all_points, device, point, server, server_points, vector};
 
 const BATCH: &str = "/collections/devices/points/batch";
 
@@ -338,52 +336,6 @@ fn bad_snapshots_and_cut_downloads_leave_the_generation_in_force() {
         edge.restore(&source, &Cancel::new(), |_| {}).expect(name);
         assert_eq!(all_points(&edge).len(), 30, "{name}");
     }
-}
-
-#[test]
-fn devices_with_failing_exchanges_end_in_one_collection() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
-    let devices: Vec<_> = (0..3)
-        .map(|number| {
-            let path = folder.path().join(number.to_string());
-            device(&path, &server)
-                .open_or_create(CONFIG)
-                .expect("a shard")
-        })
-        .collect();
-    server.faults().random(Some(RandomFaults::passing(11, 0.3)));
-    for (number, edge) in (0_u64..).zip(&devices) {
-        for id in 0..60 {
-            edge.shard()
-                .upsert(vec![point(number * 1_000 + id)])
-                .expect("a write");
-        }
-    }
-    for edge in &devices {
-        // Several calls: a run of failures may outlast the attempts of one.
-        for _ in 0..20 {
-            if edge.sync().expect("a report").remaining == 0 {
-                break;
-            }
-        }
-        assert_eq!(edge.shard().queue_status().expect("status").queued, 0);
-    }
-    server.faults().random(None);
-    let fourth = device(&folder.path().join("fourth"), &server)
-        .attach()
-        .expect("a directory");
-    fourth
-        .restore(
-            &RestoreSource::Server(SnapshotSource::Stream),
-            &Cancel::new(),
-            |_| {},
-        )
-        .expect("a restore");
-    let mut expected: Vec<_> = devices.iter().flat_map(all_points).collect();
-    expected.sort_by_key(|point| point["id"].as_u64());
-    assert_eq!(all_points(&fourth), expected);
-    assert_eq!(server.count(COLLECTION).expect("a count"), 180);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use edge_sync_tests::simulator::{schedule, snapshot};
 /// How many schedules CI runs; their seeds are 0, 1, 2, ...
 const CI_SCHEDULES: u64 = 60;
 
+/// After how many schedules a long run says so.
+const PROGRESS: u64 = 500;
+
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(
@@ -35,6 +38,9 @@ fn nothing_is_lost_in_random_lives() {
         let mut outcomes = outcomes.lock().expect("no thread panics");
         let (tally, schedules, violations) = &mut *outcomes;
         *schedules += 1;
+        if schedules.is_multiple_of(PROGRESS) {
+            eprintln!("{schedules} schedules");
+        }
         match outcome {
             Ok(one) => {
                 tally.steps += one.steps;

@@ -1,6 +1,7 @@
 //! Commands on the shard's data.
 
 use edge_sync_host::{EdgeSync, Error, Opened, Point, PointId, Receipt, Shard};
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::Session;
@@ -361,20 +362,9 @@ fn has_field(body: &str, name: &str) -> bool {
     serde_json::from_str::<Value>(body).is_ok_and(|body| body.get(name).is_some())
 }
 
-/// Percent-encodes a path segment.
-fn encoded(segment: &str) -> String {
-    use std::fmt::Write as _;
-
-    let mut text = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+/// As a segment of a path.
+fn encoded(segment: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(segment, NON_ALPHANUMERIC)
 }
 
 fn id_json(text: &str) -> Value {

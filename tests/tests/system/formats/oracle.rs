@@ -2,6 +2,7 @@
 //! an index, a segment or a file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
@@ -64,7 +65,8 @@ pub struct Point {
 
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
-    pub points: BTreeMap<Id, Point>,
+    /// Shared with clones until changed: every write is tried on a clone.
+    pub points: BTreeMap<Id, Rc<Point>>,
     pub vectors: BTreeMap<String, Metric>,
     /// Fields with an index.
     pub indexes: BTreeSet<String>,
@@ -156,7 +158,7 @@ impl Oracle {
                     self.vectors.insert(name.to_owned(), metric);
                 } else {
                     self.vectors.remove(name).ok_or(Refused)?;
-                    for point in self.points.values_mut() {
+                    for point in self.points.values_mut().map(Rc::make_mut) {
                         point.vectors.remove(name);
                     }
                 }
@@ -185,10 +187,10 @@ impl Oracle {
             if passes {
                 self.points.insert(
                     id,
-                    Point {
+                    Rc::new(Point {
                         vectors: self.stored(&point["vector"]),
                         payload: point["payload"].as_object().cloned().unwrap_or_default(),
-                    },
+                    }),
                 );
             }
         }
@@ -210,7 +212,7 @@ impl Oracle {
                 || matches(&body["update_filter"], id, &before[&id]);
             if passes {
                 let vectors = self.stored(&point["vector"]);
-                let old = self.points.get_mut(&id).expect("checked");
+                let old = Rc::make_mut(self.points.get_mut(&id).expect("checked"));
                 old.vectors.extend(vectors);
             }
         }
@@ -258,7 +260,7 @@ impl Oracle {
             return Err(Refused);
         }
         for id in ids {
-            if let Some(point) = self.points.get_mut(&id) {
+            if let Some(point) = self.points.get_mut(&id).map(Rc::make_mut) {
                 change(point);
             }
         }
