@@ -62,7 +62,9 @@ impl Current {
     }
 
     /// [`Current::load`] for the owner of the directory: also removes what a crash in
-    /// [`Current::store`] left behind.
+    /// [`Current::store`] left behind, and makes the file that is there the one that stays. After a
+    /// stop between its rename and its fsync a power cut could bring the one before it back, for
+    /// which things may be missing by then that were removed because of this one.
     ///
     /// # Errors
     /// As [`Current::load`].
@@ -71,7 +73,11 @@ impl Current {
         if temporary.exists() {
             files::remove(&temporary, "remove")?;
         }
-        Self::load(directory)
+        let current = Self::load(directory)?;
+        if current.is_some() {
+            files::sync_directory(directory)?;
+        }
+        Ok(current)
     }
 
     /// Replaces the positions file of `directory`, atomically and durably: whatever happens, the

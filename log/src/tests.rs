@@ -581,3 +581,19 @@ fn a_power_cut_while_calls_are_removed_leaves_no_damage() {
         }
     }
 }
+
+#[test]
+fn what_is_in_force_is_made_to_stay_before_it_is_relied_on() {
+    let directory = tempdir().expect("temporary directory");
+    let current = Current {
+        generation: 1,
+        ..Current::default()
+    };
+    current.store(directory.path()).expect("stores");
+    faults::fail_after(0, false);
+    let recovered = Current::recover(directory.path());
+    faults::clear();
+    assert!(matches!(recovered, Err(Error::Io { .. })), "{recovered:?}");
+    let recovered = Current::recover(directory.path()).expect("recovers");
+    assert_eq!(recovered, Some(current));
+}
