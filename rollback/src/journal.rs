@@ -428,6 +428,10 @@ impl Journal {
             // From here on no place in the tree is taken for that of something else.
             fs::rename(&trash, &found).map_err(Error::io("rename", &trash))?;
             folder::sync(&self.folder)?;
+        } else {
+            // Folders that an attempt before this one made: nothing is moved into a folder that a
+            // power cut may take away with it.
+            self.sync_tree()?;
         }
         self.restore_names(&found)?;
         self.restore_bytes()?;
@@ -532,6 +536,7 @@ impl Journal {
             }
             folder::remove(&path)?;
             fs::create_dir(&path).map_err(Error::io("bring back", &path))?;
+            folder::sync(path.parent().unwrap_or(&self.tree))?;
         }
         let kept: HashMap<&str, bool> = self
             .kept
