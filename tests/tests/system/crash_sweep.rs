@@ -6,6 +6,8 @@ use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::{Broken, Recording, Report, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::{scripts, snapshot};
 
+use crate::support::setting;
+
 /// The share that CI runs: every how many-th crash point. A prime, so that it does not fall into
 /// step with the regular sequences of calls.
 const CI_STRIDE: usize = 23;
@@ -13,16 +15,6 @@ const CI_STRIDE: usize = 23;
 fn program() -> Program {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
     Program::load(&path).expect("the component is compiled and linked")
-}
-
-/// A number from the environment.
-fn setting(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-        Err(_) => otherwise,
-    }
 }
 
 fn announce(recording: &Recording, share: &Share, report: &Report) {
@@ -42,7 +34,7 @@ fn announce(recording: &Recording, share: &Share, report: &Report) {
 fn nothing_is_lost_wherever_the_component_stops() {
     let program = program();
     let server = Server::new(snapshot::maker());
-    let seed = setting("EDGE_SYNC_SEED", 1);
+    let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
     let recording = record(&program, server, scripts::life(), seed, &Broken::default())
         .unwrap_or_else(|violation| panic!("without a crash: {violation}"));
     let sweep_of = std::env::var("EDGE_SYNC_SWEEP").unwrap_or_default();
@@ -54,14 +46,12 @@ fn nothing_is_lost_wherever_the_component_stops() {
     }
     let full = sweep_of == "full";
     let share = Share {
-        stride: setting(
-            "EDGE_SYNC_SWEEP_STRIDE",
-            if full { 1 } else { CI_STRIDE as u64 },
-        ) as usize,
-        offset: setting("EDGE_SYNC_SWEEP_OFFSET", 0) as usize,
-        cuts: setting("EDGE_SYNC_SWEEP_CUTS", if full { 4 } else { 1 }),
+        stride: setting("EDGE_SYNC_SWEEP_STRIDE")
+            .map_or(if full { 1 } else { CI_STRIDE }, |stride| stride as usize),
+        offset: setting("EDGE_SYNC_SWEEP_OFFSET").unwrap_or(0) as usize,
+        cuts: setting("EDGE_SYNC_SWEEP_CUTS").unwrap_or(if full { 4 } else { 1 }),
         rest: if full { Rest::Whole } else { Rest::Short },
-        patience: setting("EDGE_SYNC_SWEEP_PATIENCE", 10) as usize,
+        patience: setting("EDGE_SYNC_SWEEP_PATIENCE").unwrap_or(10) as usize,
     };
     let report = sweep(&program, &recording, share);
     announce(&recording, &share, &report);

@@ -16,20 +16,11 @@ use edge_sync_tests::api::mutate::{Mutant, Mutator};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::support::component;
+use crate::support::{component, setting};
 
 /// Requests to one shard, before the next begins anew: what they write makes it odd.
 const ROUND: u64 = 1500;
 const CASES_IN_CI: u64 = 1500;
-
-fn number(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
-        Err(_) => default,
-    }
-}
 
 fn shard(folder: &tempfile::TempDir) -> EdgeSync {
     let edge = EdgeSync::builder(component(), folder.path())
@@ -78,8 +69,8 @@ fn abridged(text: &str) -> String {
 
 #[test]
 fn fuzz_requests() {
-    let cases = number("EDGE_SYNC_FUZZ_CASES", CASES_IN_CI);
-    let first = number("EDGE_SYNC_SEED", 1);
+    let cases = setting("EDGE_SYNC_FUZZ_CASES").unwrap_or(CASES_IN_CI);
+    let first = setting("EDGE_SYNC_SEED").unwrap_or(1);
     let mutator = Mutator::new();
     let mut findings = Vec::new();
     let rounds = cases.div_ceil(ROUND);
@@ -361,8 +352,8 @@ fn typed(edge: &EdgeSync, mutator: &Mutator, rng: &mut Rng) -> (String, Result<(
 /// A configuration spoilt at one place is refused or works.
 #[test]
 fn fuzz_configurations() {
-    let cases = number("EDGE_SYNC_FUZZ_CASES", CASES_IN_CI) / 40;
-    let first = number("EDGE_SYNC_SEED", 1);
+    let cases = setting("EDGE_SYNC_FUZZ_CASES").unwrap_or(CASES_IN_CI) / 40;
+    let first = setting("EDGE_SYNC_SEED").unwrap_or(1);
     let mutator = Mutator::new();
     let mut configs: Vec<Value> = examples::collections()
         .into_iter()

@@ -9,7 +9,7 @@ use edge_sync_host::{
 };
 use edge_sync_tests::double::RandomFaults;
 
-use crate::support::{COLLECTION, CONFIG, all_points, device, impatient, point, server};
+use crate::support::{COLLECTION, CONFIG, all_points, device, impatient, point, server, setting};
 
 /// Writes that CI makes; in full, `EDGE_SYNC_FLEET_WRITES=100000`.
 const FLEET_WRITES: u64 = 600;
@@ -19,15 +19,6 @@ const QUEUE_WRITES: u64 = 3_000;
 
 /// By how much an instance's memory may grow while it hands its queue out, however long that is.
 const DRAIN_BYTES: u64 = 16 << 20;
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-        Err(_) => otherwise,
-    }
-}
 
 fn large_batches() -> SyncOptions {
     SyncOptions {
@@ -53,7 +44,7 @@ fn drain(edge: &EdgeSync) {
 fn writes_of_three_devices_arrive_though_exchanges_fail() {
     const DEVICES: u64 = 3;
     const IDS: u64 = 5_000;
-    let writes = setting("EDGE_SYNC_FLEET_WRITES", FLEET_WRITES);
+    let writes = setting("EDGE_SYNC_FLEET_WRITES").unwrap_or(FLEET_WRITES);
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
     let devices: Vec<_> = (0..DEVICES)
@@ -143,7 +134,7 @@ fn writes_of_three_devices_arrive_though_exchanges_fail() {
 fn a_long_queue_drains_in_bounded_memory() {
     const CALL: u64 = 1_000;
     const IDS: u64 = 10_000;
-    let writes = setting("EDGE_SYNC_QUEUE_WRITES", QUEUE_WRITES);
+    let writes = setting("EDGE_SYNC_QUEUE_WRITES").unwrap_or(QUEUE_WRITES);
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
     server.stop().expect("down");

@@ -3,12 +3,23 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSource};
-use edge_sync_tests::double::{Fault, RetryAfter, Rule};
+use edge_sync_tests::double::{Fault, QdrantDouble, RetryAfter, Rule};
 use serde_json::{Value, json};
 
 use crate::support::{CONFIG, all_points, device, point, server, server_points, vector};
 
 const BATCH: &str = "/collections/devices/points/batch";
+
+/// Whatever is uploaded with this point in it is refused from now on.
+fn refuse_point(server: &QdrantDouble, id: u64) {
+    let words = format!("Wrong input: point {id} is not welcome");
+    server.faults().add(
+        Rule::on("POST", BATCH)
+            .with_point(id)
+            .fault(Fault::status(400, &words))
+            .always(),
+    );
+}
 
 #[test]
 fn writes_made_offline_arrive_in_order_and_in_batches_of_ten() {
@@ -197,12 +208,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
         .expect("a shard");
     let shard = edge.shard();
     shard.upsert((0..20).map(point).collect()).expect("a write");
-    server.faults().add(
-        Rule::on("POST", BATCH)
-            .with_point(7)
-            .fault(Fault::status(400, "Wrong input: point 7 is not welcome"))
-            .always(),
-    );
+    refuse_point(&server, 7);
     let report = edge.sync().expect("a report");
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert_eq!(server_points(&server).len(), 19);
@@ -347,12 +353,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
         .expect("a shard");
     let shard = edge.shard();
     shard.upsert((1..4).map(point).collect()).expect("a write");
-    server.faults().add(
-        Rule::on("POST", BATCH)
-            .with_point(2)
-            .fault(Fault::status(400, "Wrong input: point 2 is not welcome"))
-            .always(),
-    );
+    refuse_point(&server, 2);
     assert_eq!(edge.sync().expect("a report").rejected, 1);
     edge.restore(
         &RestoreSource::Server(SnapshotSource::Stream),

@@ -8,19 +8,13 @@ use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::each;
 use edge_sync_tests::simulator::{schedule, snapshot};
 
+use crate::support::setting;
+
 /// How many schedules CI runs; their seeds are 0, 1, 2, ...
 const CI_SCHEDULES: u64 = 60;
 
 /// After how many schedules a long run says so.
 const PROGRESS: u64 = 500;
-
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
-    )
-}
 
 #[test]
 fn nothing_is_lost_in_random_lives() {

@@ -50,6 +50,13 @@ pub const SETTINGS: [&str; 9] = [
     "EDGE_SYNC_SERVE_API_KEY",
 ];
 
+/// A number from the environment, by which long runs are asked for.
+pub fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
 /// A server with nothing on it.
 pub fn server() -> QdrantDouble {
     QdrantDouble::start(Options::default()).expect("a server")

@@ -137,16 +137,7 @@ pub fn dense() -> Set {
             quantized: false,
         });
     }
-    Set {
-        config: json!({
-            "vectors": config,
-            "hnsw_config": hnsw(),
-            "optimizers_config": optimizers(),
-        }),
-        tenants: false,
-        vectors,
-        fields: filtered(),
-    }
+    Set::of_vectors(config, vectors)
 }
 
 /// Fields that HNSW graphs are built for, and queries filter by.
@@ -191,16 +182,7 @@ pub fn multivectors() -> Set {
             });
         }
     }
-    Set {
-        config: json!({
-            "vectors": config,
-            "hnsw_config": hnsw(),
-            "optimizers_config": optimizers(),
-        }),
-        tenants: false,
-        vectors,
-        fields: filtered(),
-    }
+    Set::of_vectors(config, vectors)
 }
 
 /// Sparse vectors of every datatype and modifier, in memory and on disk.
@@ -391,16 +373,7 @@ fn quantized(kinds: &[(String, usize, Value)], bases: &[(&str, Value)]) -> Set {
             false,
         );
     }
-    Set {
-        config: json!({
-            "vectors": config,
-            "hnsw_config": hnsw(),
-            "optimizers_config": optimizers(),
-        }),
-        tenants: false,
-        vectors,
-        fields: filtered(),
-    }
+    Set::of_vectors(config, vectors)
 }
 
 /// Every payload index with every parameter, in memory and on disk. `tenants` is whether there are
@@ -765,6 +738,20 @@ fn uuid_id(number: u64) -> String {
 }
 
 impl Set {
+    /// Vectors that are not sparse, with `config` for them, and fields to filter by.
+    fn of_vectors(config: Map<String, Value>, vectors: Vec<VectorKind>) -> Self {
+        Self {
+            config: json!({
+                "vectors": config,
+                "hnsw_config": hnsw(),
+                "optimizers_config": optimizers(),
+            }),
+            tenants: false,
+            vectors,
+            fields: filtered(),
+        }
+    }
+
     /// Every `step`-th of the vectors and fields.
     pub fn share(mut self, step: usize) -> Self {
         let mut number = 0;

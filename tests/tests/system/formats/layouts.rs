@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,21 @@ fn write(engine: &impl Engine, method: &str, path: &str, body: &Value) {
     }
 }
 
+/// A shard with all indexes and no points.
+fn indexed(set: &Set, folder: &Path) -> Native {
+    let shard = Native::create(folder, &set.config);
+    for field in &set.fields {
+        let body = json!({ "field_name": field.path, "field_schema": field.schema });
+        write(&shard, "PUT", "/index", &body);
+    }
+    shard
+}
+
+fn upsert(set: &Set, shard: &Native, ids: Range<u64>, random: &mut Rng) {
+    let points: Vec<_> = ids.map(|id| set.point(id, random)).collect();
+    write(shard, "PUT", "/points", &json!({ "points": points }));
+}
+
 /// What the engine answers to `queries`.
 fn answers(engine: &impl Engine, queries: &[kinds::Query]) -> BTreeMap<String, Value> {
     queries
@@ -68,14 +84,8 @@ fn segments_of_many_shards(set: &Set, folder: &Path, shards: u64, random: &mut R
     let merged = folder.join("merged");
     for number in 0..shards {
         let path = folder.join(number.to_string());
-        let shard = Native::create(&path, &set.config);
-        for field in &set.fields {
-            let body = json!({ "field_name": field.path, "field_schema": field.schema });
-            write(&shard, "PUT", "/index", &body);
-        }
-        let ids = number * POINTS..(number + 1) * POINTS;
-        let points: Vec<_> = ids.map(|id| set.point(id, random)).collect();
-        write(&shard, "PUT", "/points", &json!({ "points": points }));
+        let shard = indexed(set, &path);
+        upsert(set, &shard, number * POINTS..(number + 1) * POINTS, random);
         if number % 2 == 0 {
             shard.optimize();
         }
@@ -138,7 +148,7 @@ fn formats_of_a_snapshot_with_operations_that_are_only_in_its_log() {
         .wal_enabled(true)
         .build();
     let shard = qdrant_edge::EdgeShard::new(&written, config).expect("a shard");
-    let upsert = |ids: std::ops::Range<u64>, value: f32| {
+    let upsert = |ids: Range<u64>, value: f32| {
         for id in ids {
             let point = qdrant_edge::PointStructPersisted {
                 id: qdrant_edge::PointId::NumId(id),
@@ -235,18 +245,10 @@ const MAPPED: &[&str] = &[
 
 /// A shard with an optimized segment and an appendable one.
 fn two_segments(set: &Set, shard: &Path, random: &mut Rng) {
-    let native = Native::create(shard, &set.config);
-    for field in &set.fields {
-        let body = json!({ "field_name": field.path, "field_schema": field.schema });
-        write(&native, "PUT", "/index", &body);
-    }
-    let upsert = |ids: std::ops::Range<u64>, random: &mut Rng| {
-        let points: Vec<_> = ids.map(|id| set.point(id, random)).collect();
-        write(&native, "PUT", "/points", &json!({ "points": points }));
-    };
-    upsert(0..60, random);
+    let native = indexed(set, shard);
+    upsert(set, &native, 0..60, random);
     native.optimize();
-    upsert(60..90, random);
+    upsert(set, &native, 60..90, random);
     native.close();
 }
 
@@ -306,16 +308,12 @@ fn formats_of_a_snapshot_that_32_bits_do_not_hold() {
     edge.shard()
         .request("PUT", "/points", &body)
         .expect("a write");
-    let restore = |edge: &EdgeSync| {
-        packed(&shard, &snapshot);
-        edge.restore(
-            &RestoreSource::File(snapshot.clone()),
-            &Cancel::new(),
-            |_| {},
-        )
-    };
     let refused = |what: &str| {
-        let error = restore(&edge).expect_err(what);
+        packed(&shard, &snapshot);
+        let source = RestoreSource::File(snapshot.clone());
+        let error = edge
+            .restore(&source, &Cancel::new(), |_| {})
+            .expect_err(what);
         assert_eq!(error.kind(), "bad-snapshot", "{what}: {error}");
         assert_eq!(edge.shard().info().expect("info").generation, 1, "{what}");
         assert_eq!(edge.shard().count(None).expect("a count"), 1, "{what}");
@@ -347,25 +345,13 @@ fn formats_of_a_snapshot_that_32_bits_do_not_hold() {
     }
 
     // One less, so that it would show if the number was cut.
-    let other = EdgeSync::builder(component(), folder.path().join("other"))
-        .attach()
-        .expect("a folder");
-    let built_anew = || {
-        restore(&other).expect("a restore");
-        for query in &queries {
-            let body = query.body.to_string();
-            let answer = other.shard().request("POST", query.path, &body);
-            let answer = serde_json::from_str(&answer.expect("an answer")).expect("JSON");
-            let key = format!("{} {}", query.name, query.body);
-            if let Err(why) = fixture::same_result("", &expected[&key], &answer) {
-                panic!("{key}: {why}");
-            }
-        }
-    };
     for (part, offset) in COUNTS_OF_INDEXES {
         let (file, number) = with_number(part, *offset);
         set_number(&file, *offset, BEYOND + number - 1);
-        built_anew();
+        packed(&shard, &snapshot);
+        let restored = Component::restore(&folder.path().join("other"), &snapshot);
+        assert_same(&expected, &answers(&restored, &queries));
+        restored.close();
         set_number(&file, *offset, number);
     }
 }
