@@ -17,7 +17,7 @@ use super::sweep::brief;
 use super::world::{Shared, World};
 
 /// What happened in a schedule.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Steps that were taken.
     pub steps: u64,
@@ -27,6 +27,8 @@ pub struct Tally {
     pub faults: u64,
     /// Times that the shard was opened after a crash or an error.
     pub recoveries: u64,
+    /// [`World::path`].
+    pub path: u64,
 }
 
 /// Own point ids, few, so that points are written again and again.
@@ -61,6 +63,7 @@ pub fn run(program: &Program, server: Server, seed: u64) -> Result<Tally, Violat
         calls: world.calls(),
         faults: world.happened.len() as u64,
         recoveries: schedule.recoveries,
+        path: world.path(),
     })
 }
 

@@ -35,12 +35,15 @@ fn make(config: &Value, state: &State) -> Result<Vec<u8>, Box<dyn std::error::Er
     fs::create_dir(&shard_folder)?;
     let config = CollectionConfig::from_value(config)?;
     let shard = Shard::create(&shard_folder, &config)?;
-    let points = state.points.iter().map(|(id, point)| Point {
-        id: PointId::Num(*id),
-        vectors: [(String::new(), Vector::Dense(point.vector.clone()))].into(),
-        payload: Some(point.payload.clone()),
-    });
-    shard.apply(&shard.prepare_upsert(points.collect())?)?;
+    // One by one: the engine applies an operation's points in the order of a hash map.
+    for (id, point) in &state.points {
+        let point = Point {
+            id: PointId::Num(*id),
+            vectors: [(String::new(), Vector::Dense(point.vector.clone()))].into(),
+            payload: Some(point.payload.clone()),
+        };
+        shard.apply(&shard.prepare_upsert(vec![point])?)?;
+    }
     for (field, schema) in &state.indexes {
         let body = json!({"field_name": field, "field_schema": schema}).to_string();
         if let Request::Write(write) = parse_request("PUT", "/index", &body)? {
@@ -50,6 +53,7 @@ fn make(config: &Value, state: &State) -> Result<Vec<u8>, Box<dyn std::error::Er
     shard.flush()?;
     drop(shard);
     settle_names(&shard_folder.join("segments"))?;
+    settle_fields(&shard_folder.join("segments"))?;
     let shard = Shard::load_as(&shard_folder, &config)?;
     let file = folder.path().join("snapshot");
     shard.create_snapshot(&file)?;
@@ -72,6 +76,20 @@ fn settle_names(segments: &Path) -> std::io::Result<()> {
             path,
             segments.join(format!("00000000-0000-4000-8000-{number:012}")),
         )?;
+    }
+    Ok(())
+}
+
+/// The engine writes the indexed fields in the order of a hash map, and builds them in the order in
+/// which it reads them.
+fn settle_fields(segments: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    for entry in fs::read_dir(segments)? {
+        let file = entry?.path().join("payload_index/config.json");
+        if file.exists() {
+            let mut fields: Value = serde_json::from_slice(&fs::read(&file)?)?;
+            fields.sort_all_objects();
+            fs::write(&file, fields.to_string())?;
+        }
     }
     Ok(())
 }

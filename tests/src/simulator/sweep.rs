@@ -40,6 +40,9 @@ pub enum Rest {
     Short,
     /// All of its other steps and the last checks.
     Whole,
+    /// Not far: the opening after the crash is crashed as well, at every so-many-th of its moments
+    /// and at its end, and what is found then lives on as in [`Rest::Short`].
+    Again(usize),
 }
 
 /// A life as it was without faults.
@@ -147,14 +150,14 @@ impl Recording {
         format!("after {} in {step}", moment.call)
     }
 
-    /// Crashes at a moment, recovers, checks, and lives on.
+    /// Crashes at a moment, recovers, checks, and lives on. Answers how many crashes that took.
     pub fn visit(
         &self,
         program: &Program,
         moment: usize,
         crash: Crash,
         rest: Rest,
-    ) -> Result<(), Violation> {
+    ) -> Result<u64, Violation> {
         self.crash(program, moment, crash, rest)
             .map_err(|violation| {
                 Violation(format!("{crash:?} {}: {violation}", self.describe(moment)))
@@ -167,31 +170,55 @@ impl Recording {
         moment: usize,
         crash: Crash,
         rest: Rest,
-    ) -> Result<(), Violation> {
-        let Moment {
-            mark, disk, server, ..
-        } = &self.moments[moment];
-        let mut world = World::new(crash.of(disk), server.clone(), self.seed ^ moment as u64);
+    ) -> Result<u64, Violation> {
+        let Moment { disk, server, .. } = &self.moments[moment];
+        let mut life = self.resumed(program, moment, crash.of(disk), server.clone());
+        if let Rest::Again(stride) = rest {
+            return self.crash_again(program, moment, life, stride.max(1));
+        }
+        let settled = self.recover(&mut life, moment)?;
+        self.live_on(&mut life, moment, settled, rest)?;
+        Ok(1)
+    }
+
+    /// The life up to a moment, on what a crash left.
+    fn resumed(&self, program: &Program, moment: usize, disk: Disk, server: Server) -> Life {
+        let mut world = World::new(disk, server, self.seed ^ moment as u64);
         world.habits = self.habits.clone();
-        let (expected, snapshots_before) = self.before[*mark].clone();
-        let mut life = Life::new(program, Shared::new(world), expected);
+        let (expected, _) = &self.before[self.moments[moment].mark];
+        let mut life = Life::new(program, Shared::new(world), expected.clone());
         life.slips = self.slips;
+        life
+    }
+
+    fn recover(&self, life: &mut Life, moment: usize) -> Result<Settled, Violation> {
+        let mark = self.moments[moment].mark;
+        let (_, snapshots_before) = self.before[mark];
         let interrupted = mark
             .checked_sub(1)
             .and_then(|number| self.steps.get(number));
         let doubt: Option<Doubt> = interrupted.and_then(|step| Life::doubt(step, snapshots_before));
-        let settled = life
-            .recover(doubt.as_ref(), false)?
-            .ok_or_else(|| Violation("recovery was interrupted without a fault".to_owned()))?;
+        life.recover(doubt.as_ref(), false)?
+            .ok_or_else(|| Violation("recovery was interrupted without a fault".to_owned()))
+    }
+
+    fn live_on(
+        &self,
+        life: &mut Life,
+        moment: usize,
+        settled: Settled,
+        rest: Rest,
+    ) -> Result<(), Violation> {
+        let mark = self.moments[moment].mark;
         if settled == Settled::NotThere {
             demand(life.create()?, "create after a crash")?;
         }
         let next = match settled {
-            Settled::After => *mark,
+            Settled::After => mark,
             Settled::NotThere | Settled::Before => mark.saturating_sub(1),
         };
         match rest {
-            Rest::Short => {
+            Rest::Short | Rest::Again(_) => {
                 // Another device's writes are part of what the end is compared with.
                 if let Some(step @ Step::Others(..)) = self.steps.get(next) {
                     demand(life.step(step)?, brief(step))?;
@@ -207,6 +234,71 @@ impl Recording {
             }
         }
         life.finish()
+    }
+
+    /// Opens the shard of a crashed life, and crashes that opening.
+    fn crash_again(
+        &self,
+        program: &Program,
+        moment: usize,
+        mut life: Life,
+        stride: usize,
+    ) -> Result<u64, Violation> {
+        life.world.lock().recording = Some(Vec::new());
+        let settled = self.recover(&mut life, moment)?;
+        let (moments, disk, server) = {
+            let mut world = life.world.lock();
+            let moments = world.recording.take().unwrap_or_default();
+            (moments, world.disk.clone(), world.server.clone())
+        };
+        let seconds = |number: usize| {
+            let seed = (moment as u64) << 16 | number as u64;
+            [
+                Crash::Kill,
+                Crash::PowerCut(Names::InOrder, seed),
+                Crash::PowerCut(Names::AnySubset, seed),
+            ]
+        };
+        let mut crashes = 1;
+        for (number, opening) in moments
+            .iter()
+            .enumerate()
+            .skip(moment % stride)
+            .step_by(stride)
+        {
+            for second in seconds(number) {
+                let left = second.of(&opening.disk);
+                let mut life = self.resumed(program, moment, left, opening.server.clone());
+                let outcome = self
+                    .recover(&mut life, moment)
+                    .and_then(|settled| self.live_on(&mut life, moment, settled, Rest::Short));
+                outcome.map_err(|violation| {
+                    Violation(format!(
+                        "then, while it is opened, {second:?} after {}: {violation}",
+                        opening.call
+                    ))
+                })?;
+                crashes += 1;
+            }
+        }
+        // What somebody has read of an opened shard is there for good.
+        for second in seconds(moments.len()) {
+            let mut again = self.resumed(program, moment, second.of(&disk), server.clone());
+            again.expected = life.expected.clone();
+            let outcome = match again.recover(None, false) {
+                Ok(Some(Settled::Before)) => self.live_on(&mut again, moment, settled, Rest::Short),
+                Ok(Some(Settled::NotThere)) if settled == Settled::NotThere => {
+                    self.live_on(&mut again, moment, settled, Rest::Short)
+                }
+                Ok(found) => Err(Violation(format!("found {found:?} after {settled:?}"))),
+                Err(violation) => Err(violation),
+            };
+            outcome.map_err(|violation| {
+                Violation(format!("then, once it was opened, {second:?}: {violation}"))
+            })?;
+            crashes += 1;
+        }
+        Ok(crashes)
     }
 }
 
@@ -251,8 +343,13 @@ pub fn sweep(program: &Program, recording: &Recording, share: Share) -> Report {
     each(waiting, |(moment, crash)| {
         let outcome = recording.visit(program, moment, crash, share.rest);
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.crashes += 1;
-        report.violations.extend(outcome.err());
+        match outcome {
+            Ok(crashes) => report.crashes += crashes,
+            Err(violation) => {
+                report.crashes += 1;
+                report.violations.push(violation);
+            }
+        }
         report.violations.len() < share.patience
     });
     report.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,6 @@
 //! Everything outside the component: disk, server, clock, randomness, and what goes wrong with them.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, Inode};
@@ -70,6 +71,7 @@ pub struct World {
     pub happened: Vec<(HostCall, Fault)>,
     /// The last calls, for messages.
     pub trail: std::collections::VecDeque<HostCall>,
+    path: std::hash::DefaultHasher,
     random: fastrand::Rng,
     now_ns: u64,
     calls: u64,
@@ -106,6 +108,7 @@ impl World {
             recording: None,
             happened: Vec::new(),
             trail: std::collections::VecDeque::new(),
+            path: std::hash::DefaultHasher::new(),
             random: fastrand::Rng::with_seed(seed),
             now_ns: START_NS,
             calls: 0,
@@ -116,6 +119,11 @@ impl World {
     /// How many calls were made.
     pub fn calls(&self) -> u64 {
         self.calls
+    }
+
+    /// A hash of all calls in their order: runs that went the same way have the same.
+    pub fn path(&self) -> u64 {
+        self.path.finish()
     }
 
     /// Nanoseconds since 1970; a little later each time.
@@ -162,6 +170,7 @@ impl World {
             target: target.to_owned(),
             kind,
         };
+        (call.name, &call.target).hash(&mut self.path);
         self.trail.push_back(call.clone());
         if self.trail.len() > 60 {
             self.trail.pop_front();

@@ -3,7 +3,7 @@
 use edge_sync_host::Component;
 use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::server::Server;
-use edge_sync_tests::simulator::sweep::{Broken, Recording, Report, Rest, Share, record, sweep};
+use edge_sync_tests::simulator::sweep::{Broken, Recording, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::{scripts, snapshot};
 
 use crate::support::setting;
@@ -12,12 +12,28 @@ use crate::support::setting;
 /// step with the regular sequences of calls.
 const CI_STRIDE: usize = 23;
 
+/// Which moments CI crashes a second time after, and which moments of the opening those are.
+const CI_STRIDE_TWICE: usize = 199;
+const CI_STRIDE_OPENING: usize = 11;
+
 fn program() -> Program {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
     Program::load(&path).expect("the component is compiled and linked")
 }
 
-fn announce(recording: &Recording, share: &Share, report: &Report) {
+fn recorded(program: &Program) -> Recording {
+    let server = Server::new(snapshot::maker());
+    let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
+    record(program, server, scripts::life(), seed, &Broken::default())
+        .unwrap_or_else(|violation| panic!("seed {seed}, without a crash: {violation}"))
+}
+
+fn number(name: &str, default: usize) -> usize {
+    setting(name).map_or(default, |value| value as usize)
+}
+
+fn tried(program: &Program, recording: &Recording, share: Share) {
+    let report = sweep(program, recording, share);
     println!(
         "{} host calls, {} of which change something or end a step; {} crashes tried \
          (every {}th, from the {}th), {} violations",
@@ -28,15 +44,14 @@ fn announce(recording: &Recording, share: &Share, report: &Report) {
         share.offset,
         report.violations.len()
     );
+    let texts: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
+    assert!(texts.is_empty(), "{}", texts.join("\n\n"));
 }
 
 #[test]
 fn nothing_is_lost_wherever_the_component_stops() {
     let program = program();
-    let server = Server::new(snapshot::maker());
-    let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
-    let recording = record(&program, server, scripts::life(), seed, &Broken::default())
-        .unwrap_or_else(|violation| panic!("without a crash: {violation}"));
+    let recording = recorded(&program);
     let sweep_of = std::env::var("EDGE_SYNC_SWEEP").unwrap_or_default();
     if sweep_of == "list" {
         for moment in 0..recording.moments.len() {
@@ -46,15 +61,25 @@ fn nothing_is_lost_wherever_the_component_stops() {
     }
     let full = sweep_of == "full";
     let share = Share {
-        stride: setting("EDGE_SYNC_SWEEP_STRIDE")
-            .map_or(if full { 1 } else { CI_STRIDE }, |stride| stride as usize),
-        offset: setting("EDGE_SYNC_SWEEP_OFFSET").unwrap_or(0) as usize,
-        cuts: setting("EDGE_SYNC_SWEEP_CUTS").unwrap_or(if full { 4 } else { 1 }),
+        stride: number("EDGE_SYNC_SWEEP_STRIDE", if full { 1 } else { CI_STRIDE }),
+        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
+        cuts: number("EDGE_SYNC_SWEEP_CUTS", if full { 4 } else { 1 }) as u64,
         rest: if full { Rest::Whole } else { Rest::Short },
-        patience: setting("EDGE_SYNC_SWEEP_PATIENCE").unwrap_or(10) as usize,
+        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
     };
-    let report = sweep(&program, &recording, share);
-    announce(&recording, &share, &report);
-    let texts: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
-    assert!(texts.is_empty(), "seed {seed}\n{}", texts.join("\n\n"));
+    tried(&program, &recording, share);
+}
+
+#[test]
+fn nothing_is_lost_when_the_opening_after_a_crash_stops_as_well() {
+    let program = program();
+    let recording = recorded(&program);
+    let share = Share {
+        stride: number("EDGE_SYNC_TWICE_STRIDE", CI_STRIDE_TWICE),
+        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
+        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
+        rest: Rest::Again(number("EDGE_SYNC_OPENING_STRIDE", CI_STRIDE_OPENING)),
+        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
+    };
+    tried(&program, &recording, share);
 }

@@ -16,6 +16,9 @@ const CI_SCHEDULES: u64 = 60;
 /// After how many schedules a long run says so.
 const PROGRESS: u64 = 500;
 
+/// How many schedules CI lives twice.
+const REPEATED: u64 = 12;
+
 #[test]
 fn nothing_is_lost_in_random_lives() {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
@@ -41,6 +44,8 @@ fn nothing_is_lost_in_random_lives() {
                 tally.calls += one.calls;
                 tally.faults += one.faults;
                 tally.recoveries += one.recoveries;
+                // Whatever the order in which the threads end.
+                tally.path ^= one.path;
             }
             Err(violation) => violations.push(violation.to_string()),
         }
@@ -56,4 +61,20 @@ fn nothing_is_lost_in_random_lives() {
         "EDGE_SYNC_SEED repeats it:\n{}",
         violations.join("\n\n")
     );
+}
+
+#[test]
+fn a_seed_repeats_its_life() {
+    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
+    let program = Program::load(&path).expect("the component is compiled and linked");
+    let repeated = setting("EDGE_SYNC_REPEATED_SCHEDULES").unwrap_or(REPEATED);
+    each(0..repeated, |seed| {
+        // With a new server each time: what it makes must be the same, too.
+        let [first, second] = [(); 2].map(|()| {
+            let server = Server::new(snapshot::maker());
+            schedule::run(&program, server, seed).expect("a schedule without a violation")
+        });
+        assert_eq!(first, second, "seed {seed}");
+        true
+    });
 }
