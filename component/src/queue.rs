@@ -11,7 +11,7 @@ use crate::store::Store;
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
 pub fn next_batch(
-    store: &Store,
+    store: &mut Store,
     limits: BatchLimits,
     until: Option<u64>,
 ) -> Result<Option<UploadBatch>> {
@@ -23,6 +23,8 @@ pub fn next_batch(
     }
     // Refuses while the engine is in doubt: what it failed to apply is not to be uploaded.
     store.shard()?;
+    // A power cut must not take from the device what the server has.
+    store.sync_log()?;
     let first = store.current().acknowledged + 1;
     let until = until.unwrap_or(u64::MAX);
     let mut operations: Vec<Operation> = Vec::new();

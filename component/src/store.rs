@@ -336,6 +336,11 @@ impl Store {
         Ok(())
     }
 
+    /// Makes all logged operations durable, whatever the durability setting.
+    pub fn sync_log(&mut self) -> Result<()> {
+        Ok(self.log.sync()?)
+    }
+
     /// The server has confirmed everything up to `last`.
     pub fn acknowledge(&mut self, last: u64) -> Result<()> {
         self.check()?;

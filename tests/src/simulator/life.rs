@@ -12,6 +12,7 @@ use super::bindings::exports::edge_sync::shard::shard as wit;
 use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
 };
+use super::disk::Names;
 use super::filesystem::GUEST_ROOT;
 use super::guest::{Ended, Instance, Program};
 use super::model::{DIMENSIONS, Point, STAMP, State, Write};
@@ -53,6 +54,26 @@ pub enum Step {
     Others(Vec<(u64, Point)>, Vec<u64>),
 }
 
+/// A change of what is expected.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A write, with its last sequence.
+    Written(u64, Arc<Write>),
+    /// [`Step::Others`].
+    Others(Vec<(u64, Point)>, Vec<u64>),
+}
+
+/// The last moment at which all that was logged was known to be on disk, and what came after it. A
+/// power cut may take a shard without [`Durability::Always`] back to any write since.
+#[derive(Clone, Debug, Default)]
+struct Durable {
+    local: State,
+    server: State,
+    logged: u64,
+    writes: usize,
+    since: Vec<Change>,
+}
+
 /// What must be there.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
@@ -68,6 +89,12 @@ pub struct Expected {
     pub writes: Vec<(u64, Arc<Write>)>,
     /// The snapshot that waits to be staged or is: its barrier, and what it holds.
     pub snapshot: Option<(u64, Arc<State>)>,
+    durable: Durable,
+}
+
+fn write_others(state: &mut State, points: &[(u64, Point)], deleted: &[u64]) {
+    state.points.extend(points.iter().cloned());
+    state.points.retain(|id, _| !deleted.contains(id));
 }
 
 impl Expected {
@@ -76,7 +103,53 @@ impl Expected {
         write.apply(&mut self.local);
         write.apply(&mut self.server);
         self.logged = logged;
-        self.writes.push((logged, Arc::new(write.clone())));
+        let write = Arc::new(write.clone());
+        self.writes.push((logged, Arc::clone(&write)));
+        self.durable.since.push(Change::Written(logged, write));
+    }
+
+    /// Notes what another device wrote.
+    fn others(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
+        write_others(&mut self.server, points, deleted);
+        let change = Change::Others(points.to_vec(), deleted.to_vec());
+        self.durable.since.push(change);
+    }
+
+    /// Notes that all that was logged is on disk.
+    fn is_durable(&mut self) {
+        self.durable = Durable {
+            local: self.local.clone(),
+            server: self.server.clone(),
+            logged: self.logged,
+            writes: self.writes.len(),
+            since: Vec::new(),
+        };
+    }
+
+    /// What is expected if the writes after `logged` are lost; `None` if they must not be, or if a
+    /// part of one would be.
+    fn without_writes_after(&self, logged: u64) -> Option<Expected> {
+        let durable = &self.durable;
+        let mut left = Expected {
+            exists: self.exists,
+            local: durable.local.clone(),
+            server: durable.server.clone(),
+            logged: durable.logged,
+            writes: self.writes[..durable.writes].to_vec(),
+            snapshot: None,
+            durable: durable.clone(),
+        };
+        left.durable.since.clear();
+        for change in &durable.since {
+            match change {
+                Change::Written(sequence, write) if *sequence <= logged => {
+                    left.write(write, *sequence);
+                }
+                Change::Written(..) => {}
+                Change::Others(points, deleted) => left.others(points, deleted),
+            }
+        }
+        (left.logged == logged).then_some(left)
     }
 
     /// The shard after a restore from a snapshot.
@@ -167,6 +240,10 @@ pub struct Life {
     pub slips: Slips,
     shard: Option<Instance>,
     staged: Option<Instance>,
+    /// How many writes power cuts have taken, as they may without [`Durability::Always`].
+    pub lost_writes: u64,
+    /// Whether the power was cut since the shard was last open.
+    pub power_was_cut: bool,
     /// How many faults had happened when the shard was opened.
     faults_at_open: usize,
     // How far what arrived at the server was checked.
@@ -186,6 +263,8 @@ impl Life {
             slips: Slips::default(),
             shard: None,
             staged: None,
+            lost_writes: 0,
+            power_was_cut: false,
             faults_at_open: 0,
             checked_arrivals: 0,
             high: None,
@@ -203,6 +282,14 @@ impl Life {
         self.shard = None;
         self.staged = None;
         self.world.lock().restart();
+    }
+
+    /// Stops all instances, and cuts the power.
+    pub fn cut_power(&mut self, names: Names, seed: u64) {
+        self.kill();
+        self.power_was_cut = true;
+        let mut world = self.world.lock();
+        world.disk = world.disk.after_power_cut(names, seed);
     }
 
     /// Does one step, and checks what it answers.
@@ -231,12 +318,11 @@ impl Life {
 
     fn run(&mut self, step: &Step) -> Result<(), Failed> {
         if let Step::Others(points, deleted) = step {
-            let change = |state: &mut State| {
-                state.points.extend(points.iter().cloned());
-                state.points.retain(|id, _| !deleted.contains(id));
-            };
-            self.world.lock().server.write(change);
-            change(&mut self.expected.server);
+            let mut world = self.world.lock();
+            world
+                .server
+                .write(|state| write_others(state, points, deleted));
+            self.expected.others(points, deleted);
             return Ok(());
         }
         if self.shard.is_none() {
@@ -260,7 +346,8 @@ impl Life {
                 self.expected.write(write, logged);
             }
             Step::Flush => {
-                shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?
+                shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?;
+                self.expected.is_durable();
             }
             Step::Optimize => {
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_optimize(store))?;
@@ -270,6 +357,7 @@ impl Life {
                 self.shard = None;
                 self.open()?;
                 self.check_local()?;
+                self.expected.is_durable();
             }
             Step::Sync => {
                 let report = shard.call(|guest, store| {
@@ -284,10 +372,12 @@ impl Life {
                     return Err(Violation(format!("a sync without failure left {report:?}")).into());
                 }
                 self.check_uploaded()?;
+                self.expected.is_durable();
             }
             Step::Carry => {
                 carry(shard)?;
                 self.check_uploaded()?;
+                self.expected.is_durable();
             }
             Step::Restore(source) => {
                 // One restore at a time.
@@ -382,6 +472,7 @@ impl Life {
                 self.shard = Some(instance);
                 self.faults_at_open = self.world.lock().happened.len();
                 self.expected.exists = true;
+                self.power_was_cut = false;
                 Ok(Outcome::Done)
             }
             Err(Failed::Ended(Ended::Error(error))) => Ok(Outcome::Refused(error)),
@@ -415,6 +506,20 @@ impl Life {
     ///
     /// Answers `None` if the opening itself was interrupted or failed for an injected fault.
     pub fn recover(
+        &mut self,
+        doubtful: Option<&Doubt>,
+        strict: bool,
+    ) -> Result<Option<Settled>, Violation> {
+        let settled = self.settle(doubtful, strict)?;
+        if settled.is_some() {
+            self.power_was_cut = false;
+            // What is found at an opening is on disk.
+            self.expected.is_durable();
+        }
+        Ok(settled)
+    }
+
+    fn settle(
         &mut self,
         doubtful: Option<&Doubt>,
         strict: bool,
@@ -467,6 +572,18 @@ impl Life {
             self.expected.logged,
             unchanged.unwrap_or_else(|| "the same".to_owned()),
         );
+        if self.power_was_cut
+            && self.options.durability != Durability::Always
+            && logged < self.expected.logged
+            && let Some(left) = self.expected.without_writes_after(logged)
+        {
+            let Some(difference) = found.difference(&left.local) else {
+                self.lost_writes += (self.expected.writes.len() - left.writes.len()) as u64;
+                self.expected = left;
+                return Ok(Some(Settled::Earlier));
+            };
+            message.push_str(&format!("\nagainst the state at {logged}: {difference}"));
+        }
         match doubtful {
             Some(_) if strict => {
                 message.push_str("\nthe call failed, so it must not have changed anything")
@@ -613,6 +730,8 @@ impl Life {
         if let Some((barrier, snapshot)) = self.expected.snapshot.take() {
             self.expected.local = self.expected.restored(barrier, &snapshot);
         }
+        // The switch waits for the log.
+        self.expected.is_durable();
     }
 
     /// What is in doubt when `step` is interrupted.
@@ -661,6 +780,8 @@ pub enum Settled {
     Before,
     /// What the step leads to.
     After,
+    /// A power cut took the last writes, as it may without [`Durability::Always`].
+    Earlier,
 }
 
 enum Failed {

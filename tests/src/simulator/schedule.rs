@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::bindings::exports::edge_sync::shard::courier::SnapshotSource;
-use super::bindings::exports::edge_sync::shard::types::Options;
+use super::bindings::exports::edge_sync::shard::types::{Durability, Options};
 use super::disk::{Disk, Names};
 use super::faults::{Odds, Plan};
 use super::guest::Program;
@@ -27,6 +27,8 @@ pub struct Tally {
     pub faults: u64,
     /// Times that the shard was opened after a crash or an error.
     pub recoveries: u64,
+    /// Writes that a power cut took, as it may without durability `always`.
+    pub lost_writes: u64,
     /// [`World::path`].
     pub path: u64,
 }
@@ -63,6 +65,7 @@ pub fn run(program: &Program, server: Server, seed: u64) -> Result<Tally, Violat
         calls: world.calls(),
         faults: world.happened.len() as u64,
         recoveries: schedule.recoveries,
+        lost_writes: schedule.life.lost_writes,
         path: world.path(),
     })
 }
@@ -93,6 +96,13 @@ impl Schedule {
         });
         let mut life = Life::new(program, Shared::new(world), Expected::default());
         life.options = Options {
+            durability: [
+                Durability::Always,
+                Durability::Always,
+                // About as long as a write takes by the simulated clocks.
+                Durability::Interval(1),
+                Durability::Os,
+            ][random.usize(..4)],
             flush_after_bytes: Some([300, 3000, 30_000][random.usize(..3)]),
             ..options()
         };
@@ -190,8 +200,7 @@ impl Schedule {
             } else {
                 Names::AnySubset
             };
-            let mut world = self.life.world.lock();
-            world.disk = world.disk.after_power_cut(names, self.random.u64(..));
+            self.life.cut_power(names, self.random.u64(..));
         }
     }
 

@@ -84,3 +84,29 @@ pub fn short_life() -> Vec<Step> {
         upsert([5], stamp),
     ]
 }
+
+/// Writes with nothing that would bring them to disk but the uploads after them, and a restore.
+pub fn uploads() -> Vec<Step> {
+    let stamp = &mut 0;
+    let others = &mut { OTHERS_STAMPS_FROM };
+    vec![
+        upsert(1..=6, stamp),
+        upsert([2, 7, 8], stamp),
+        Step::Write(Write::Delete(vec![1])),
+        Step::Carry,
+        upsert([3, 9], stamp),
+        upsert(10..=16, stamp),
+        Step::Sync,
+        upsert([4], stamp),
+        Step::Others(points(OTHERS_FROM..OTHERS_FROM + 4, others), vec![]),
+        upsert([17], stamp),
+        Step::Download(SnapshotSource::Stored),
+        upsert([4, 18], stamp),
+        Step::Stage,
+        Step::Write(Write::Delete(vec![5])),
+        Step::Promote,
+        upsert([5, 6], stamp),
+        Step::Restore(SnapshotSource::Stream),
+        upsert([19], stamp),
+    ]
+}

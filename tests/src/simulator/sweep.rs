@@ -5,6 +5,7 @@
 //! nothing leaves the crash point of the call before it), and each of these moments is then
 //! crashed, recovered, checked, and lived on from.
 
+use super::bindings::exports::edge_sync::shard::types::Options;
 use super::disk::{Disk, Names};
 use super::faults::{HostCall, Kind};
 use super::guest::Program;
@@ -24,6 +25,11 @@ pub enum Crash {
 }
 
 impl Crash {
+    /// Whether what was not synced may be lost.
+    pub fn cuts_power(self) -> bool {
+        matches!(self, Crash::PowerCut(..))
+    }
+
     /// The disk that it leaves.
     pub fn of(self, disk: &Disk) -> Disk {
         match self {
@@ -54,6 +60,7 @@ pub struct Recording {
     before: Vec<(Expected, usize)>,
     /// All calls of the life, including those that changed nothing.
     pub calls: u64,
+    options: Options,
     habits: Habits,
     slips: Slips,
     seed: u64,
@@ -73,6 +80,7 @@ pub fn record(
     program: &Program,
     server: Server,
     steps: Vec<Step>,
+    options: Options,
     seed: u64,
     broken: &Broken,
 ) -> Result<Recording, Violation> {
@@ -81,6 +89,7 @@ pub fn record(
     world.habits = broken.habits.clone();
     let world = Shared::new(world);
     let mut life = Life::new(program, world.clone(), Expected::default());
+    life.options = options;
     life.slips = broken.slips;
     let mut before = vec![(Expected::default(), 0)];
     // The moment before anything, and one more whenever a step has returned: what it promised
@@ -104,6 +113,7 @@ pub fn record(
         moments,
         before,
         calls,
+        options,
         habits: broken.habits.clone(),
         slips: broken.slips,
         seed,
@@ -172,22 +182,31 @@ impl Recording {
         rest: Rest,
     ) -> Result<u64, Violation> {
         let Moment { disk, server, .. } = &self.moments[moment];
-        let mut life = self.resumed(program, moment, crash.of(disk), server.clone());
+        let left = (crash.of(disk), server.clone());
+        let mut life = self.resumed(program, moment, left, crash.cuts_power());
         if let Rest::Again(stride) = rest {
-            return self.crash_again(program, moment, life, stride.max(1));
+            return self.crash_again(program, moment, life, crash, stride.max(1));
         }
         let settled = self.recover(&mut life, moment)?;
         self.live_on(&mut life, moment, settled, rest)?;
         Ok(1)
     }
 
-    /// The life up to a moment, on what a crash left.
-    fn resumed(&self, program: &Program, moment: usize, disk: Disk, server: Server) -> Life {
+    /// The life up to a moment, on what crashes left, of which one may have cut the power.
+    fn resumed(
+        &self,
+        program: &Program,
+        moment: usize,
+        (disk, server): (Disk, Server),
+        power_was_cut: bool,
+    ) -> Life {
         let mut world = World::new(disk, server, self.seed ^ moment as u64);
         world.habits = self.habits.clone();
         let (expected, _) = &self.before[self.moments[moment].mark];
         let mut life = Life::new(program, Shared::new(world), expected.clone());
+        life.options = self.options;
         life.slips = self.slips;
+        life.power_was_cut = power_was_cut;
         life
     }
 
@@ -215,7 +234,7 @@ impl Recording {
         }
         let next = match settled {
             Settled::After => mark,
-            Settled::NotThere | Settled::Before => mark.saturating_sub(1),
+            Settled::NotThere | Settled::Before | Settled::Earlier => mark.saturating_sub(1),
         };
         match rest {
             Rest::Short | Rest::Again(_) => {
@@ -242,6 +261,7 @@ impl Recording {
         program: &Program,
         moment: usize,
         mut life: Life,
+        first: Crash,
         stride: usize,
     ) -> Result<u64, Violation> {
         life.world.lock().recording = Some(Vec::new());
@@ -267,8 +287,9 @@ impl Recording {
             .step_by(stride)
         {
             for second in seconds(number) {
-                let left = second.of(&opening.disk);
-                let mut life = self.resumed(program, moment, left, opening.server.clone());
+                let left = (second.of(&opening.disk), opening.server.clone());
+                let power_was_cut = first.cuts_power() || second.cuts_power();
+                let mut life = self.resumed(program, moment, left, power_was_cut);
                 let outcome = self
                     .recover(&mut life, moment)
                     .and_then(|settled| self.live_on(&mut life, moment, settled, Rest::Short));
@@ -283,7 +304,8 @@ impl Recording {
         }
         // What somebody has read of an opened shard is there for good.
         for second in seconds(moments.len()) {
-            let mut again = self.resumed(program, moment, second.of(&disk), server.clone());
+            let left = (second.of(&disk), server.clone());
+            let mut again = self.resumed(program, moment, left, second.cuts_power());
             again.expected = life.expected.clone();
             let outcome = match again.recover(None, false) {
                 Ok(Some(Settled::Before)) => self.live_on(&mut again, moment, settled, Rest::Short),

@@ -1,7 +1,9 @@
 //! Every host call of a scripted life as a crash point; see `docs/testing-faults.md`.
 
 use edge_sync_host::Component;
+use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::types::{Durability, Options};
 use edge_sync_tests::simulator::guest::Program;
+use edge_sync_tests::simulator::life::{Step, options};
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::{Broken, Recording, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::{scripts, snapshot};
@@ -16,15 +18,18 @@ const CI_STRIDE: usize = 23;
 const CI_STRIDE_TWICE: usize = 199;
 const CI_STRIDE_OPENING: usize = 11;
 
+/// Its lives are short.
+const CI_STRIDE_UPLOADS: usize = 5;
+
 fn program() -> Program {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
     Program::load(&path).expect("the component is compiled and linked")
 }
 
-fn recorded(program: &Program) -> Recording {
+fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
     let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
-    record(program, server, scripts::life(), seed, &Broken::default())
+    record(program, server, steps, options, seed, &Broken::default())
         .unwrap_or_else(|violation| panic!("seed {seed}, without a crash: {violation}"))
 }
 
@@ -51,7 +56,7 @@ fn tried(program: &Program, recording: &Recording, share: Share) {
 #[test]
 fn nothing_is_lost_wherever_the_component_stops() {
     let program = program();
-    let recording = recorded(&program);
+    let recording = recorded(&program, scripts::life(), options());
     let sweep_of = std::env::var("EDGE_SYNC_SWEEP").unwrap_or_default();
     if sweep_of == "list" {
         for moment in 0..recording.moments.len() {
@@ -73,12 +78,34 @@ fn nothing_is_lost_wherever_the_component_stops() {
 #[test]
 fn nothing_is_lost_when_the_opening_after_a_crash_stops_as_well() {
     let program = program();
-    let recording = recorded(&program);
+    let recording = recorded(&program, scripts::life(), options());
     let share = Share {
         stride: number("EDGE_SYNC_TWICE_STRIDE", CI_STRIDE_TWICE),
         offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
         cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
         rest: Rest::Again(number("EDGE_SYNC_OPENING_STRIDE", CI_STRIDE_OPENING)),
+        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
+    };
+    tried(&program, &recording, share);
+}
+
+/// Without an fsync for each write, a power cut may take the last ones, but none that an upload, a
+/// flush, an opening or a restore has relied on.
+#[test]
+fn a_power_cut_takes_only_writes_that_nothing_relied_on() {
+    let program = program();
+    // Nothing else is to bring the log to disk.
+    let options = Options {
+        flush_after_bytes: None,
+        durability: Durability::Os,
+        ..options()
+    };
+    let recording = recorded(&program, scripts::uploads(), options);
+    let share = Share {
+        stride: number("EDGE_SYNC_SWEEP_STRIDE", CI_STRIDE_UPLOADS),
+        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
+        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
+        rest: Rest::Short,
         patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
     };
     tried(&program, &recording, share);

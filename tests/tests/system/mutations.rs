@@ -10,7 +10,7 @@ use edge_sync_host::Component;
 use edge_sync_log::{Durability, Log, LogOptions};
 use edge_sync_tests::simulator::disk::{Disk, Inode};
 use edge_sync_tests::simulator::guest::Program;
-use edge_sync_tests::simulator::life::{Expected, Life, Outcome, Slips, Step, Violation};
+use edge_sync_tests::simulator::life::{Expected, Life, Outcome, Slips, Step, Violation, options};
 use edge_sync_tests::simulator::model::{Point, Write};
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::{Broken, Report, Rest, Share, record, sweep};
@@ -25,7 +25,14 @@ fn program() -> Program {
 fn run(broken: &Broken, cuts: u64) -> Result<Report, Violation> {
     let program = program();
     let server = Server::new(snapshot::maker());
-    let recording = record(&program, server, scripts::short_life(), 1, broken)?;
+    let recording = record(
+        &program,
+        server,
+        scripts::short_life(),
+        options(),
+        1,
+        broken,
+    )?;
     let share = Share {
         stride: 3,
         offset: 0,
@@ -126,7 +133,7 @@ fn without_the_rollback_journal() {
     let program = program();
     let server = Server::new(snapshot::maker());
     let steps = scripts::short_life();
-    let mut recording = record(&program, server, steps, 1, &Broken::default()).unwrap();
+    let mut recording = record(&program, server, steps, options(), 1, &Broken::default()).unwrap();
     for moment in &mut recording.moments {
         forget_what_was_saved(&mut moment.disk);
     }

@@ -44,6 +44,7 @@ fn nothing_is_lost_in_random_lives() {
                 tally.calls += one.calls;
                 tally.faults += one.faults;
                 tally.recoveries += one.recoveries;
+                tally.lost_writes += one.lost_writes;
                 // Whatever the order in which the threads end.
                 tally.path ^= one.path;
             }
