@@ -52,6 +52,20 @@ pub enum Step {
     Promote,
     /// Another device writes points to the server, and deletes some.
     Others(Vec<(u64, Point)>, Vec<u64>),
+    /// From now on the server refuses upserts of these points. Nothing may wait for upload.
+    Refuse(Vec<u64>),
+    /// `queue.retry-rejected` of the last refused write of this point.
+    RetryRejected(u64),
+    /// `queue.drop-rejected`, likewise.
+    DropRejected(u64),
+}
+
+/// A write of one point that the server refuses.
+#[derive(Clone, Debug)]
+struct Refused {
+    sequence: u64,
+    id: u64,
+    point: Point,
 }
 
 /// A change of what is expected.
@@ -89,6 +103,12 @@ pub struct Expected {
     pub writes: Vec<(u64, Arc<Write>)>,
     /// The snapshot that waits to be staged or is: its barrier, and what it holds.
     pub snapshot: Option<(u64, Arc<State>)>,
+    /// The points of which the server refuses upserts.
+    refused_ids: Vec<u64>,
+    /// The writes that are in the rejected log, or will be once they are uploaded.
+    refused: Vec<Refused>,
+    /// Stamps of all that was ever refused: it arrives late, or never.
+    refused_stamps: Vec<u64>,
     durable: Durable,
 }
 
@@ -101,7 +121,28 @@ impl Expected {
     /// Notes a write that took effect.
     pub fn write(&mut self, write: &Write, logged: u64) {
         write.apply(&mut self.local);
-        write.apply(&mut self.server);
+        match write {
+            Write::Upsert(points) => {
+                // One operation for each point.
+                let first = (logged + 1).saturating_sub(points.len() as u64);
+                for (sequence, (id, point)) in (first..).zip(points) {
+                    let (id, point) = (*id, point.clone());
+                    if self.refused_ids.contains(&id) {
+                        let stamp = point.payload.get(STAMP).and_then(Value::as_u64);
+                        self.refused_stamps.extend(stamp);
+                        let refused = Refused {
+                            sequence,
+                            id,
+                            point,
+                        };
+                        self.refused.push(refused);
+                    } else {
+                        self.server.points.insert(id, point);
+                    }
+                }
+            }
+            write => write.apply(&mut self.server),
+        }
         self.logged = logged;
         let write = Arc::new(write.clone());
         self.writes.push((logged, Arc::clone(&write)));
@@ -113,6 +154,26 @@ impl Expected {
         write_others(&mut self.server, points, deleted);
         let change = Change::Others(points.to_vec(), deleted.to_vec());
         self.durable.since.push(change);
+    }
+
+    fn last_refused(&self, id: u64) -> Option<&Refused> {
+        self.refused.iter().rfind(|refused| refused.id == id)
+    }
+
+    /// Notes that the write `sequence` was tried again: the shard's point goes out, or, if a restore
+    /// has taken it, the write itself.
+    fn retry(&mut self, sequence: u64) {
+        let Some(place) = self
+            .refused
+            .iter()
+            .position(|refused| refused.sequence == sequence)
+        else {
+            return;
+        };
+        let Refused { id, point, .. } = self.refused.remove(place);
+        let point = self.local.points.entry(id).or_insert(point).clone();
+        self.server.points.insert(id, point);
+        self.logged += 1;
     }
 
     /// Notes that all that was logged is on disk.
@@ -137,8 +198,13 @@ impl Expected {
             logged: durable.logged,
             writes: self.writes[..durable.writes].to_vec(),
             snapshot: None,
+            refused_ids: self.refused_ids.clone(),
+            refused: self.refused.clone(),
+            refused_stamps: self.refused_stamps.clone(),
             durable: durable.clone(),
         };
+        left.refused
+            .retain(|refused| refused.sequence <= durable.logged);
         left.durable.since.clear();
         for change in &durable.since {
             match change {
@@ -325,6 +391,11 @@ impl Life {
             self.expected.others(points, deleted);
             return Ok(());
         }
+        if let Step::Refuse(ids) = step {
+            self.world.lock().server.refuse(ids);
+            self.expected.refused_ids = ids.clone();
+            return Ok(());
+        }
         if self.shard.is_none() {
             self.open()?;
         }
@@ -360,6 +431,9 @@ impl Life {
                 self.expected.is_durable();
             }
             Step::Sync => {
+                let before = shard
+                    .call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?
+                    .rejected;
                 let report = shard.call(|guest, store| {
                     guest
                         .edge_sync_shard_sync()
@@ -368,7 +442,8 @@ impl Life {
                 if let Some(failure) = report.failure {
                     return Err(Failed::Ended(Ended::Error(failure)));
                 }
-                if report.remaining != 0 || report.rejected != 0 {
+                let refused = self.expected.refused.len() as u64;
+                if report.remaining != 0 || before + report.rejected != refused {
                     return Err(Violation(format!("a sync without failure left {report:?}")).into());
                 }
                 self.check_uploaded()?;
@@ -448,7 +523,30 @@ impl Life {
                 self.adopt_snapshot();
                 self.check_local()?;
             }
-            Step::Others(..) => {}
+            Step::RetryRejected(id) | Step::DropRejected(id) => {
+                let Some(sequence) = self.expected.last_refused(*id).map(|it| it.sequence) else {
+                    return Ok(());
+                };
+                let retry = matches!(step, Step::RetryRejected(_));
+                shard.call(|guest, store| {
+                    let queue = guest.edge_sync_shard_queue();
+                    if retry {
+                        queue.call_retry_rejected(store, sequence)
+                    } else {
+                        queue.call_drop_rejected(store, sequence)
+                    }
+                })?;
+                if retry {
+                    self.expected.retry(sequence);
+                } else {
+                    let refused = &mut self.expected.refused;
+                    refused.retain(|refused| refused.sequence != sequence);
+                }
+                self.check_local()?;
+                self.check_rejected()?;
+                self.expected.is_durable();
+            }
+            Step::Others(..) | Step::Refuse(_) => {}
         }
         Ok(())
     }
@@ -561,11 +659,35 @@ impl Life {
             }
         };
         self.expected.exists = true;
+        let rejected = match self.rejected() {
+            Ok(rejected) => rejected,
+            Err(Failed::Violation(violation)) => return Err(violation),
+            Err(Failed::Ended(_)) if self.world.lock().happened.len() > faults_before => {
+                self.shard = None;
+                return Ok(None);
+            }
+            Err(Failed::Ended(ended)) => {
+                return Err(Violation(format!("the queue cannot be read: {ended:?}")));
+            }
+        };
+        let settled = self.settle_state(&found, logged, doubtful, strict)?;
+        self.settle_rejected(&rejected, doubtful)?;
+        Ok(Some(settled))
+    }
+
+    /// Which of the permitted states was found.
+    fn settle_state(
+        &mut self,
+        found: &State,
+        logged: u64,
+        doubtful: Option<&Doubt>,
+        strict: bool,
+    ) -> Result<Settled, Violation> {
         let unchanged = found.difference(&self.expected.local);
         if unchanged.is_none() && logged == self.expected.logged {
             // A download that was interrupted, or its stage, is gone.
             self.expected.snapshot = None;
-            return Ok(Some(Settled::Before));
+            return Ok(Settled::Before);
         }
         let mut message = format!(
             "found operations up to {logged}, expected {}; against the state before: {}",
@@ -580,7 +702,7 @@ impl Life {
             let Some(difference) = found.difference(&left.local) else {
                 self.lost_writes += (self.expected.writes.len() - left.writes.len()) as u64;
                 self.expected = left;
-                return Ok(Some(Settled::Earlier));
+                return Ok(Settled::Earlier);
             };
             message.push_str(&format!("\nagainst the state at {logged}: {difference}"));
         }
@@ -595,7 +717,7 @@ impl Life {
                 if difference.is_none() && logged > self.expected.logged {
                     after.snapshot = None;
                     self.expected = after;
-                    return Ok(Some(Settled::After));
+                    return Ok(Settled::After);
                 }
                 message.push_str(&format!(
                     "\nagainst the state after {write:?}: {}",
@@ -609,7 +731,7 @@ impl Life {
                     let difference = found.difference(&restored);
                     if difference.is_none() && logged == self.expected.logged {
                         self.adopt_snapshot();
-                        return Ok(Some(Settled::After));
+                        return Ok(Settled::After);
                     }
                     message.push_str(&format!(
                         "\nagainst the restored state: {}",
@@ -617,9 +739,57 @@ impl Life {
                     ));
                 }
             }
-            None => {}
+            Some(Doubt::Retry { sequence }) => {
+                let mut after = self.expected.clone();
+                after.retry(*sequence);
+                let difference = found.difference(&after.local);
+                if difference.is_none() && logged == after.logged {
+                    // It may be in the rejected log still, and a second retry does no harm.
+                    after.refused.clone_from(&self.expected.refused);
+                    after.snapshot = None;
+                    self.expected = after;
+                    return Ok(Settled::After);
+                }
+                message.push_str(&format!(
+                    "\nagainst the state after the retry: {}",
+                    difference.unwrap_or_else(|| "the same".to_owned()),
+                ));
+            }
+            Some(Doubt::Drop { .. }) | None => {}
         }
         Err(Violation(message))
+    }
+
+    /// The rejected log is what it must be, or what the step in doubt would have made of it.
+    fn settle_rejected(
+        &mut self,
+        rejected: &Rejected,
+        doubtful: Option<&Doubt>,
+    ) -> Result<(), Violation> {
+        if let Some(Doubt::Retry { sequence } | Doubt::Drop { sequence }) = doubtful
+            && !rejected.sequences.contains(sequence)
+        {
+            let refused = &mut self.expected.refused;
+            refused.retain(|refused| refused.sequence != *sequence);
+        }
+        rejected.check(&self.expected)
+    }
+
+    fn check_rejected(&mut self) -> Result<(), Failed> {
+        Ok(self.rejected()?.check(&self.expected)?)
+    }
+
+    fn rejected(&mut self) -> Result<Rejected, Failed> {
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        let status = shard.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?;
+        let list = shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store))?;
+        let sequences = list.iter().map(|operation| operation.sequence).collect();
+        Ok(Rejected {
+            acknowledged: status.acknowledged,
+            sequences,
+        })
     }
 
     /// Reads the whole shard: what it holds, and the log's last sequence. Checks on the way that
@@ -706,6 +876,9 @@ impl Life {
             let start = self.high.map_or(0, |high| high + 1);
             for place in start..end {
                 let (id, stamp) = written[place];
+                if self.expected.refused_stamps.contains(&stamp) {
+                    continue;
+                }
                 if !self.delivered.contains(&stamp) && !deleted_since(place, id) {
                     return Err(Violation(format!(
                         "the server got write {} before write {stamp} of point {id}",
@@ -735,13 +908,19 @@ impl Life {
     }
 
     /// What is in doubt when `step` is interrupted.
-    pub fn doubt(step: &Step, snapshots_before: usize) -> Option<Doubt> {
+    pub fn doubt(step: &Step, expected: &Expected, snapshots_before: usize) -> Option<Doubt> {
         match step {
             Step::Write(write) => Some(Doubt::Write(write.clone())),
             Step::Restore(_) => Some(Doubt::Restore { snapshots_before }),
             // Its snapshot is known from the download.
             Step::Promote => Some(Doubt::Restore {
                 snapshots_before: usize::MAX,
+            }),
+            Step::RetryRejected(id) => Some(Doubt::Retry {
+                sequence: expected.last_refused(*id)?.sequence,
+            }),
+            Step::DropRejected(id) => Some(Doubt::Drop {
+                sequence: expected.last_refused(*id)?.sequence,
             }),
             _ => None,
         }
@@ -769,6 +948,41 @@ pub enum Doubt {
         /// Snapshots that the server had made before it.
         snapshots_before: usize,
     },
+    /// A retry.
+    Retry {
+        /// The refused operation's.
+        sequence: u64,
+    },
+    /// The removal of a refused operation.
+    Drop {
+        /// Its sequence.
+        sequence: u64,
+    },
+}
+
+/// What is in the rejected log.
+struct Rejected {
+    /// How far the queue was uploaded or refused.
+    acknowledged: u64,
+    sequences: Vec<u64>,
+}
+
+impl Rejected {
+    fn check(&self, expected: &Expected) -> Result<(), Violation> {
+        let expected: Vec<u64> = expected
+            .refused
+            .iter()
+            .map(|refused| refused.sequence)
+            .filter(|sequence| *sequence <= self.acknowledged)
+            .collect();
+        if self.sequences != expected {
+            return Err(Violation(format!(
+                "the rejected log holds the operations {:?}, expected {expected:?} up to {}",
+                self.sequences, self.acknowledged
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// What was found after an interruption.

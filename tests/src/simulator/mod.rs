@@ -16,13 +16,14 @@
 //!
 //! # What must hold
 //! After every fault, the shard opens again, and
-//! - every write that returned is there, in the order of the writes of each point;
+//! - every write that returned is there, in the order of the writes of each point; with another
+//!   durability than `always`, a power cut may take the last ones, but none that was uploaded;
 //! - nothing is there that was never written;
 //! - a call that was interrupted took effect as a whole or not at all, and one that answered an
 //!   error not at all;
 //! - filters, searches and counts agree with the points;
 //! - the server gets every write at least once, in order, and nothing else, and ends up with the
-//!   model's state;
+//!   model's state; what it refuses is in the rejected log until it is tried again or dropped;
 //! - a restore is all or nothing: the shard holds what it held, or the snapshot with this device's
 //!   writes since;
 //! - the component never traps.

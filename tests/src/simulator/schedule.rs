@@ -161,7 +161,7 @@ impl Schedule {
     fn take(&mut self, step: &Step) -> Result<(), Violation> {
         let snapshots = self.life.world.lock().server.snapshots.len();
         let faults = self.faults();
-        let doubt = Life::doubt(step, snapshots);
+        let doubt = Life::doubt(step, &self.life.expected, snapshots);
         match self.life.step(step)? {
             Outcome::Done => Ok(()),
             Outcome::Interrupted => {

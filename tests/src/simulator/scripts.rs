@@ -85,6 +85,33 @@ pub fn short_life() -> Vec<Step> {
     ]
 }
 
+/// Writes that the server refuses, between others, tried again and dropped.
+pub fn refusals() -> Vec<Step> {
+    let stamp = &mut 0;
+    vec![
+        upsert(1..=3, stamp),
+        Step::Sync,
+        Step::Refuse(vec![20, 21, 22, 23]),
+        upsert([4, 20, 5], stamp),
+        upsert([21], stamp),
+        Step::Write(Write::Delete(vec![1])),
+        upsert([22, 23, 6], stamp),
+        Step::Sync,
+        upsert([2], stamp),
+        Step::DropRejected(21),
+        Step::Refuse(vec![]),
+        Step::RetryRejected(20),
+        upsert([7], stamp),
+        Step::Sync,
+        Step::Restore(SnapshotSource::Stream),
+        // The shard no longer holds it.
+        Step::RetryRejected(22),
+        Step::Flush,
+        upsert([8], stamp),
+        Step::DropRejected(23),
+    ]
+}
+
 /// Writes with nothing that would bring them to disk but the uploads after them, and a restore.
 pub fn uploads() -> Vec<Step> {
     let stamp = &mut 0;

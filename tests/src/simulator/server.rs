@@ -46,8 +46,7 @@ pub struct Server {
     pub arrivals: Vec<Arc<Vec<Arrived>>>,
     /// What no client should have asked.
     pub violations: Vec<String>,
-    /// Upserts of points with these ids are refused with 400.
-    pub refused_ids: Vec<u64>,
+    refused_ids: Vec<u64>,
     maker: SnapshotMaker,
     version: u64,
 }
@@ -91,6 +90,12 @@ impl Server {
     pub fn write(&mut self, change: impl FnOnce(&mut State)) {
         self.version += 1;
         change(&mut self.state);
+    }
+
+    /// From now on, upserts of points with these ids, and no others, are refused with 400.
+    pub fn refuse(&mut self, ids: &[u64]) {
+        self.version += 1;
+        self.refused_ids = ids.to_vec();
     }
 
     /// Answers one request.

@@ -212,11 +212,12 @@ impl Recording {
 
     fn recover(&self, life: &mut Life, moment: usize) -> Result<Settled, Violation> {
         let mark = self.moments[moment].mark;
-        let (_, snapshots_before) = self.before[mark];
+        let (expected, snapshots_before) = &self.before[mark];
         let interrupted = mark
             .checked_sub(1)
             .and_then(|number| self.steps.get(number));
-        let doubt: Option<Doubt> = interrupted.and_then(|step| Life::doubt(step, snapshots_before));
+        let doubt: Option<Doubt> =
+            interrupted.and_then(|step| Life::doubt(step, expected, *snapshots_before));
         life.recover(doubt.as_ref(), false)?
             .ok_or_else(|| Violation("recovery was interrupted without a fault".to_owned()))
     }

@@ -18,8 +18,9 @@ const CI_STRIDE: usize = 23;
 const CI_STRIDE_TWICE: usize = 199;
 const CI_STRIDE_OPENING: usize = 11;
 
-/// Its lives are short.
+/// These lives are shorter.
 const CI_STRIDE_UPLOADS: usize = 5;
+const CI_STRIDE_REFUSALS: usize = 5;
 
 fn program() -> Program {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
@@ -84,6 +85,20 @@ fn nothing_is_lost_when_the_opening_after_a_crash_stops_as_well() {
         offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
         cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
         rest: Rest::Again(number("EDGE_SYNC_OPENING_STRIDE", CI_STRIDE_OPENING)),
+        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
+    };
+    tried(&program, &recording, share);
+}
+
+#[test]
+fn a_refused_operation_is_in_the_rejected_log_or_in_the_queue() {
+    let program = program();
+    let recording = recorded(&program, scripts::refusals(), options());
+    let share = Share {
+        stride: number("EDGE_SYNC_SWEEP_STRIDE", CI_STRIDE_REFUSALS),
+        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
+        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
+        rest: Rest::Short,
         patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
     };
     tried(&program, &recording, share);
