@@ -13,6 +13,7 @@ use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
 };
 use super::disk::Names;
+use super::expected::{Expected, Rejected, write_others};
 use super::filesystem::GUEST_ROOT;
 use super::guest::{Ended, Instance, Program};
 use super::model::{DIMENSIONS, Point, STAMP, State, Write};
@@ -58,176 +59,6 @@ pub enum Step {
     RetryRejected(u64),
     /// `queue.drop-rejected`, likewise.
     DropRejected(u64),
-}
-
-/// A write of one point that the server refuses.
-#[derive(Clone, Debug)]
-struct Refused {
-    sequence: u64,
-    id: u64,
-    point: Point,
-}
-
-/// A change of what is expected.
-#[derive(Clone, Debug)]
-enum Change {
-    /// A write, with its last sequence.
-    Written(u64, Arc<Write>),
-    /// [`Step::Others`].
-    Others(Vec<(u64, Point)>, Vec<u64>),
-}
-
-/// The last moment at which all that was logged was known to be on disk, and what came after it. A
-/// power cut may take a shard without [`Durability::Always`] back to any write since.
-#[derive(Clone, Debug, Default)]
-struct Durable {
-    local: State,
-    server: State,
-    logged: u64,
-    writes: usize,
-    since: Vec<Change>,
-}
-
-/// What must be there.
-#[derive(Clone, Debug, Default)]
-pub struct Expected {
-    /// Whether the shard was created.
-    pub exists: bool,
-    /// What the shard holds.
-    pub local: State,
-    /// What the server holds once all is uploaded.
-    pub server: State,
-    /// The log's last sequence.
-    pub logged: u64,
-    /// This device's writes, each with its last sequence.
-    pub writes: Vec<(u64, Arc<Write>)>,
-    /// The snapshot that waits to be staged or is: its barrier, and what it holds.
-    pub snapshot: Option<(u64, Arc<State>)>,
-    /// The points of which the server refuses upserts.
-    refused_ids: Vec<u64>,
-    /// The writes that are in the rejected log, or will be once they are uploaded.
-    refused: Vec<Refused>,
-    /// Stamps of all that was ever refused: it arrives late, or never.
-    refused_stamps: Vec<u64>,
-    durable: Durable,
-}
-
-fn write_others(state: &mut State, points: &[(u64, Point)], deleted: &[u64]) {
-    state.points.extend(points.iter().cloned());
-    state.points.retain(|id, _| !deleted.contains(id));
-}
-
-impl Expected {
-    /// Notes a write that took effect.
-    pub fn write(&mut self, write: &Write, logged: u64) {
-        write.apply(&mut self.local);
-        match write {
-            Write::Upsert(points) => {
-                // One operation for each point.
-                let first = (logged + 1).saturating_sub(points.len() as u64);
-                for (sequence, (id, point)) in (first..).zip(points) {
-                    let (id, point) = (*id, point.clone());
-                    if self.refused_ids.contains(&id) {
-                        let stamp = point.payload.get(STAMP).and_then(Value::as_u64);
-                        self.refused_stamps.extend(stamp);
-                        let refused = Refused {
-                            sequence,
-                            id,
-                            point,
-                        };
-                        self.refused.push(refused);
-                    } else {
-                        self.server.points.insert(id, point);
-                    }
-                }
-            }
-            write => write.apply(&mut self.server),
-        }
-        self.logged = logged;
-        let write = Arc::new(write.clone());
-        self.writes.push((logged, Arc::clone(&write)));
-        self.durable.since.push(Change::Written(logged, write));
-    }
-
-    /// Notes what another device wrote.
-    fn others(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
-        write_others(&mut self.server, points, deleted);
-        let change = Change::Others(points.to_vec(), deleted.to_vec());
-        self.durable.since.push(change);
-    }
-
-    fn last_refused(&self, id: u64) -> Option<&Refused> {
-        self.refused.iter().rfind(|refused| refused.id == id)
-    }
-
-    /// Notes that the write `sequence` was tried again: the shard's point goes out, or, if a restore
-    /// has taken it, the write itself.
-    fn retry(&mut self, sequence: u64) {
-        let Some(place) = self
-            .refused
-            .iter()
-            .position(|refused| refused.sequence == sequence)
-        else {
-            return;
-        };
-        let Refused { id, point, .. } = self.refused.remove(place);
-        let point = self.local.points.entry(id).or_insert(point).clone();
-        self.server.points.insert(id, point);
-        self.logged += 1;
-    }
-
-    /// Notes that all that was logged is on disk.
-    fn is_durable(&mut self) {
-        self.durable = Durable {
-            local: self.local.clone(),
-            server: self.server.clone(),
-            logged: self.logged,
-            writes: self.writes.len(),
-            since: Vec::new(),
-        };
-    }
-
-    /// What is expected if the writes after `logged` are lost; `None` if they must not be, or if a
-    /// part of one would be.
-    fn without_writes_after(&self, logged: u64) -> Option<Expected> {
-        let durable = &self.durable;
-        let mut left = Expected {
-            exists: self.exists,
-            local: durable.local.clone(),
-            server: durable.server.clone(),
-            logged: durable.logged,
-            writes: self.writes[..durable.writes].to_vec(),
-            snapshot: None,
-            refused_ids: self.refused_ids.clone(),
-            refused: self.refused.clone(),
-            refused_stamps: self.refused_stamps.clone(),
-            durable: durable.clone(),
-        };
-        left.refused
-            .retain(|refused| refused.sequence <= durable.logged);
-        left.durable.since.clear();
-        for change in &durable.since {
-            match change {
-                Change::Written(sequence, write) if *sequence <= logged => {
-                    left.write(write, *sequence);
-                }
-                Change::Written(..) => {}
-                Change::Others(points, deleted) => left.others(points, deleted),
-            }
-        }
-        (left.logged == logged).then_some(left)
-    }
-
-    /// The shard after a restore from a snapshot.
-    fn restored(&self, barrier: u64, snapshot: &State) -> State {
-        let mut state = snapshot.clone();
-        for (sequence, write) in &self.writes {
-            if *sequence > barrier {
-                write.apply(&mut state);
-            }
-        }
-        state
-    }
 }
 
 /// Something that must not be.
@@ -418,7 +249,7 @@ impl Life {
             }
             Step::Flush => {
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_flush(store))?;
-                self.expected.is_durable();
+                self.expected.note_durable();
             }
             Step::Optimize => {
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_optimize(store))?;
@@ -428,7 +259,7 @@ impl Life {
                 self.shard = None;
                 self.open()?;
                 self.check_local()?;
-                self.expected.is_durable();
+                self.expected.note_durable();
             }
             Step::Sync => {
                 let before = shard
@@ -447,12 +278,12 @@ impl Life {
                     return Err(Violation(format!("a sync without failure left {report:?}")).into());
                 }
                 self.check_uploaded()?;
-                self.expected.is_durable();
+                self.expected.note_durable();
             }
             Step::Carry => {
                 carry(shard)?;
                 self.check_uploaded()?;
-                self.expected.is_durable();
+                self.expected.note_durable();
             }
             Step::Restore(source) => {
                 // One restore at a time.
@@ -544,7 +375,7 @@ impl Life {
                 }
                 self.check_local()?;
                 self.check_rejected()?;
-                self.expected.is_durable();
+                self.expected.note_durable();
             }
             Step::Others(..) | Step::Refuse(_) => {}
         }
@@ -612,7 +443,7 @@ impl Life {
         if settled.is_some() {
             self.power_was_cut = false;
             // What is found at an opening is on disk.
-            self.expected.is_durable();
+            self.expected.note_durable();
         }
         Ok(settled)
     }
@@ -904,7 +735,7 @@ impl Life {
             self.expected.local = self.expected.restored(barrier, &snapshot);
         }
         // The switch waits for the log.
-        self.expected.is_durable();
+        self.expected.note_durable();
     }
 
     /// What is in doubt when `step` is interrupted.
@@ -958,31 +789,6 @@ pub enum Doubt {
         /// Its sequence.
         sequence: u64,
     },
-}
-
-/// What is in the rejected log.
-struct Rejected {
-    /// How far the queue was uploaded or refused.
-    acknowledged: u64,
-    sequences: Vec<u64>,
-}
-
-impl Rejected {
-    fn check(&self, expected: &Expected) -> Result<(), Violation> {
-        let expected: Vec<u64> = expected
-            .refused
-            .iter()
-            .map(|refused| refused.sequence)
-            .filter(|sequence| *sequence <= self.acknowledged)
-            .collect();
-        if self.sequences != expected {
-            return Err(Violation(format!(
-                "the rejected log holds the operations {:?}, expected {expected:?} up to {}",
-                self.sequences, self.acknowledged
-            )));
-        }
-        Ok(())
-    }
 }
 
 /// What was found after an interruption.

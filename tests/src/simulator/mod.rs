@@ -9,7 +9,7 @@
 //! - [`faults`] what may go wrong with a call, and when;
 //! - [`world`] numbers the calls, lets faults happen, and records the states between them;
 //! - [`model`] what a shard holds, as a plain map;
-//! - [`life`] drives a device through steps and knows what must be found after each;
+//! - [`life`] drives a device through steps and compares it with what is [`expected`] after each;
 //! - [`sweep`] makes every call of a scripted life a crash point, [`scripts`] has the scripts;
 //! - [`schedule`] makes random lives with random faults;
 //! - [`snapshot`] makes the server's snapshots with the native engine.
@@ -32,6 +32,7 @@
 
 pub mod bindings;
 pub mod disk;
+pub mod expected;
 pub mod faults;
 pub mod filesystem;
 pub mod guest;

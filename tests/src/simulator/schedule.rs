@@ -5,11 +5,11 @@ use serde_json::json;
 use super::bindings::exports::edge_sync::shard::courier::SnapshotSource;
 use super::bindings::exports::edge_sync::shard::types::{Durability, Options};
 use super::disk::{Disk, Names};
+use super::expected::Expected;
 use super::faults::{Odds, Plan};
 use super::guest::Program;
 use super::life::{
-    Doubt, Expected, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Violation,
-    options,
+    Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Violation, options,
 };
 use super::model::{Point, Write};
 use super::server::Server;

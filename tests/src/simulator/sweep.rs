@@ -7,9 +7,10 @@
 
 use super::bindings::exports::edge_sync::shard::types::Options;
 use super::disk::{Disk, Names};
+use super::expected::Expected;
 use super::faults::{HostCall, Kind};
 use super::guest::Program;
-use super::life::{Doubt, Expected, Life, Outcome, Settled, Slips, Step, Violation};
+use super::life::{Doubt, Life, Outcome, Settled, Slips, Step, Violation};
 use super::model::{Point, Write};
 use super::server::Server;
 use super::world::{Habits, Moment, Shared, World};

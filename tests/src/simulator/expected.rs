@@ -1,0 +1,205 @@
+//! What a device's life must have led to: on the device, on the server, in the rejected log.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::life::Violation;
+use super::model::{Point, STAMP, State, Write};
+
+/// A write of one point that the server refuses.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    /// Its place in the log.
+    pub(super) sequence: u64,
+    id: u64,
+    point: Point,
+}
+
+/// A change of what is expected.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A write, with its last sequence.
+    Written(u64, Arc<Write>),
+    /// Another device's writes and deletions.
+    Others(Vec<(u64, Point)>, Vec<u64>),
+}
+
+/// The last moment at which all that was logged was known to be on disk, and what came after it. A
+/// power cut may take a shard without [`Durability::Always`] back to any write since.
+#[derive(Clone, Debug, Default)]
+struct Durable {
+    local: State,
+    server: State,
+    logged: u64,
+    writes: usize,
+    since: Vec<Change>,
+}
+
+/// What must be there.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Whether the shard was created.
+    pub exists: bool,
+    /// What the shard holds.
+    pub local: State,
+    /// What the server holds once all is uploaded.
+    pub server: State,
+    /// The log's last sequence.
+    pub logged: u64,
+    /// This device's writes, each with its last sequence.
+    pub writes: Vec<(u64, Arc<Write>)>,
+    /// The snapshot that waits to be staged or is: its barrier, and what it holds.
+    pub snapshot: Option<(u64, Arc<State>)>,
+    /// The points of which the server refuses upserts.
+    pub(super) refused_ids: Vec<u64>,
+    /// The writes that are in the rejected log, or will be once they are uploaded.
+    pub(super) refused: Vec<Refused>,
+    /// Stamps of all that was ever refused: it arrives late, or never.
+    pub(super) refused_stamps: Vec<u64>,
+    durable: Durable,
+}
+
+pub(super) fn write_others(state: &mut State, points: &[(u64, Point)], deleted: &[u64]) {
+    state.points.extend(points.iter().cloned());
+    state.points.retain(|id, _| !deleted.contains(id));
+}
+
+impl Expected {
+    /// Notes a write that took effect.
+    pub fn write(&mut self, write: &Write, logged: u64) {
+        write.apply(&mut self.local);
+        match write {
+            Write::Upsert(points) => {
+                // One operation for each point.
+                let first = (logged + 1).saturating_sub(points.len() as u64);
+                for (sequence, (id, point)) in (first..).zip(points) {
+                    let (id, point) = (*id, point.clone());
+                    if self.refused_ids.contains(&id) {
+                        let stamp = point.payload.get(STAMP).and_then(Value::as_u64);
+                        self.refused_stamps.extend(stamp);
+                        let refused = Refused {
+                            sequence,
+                            id,
+                            point,
+                        };
+                        self.refused.push(refused);
+                    } else {
+                        self.server.points.insert(id, point);
+                    }
+                }
+            }
+            write => write.apply(&mut self.server),
+        }
+        self.logged = logged;
+        let write = Arc::new(write.clone());
+        self.writes.push((logged, Arc::clone(&write)));
+        self.durable.since.push(Change::Written(logged, write));
+    }
+
+    /// Notes what another device wrote.
+    pub(super) fn others(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
+        write_others(&mut self.server, points, deleted);
+        let change = Change::Others(points.to_vec(), deleted.to_vec());
+        self.durable.since.push(change);
+    }
+
+    pub(super) fn last_refused(&self, id: u64) -> Option<&Refused> {
+        self.refused.iter().rfind(|refused| refused.id == id)
+    }
+
+    /// Notes that the write `sequence` was tried again: the shard's point goes out, or, if a restore
+    /// has taken it, the write itself.
+    pub(super) fn retry(&mut self, sequence: u64) {
+        let Some(place) = self
+            .refused
+            .iter()
+            .position(|refused| refused.sequence == sequence)
+        else {
+            return;
+        };
+        let Refused { id, point, .. } = self.refused.remove(place);
+        let point = self.local.points.entry(id).or_insert(point).clone();
+        self.server.points.insert(id, point);
+        self.logged += 1;
+    }
+
+    /// Notes that all that was logged is on disk.
+    pub(super) fn note_durable(&mut self) {
+        self.durable = Durable {
+            local: self.local.clone(),
+            server: self.server.clone(),
+            logged: self.logged,
+            writes: self.writes.len(),
+            since: Vec::new(),
+        };
+    }
+
+    /// What is expected if the writes after `logged` are lost; `None` if they must not be, or if a
+    /// part of one would be.
+    pub(super) fn without_writes_after(&self, logged: u64) -> Option<Expected> {
+        let durable = &self.durable;
+        let mut left = Expected {
+            exists: self.exists,
+            local: durable.local.clone(),
+            server: durable.server.clone(),
+            logged: durable.logged,
+            writes: self.writes[..durable.writes].to_vec(),
+            snapshot: None,
+            refused_ids: self.refused_ids.clone(),
+            refused: self.refused.clone(),
+            refused_stamps: self.refused_stamps.clone(),
+            durable: durable.clone(),
+        };
+        left.refused
+            .retain(|refused| refused.sequence <= durable.logged);
+        left.durable.since.clear();
+        for change in &durable.since {
+            match change {
+                Change::Written(sequence, write) if *sequence <= logged => {
+                    left.write(write, *sequence);
+                }
+                Change::Written(..) => {}
+                Change::Others(points, deleted) => left.others(points, deleted),
+            }
+        }
+        (left.logged == logged).then_some(left)
+    }
+
+    /// The shard after a restore from a snapshot.
+    pub(super) fn restored(&self, barrier: u64, snapshot: &State) -> State {
+        let mut state = snapshot.clone();
+        for (sequence, write) in &self.writes {
+            if *sequence > barrier {
+                write.apply(&mut state);
+            }
+        }
+        state
+    }
+}
+
+/// What is in the rejected log.
+pub(super) struct Rejected {
+    /// How far the queue was uploaded or refused.
+    pub(super) acknowledged: u64,
+    /// The operations', oldest first.
+    pub(super) sequences: Vec<u64>,
+}
+
+impl Rejected {
+    pub(super) fn check(&self, expected: &Expected) -> Result<(), Violation> {
+        let expected: Vec<u64> = expected
+            .refused
+            .iter()
+            .map(|refused| refused.sequence)
+            .filter(|sequence| *sequence <= self.acknowledged)
+            .collect();
+        if self.sequences != expected {
+            return Err(Violation(format!(
+                "the rejected log holds the operations {:?}, expected {expected:?} up to {}",
+                self.sequences, self.acknowledged
+            )));
+        }
+        Ok(())
+    }
+}
