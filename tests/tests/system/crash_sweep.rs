@@ -15,12 +15,12 @@ use crate::support::setting;
 const CI_STRIDE: usize = 23;
 
 /// Which moments CI crashes a second time after, and which moments of the opening those are.
-const CI_STRIDE_TWICE: usize = 199;
-const CI_STRIDE_OPENING: usize = 11;
+const CI_STRIDE_TWICE: usize = 311;
+const CI_STRIDE_OPENING: usize = 13;
 
 /// These lives are shorter.
-const CI_STRIDE_UPLOADS: usize = 5;
-const CI_STRIDE_REFUSALS: usize = 5;
+const CI_STRIDE_UPLOADS: usize = 7;
+const CI_STRIDE_REFUSALS: usize = 7;
 
 fn program() -> Program {
     let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
@@ -29,13 +29,28 @@ fn program() -> Program {
 
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
-    let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
-    record(program, server, steps, options, seed, &Broken::default())
-        .unwrap_or_else(|violation| panic!("seed {seed}, without a crash: {violation}"))
+    record(program, server, steps, options, seed(), &Broken::default())
+        .unwrap_or_else(|violation| panic!("seed {}, without a crash: {violation}", seed()))
+}
+
+fn seed() -> u64 {
+    setting("EDGE_SYNC_SEED").unwrap_or(1)
 }
 
 fn number(name: &str, default: usize) -> usize {
     setting(name).map_or(default, |value| value as usize)
+}
+
+/// Every `stride`-th crash point, stopped and with one power cut of each kind, unless the
+/// environment says otherwise.
+fn share(stride: usize, rest: Rest) -> Share {
+    Share {
+        stride: number("EDGE_SYNC_SWEEP_STRIDE", stride),
+        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
+        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
+        rest,
+        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
+    }
 }
 
 fn tried(program: &Program, recording: &Recording, share: Share) {
@@ -51,7 +66,7 @@ fn tried(program: &Program, recording: &Recording, share: Share) {
         report.violations.len()
     );
     let texts: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
-    assert!(texts.is_empty(), "{}", texts.join("\n\n"));
+    assert!(texts.is_empty(), "seed {}\n{}", seed(), texts.join("\n\n"));
 }
 
 #[test]
@@ -65,13 +80,13 @@ fn nothing_is_lost_wherever_the_component_stops() {
         }
         return;
     }
-    let full = sweep_of == "full";
-    let share = Share {
-        stride: number("EDGE_SYNC_SWEEP_STRIDE", if full { 1 } else { CI_STRIDE }),
-        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
-        cuts: number("EDGE_SYNC_SWEEP_CUTS", if full { 4 } else { 1 }) as u64,
-        rest: if full { Rest::Whole } else { Rest::Short },
-        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
+    let share = if sweep_of == "full" {
+        Share {
+            cuts: number("EDGE_SYNC_SWEEP_CUTS", 4) as u64,
+            ..share(1, Rest::Whole)
+        }
+    } else {
+        share(CI_STRIDE, Rest::Short)
     };
     tried(&program, &recording, share);
 }
@@ -80,13 +95,8 @@ fn nothing_is_lost_wherever_the_component_stops() {
 fn nothing_is_lost_when_the_opening_after_a_crash_stops_as_well() {
     let program = program();
     let recording = recorded(&program, scripts::life(), options());
-    let share = Share {
-        stride: number("EDGE_SYNC_TWICE_STRIDE", CI_STRIDE_TWICE),
-        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
-        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
-        rest: Rest::Again(number("EDGE_SYNC_OPENING_STRIDE", CI_STRIDE_OPENING)),
-        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
-    };
+    let opening = number("EDGE_SYNC_OPENING_STRIDE", CI_STRIDE_OPENING);
+    let share = share(CI_STRIDE_TWICE, Rest::Again(opening));
     tried(&program, &recording, share);
 }
 
@@ -94,14 +104,7 @@ fn nothing_is_lost_when_the_opening_after_a_crash_stops_as_well() {
 fn a_refused_operation_is_in_the_rejected_log_or_in_the_queue() {
     let program = program();
     let recording = recorded(&program, scripts::refusals(), options());
-    let share = Share {
-        stride: number("EDGE_SYNC_SWEEP_STRIDE", CI_STRIDE_REFUSALS),
-        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
-        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
-        rest: Rest::Short,
-        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
-    };
-    tried(&program, &recording, share);
+    tried(&program, &recording, share(CI_STRIDE_REFUSALS, Rest::Short));
 }
 
 /// Without an fsync for each write, a power cut may take the last ones, but none that an upload, a
@@ -116,12 +119,5 @@ fn a_power_cut_takes_only_writes_that_nothing_relied_on() {
         ..options()
     };
     let recording = recorded(&program, scripts::uploads(), options);
-    let share = Share {
-        stride: number("EDGE_SYNC_SWEEP_STRIDE", CI_STRIDE_UPLOADS),
-        offset: number("EDGE_SYNC_SWEEP_OFFSET", 0),
-        cuts: number("EDGE_SYNC_SWEEP_CUTS", 1) as u64,
-        rest: Rest::Short,
-        patience: number("EDGE_SYNC_SWEEP_PATIENCE", 10),
-    };
-    tried(&program, &recording, share);
+    tried(&program, &recording, share(CI_STRIDE_UPLOADS, Rest::Short));
 }
