@@ -421,9 +421,13 @@ fn a_second_signal_ends_it_at_once() {
     let address = served.url().trim_start_matches("http://").to_owned();
     let mut hanging = TcpStream::connect(&address).expect("connected");
     let head = "PUT /collections/c/points HTTP/1.1\r\nhost: localhost\r\n\
-                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+                content-type: application/json\r\ncontent-length: 100\r\n\
+                expect: 100-continue\r\n\r\n";
     hanging.write_all(head.as_bytes()).expect("sent");
-    client.result("GET", "/collections", None);
+    // Asked for the body, so it is under way.
+    let mut answer = [0; 12];
+    hanging.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 100");
     // Signals of one kind that follow closely are one.
     let status = loop {
         served.terminate();
