@@ -25,17 +25,6 @@ enum Change {
     Others(Vec<(u64, Point)>, Vec<u64>),
 }
 
-/// The last moment at which all that was logged was known to be on disk, and what came after it. A
-/// power cut may take a shard without [`Durability::Always`] back to any write since.
-#[derive(Clone, Debug, Default)]
-struct Durable {
-    local: State,
-    server: State,
-    logged: u64,
-    writes: usize,
-    since: Vec<Change>,
-}
-
 /// What must be there.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
@@ -57,7 +46,11 @@ pub struct Expected {
     pub(super) refused: Vec<Refused>,
     /// Stamps of all that was ever refused: it arrives late, or never.
     pub(super) refused_stamps: Vec<u64>,
-    durable: Durable,
+    /// What was expected when all that was logged was last known to be on disk; `None`: nothing.
+    durable: Option<Arc<Expected>>,
+    /// What came since. Without durability `always`, a power cut may take the shard back to any of
+    /// these writes.
+    since: Vec<Change>,
 }
 
 pub(super) fn write_others(state: &mut State, points: &[(u64, Point)], deleted: &[u64]) {
@@ -94,14 +87,14 @@ impl Expected {
         self.logged = logged;
         let write = Arc::new(write.clone());
         self.writes.push((logged, Arc::clone(&write)));
-        self.durable.since.push(Change::Written(logged, write));
+        self.since.push(Change::Written(logged, write));
     }
 
     /// Notes what another device wrote.
     pub(super) fn others(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
         write_others(&mut self.server, points, deleted);
         let change = Change::Others(points.to_vec(), deleted.to_vec());
-        self.durable.since.push(change);
+        self.since.push(change);
     }
 
     pub(super) fn last_refused(&self, id: u64) -> Option<&Refused> {
@@ -126,35 +119,22 @@ impl Expected {
 
     /// Notes that all that was logged is on disk.
     pub(super) fn note_durable(&mut self) {
-        self.durable = Durable {
-            local: self.local.clone(),
-            server: self.server.clone(),
-            logged: self.logged,
-            writes: self.writes.len(),
-            since: Vec::new(),
-        };
+        self.durable = None;
+        self.since.clear();
+        self.durable = Some(Arc::new(self.clone()));
     }
 
     /// What is expected if the writes after `logged` are lost; `None` if they must not be, or if a
     /// part of one would be.
     pub(super) fn without_writes_after(&self, logged: u64) -> Option<Expected> {
-        let durable = &self.durable;
         let mut left = Expected {
             exists: self.exists,
-            local: durable.local.clone(),
-            server: durable.server.clone(),
-            logged: durable.logged,
-            writes: self.writes[..durable.writes].to_vec(),
             snapshot: None,
             refused_ids: self.refused_ids.clone(),
-            refused: self.refused.clone(),
-            refused_stamps: self.refused_stamps.clone(),
-            durable: durable.clone(),
+            durable: self.durable.clone(),
+            ..self.durable.as_deref().cloned().unwrap_or_default()
         };
-        left.refused
-            .retain(|refused| refused.sequence <= durable.logged);
-        left.durable.since.clear();
-        for change in &durable.since {
+        for change in &self.since {
             match change {
                 Change::Written(sequence, write) if *sequence <= logged => {
                     left.write(write, *sequence);

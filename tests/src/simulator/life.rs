@@ -374,7 +374,6 @@ impl Life {
                     refused.retain(|refused| refused.sequence != sequence);
                 }
                 self.check_local()?;
-                self.check_rejected()?;
                 self.expected.note_durable();
             }
             Step::Others(..) | Step::Refuse(_) => {}
@@ -475,8 +474,8 @@ impl Life {
             }
             Err(Failed::Violation(violation)) => return Err(violation),
         }
-        let (found, logged) = match self.observe() {
-            Ok(observed) => observed,
+        let found = match self.observe() {
+            Ok(found) => found,
             Err(Failed::Ended(Ended::Trapped(trap))) => {
                 return Err(Violation(format!("reading trapped: {trap}")));
             }
@@ -490,19 +489,8 @@ impl Life {
             }
         };
         self.expected.exists = true;
-        let rejected = match self.rejected() {
-            Ok(rejected) => rejected,
-            Err(Failed::Violation(violation)) => return Err(violation),
-            Err(Failed::Ended(_)) if self.world.lock().happened.len() > faults_before => {
-                self.shard = None;
-                return Ok(None);
-            }
-            Err(Failed::Ended(ended)) => {
-                return Err(Violation(format!("the queue cannot be read: {ended:?}")));
-            }
-        };
-        let settled = self.settle_state(&found, logged, doubtful, strict)?;
-        self.settle_rejected(&rejected, doubtful)?;
+        let settled = self.settle_state(&found.state, found.logged, doubtful, strict)?;
+        self.settle_rejected(&found.rejected, doubtful)?;
         Ok(Some(settled))
     }
 
@@ -606,26 +594,8 @@ impl Life {
         rejected.check(&self.expected)
     }
 
-    fn check_rejected(&mut self) -> Result<(), Failed> {
-        Ok(self.rejected()?.check(&self.expected)?)
-    }
-
-    fn rejected(&mut self) -> Result<Rejected, Failed> {
-        let Some(shard) = &mut self.shard else {
-            return Err(Violation("nothing is open".to_owned()).into());
-        };
-        let status = shard.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?;
-        let list = shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store))?;
-        let sequences = list.iter().map(|operation| operation.sequence).collect();
-        Ok(Rejected {
-            acknowledged: status.acknowledged,
-            sequences,
-        })
-    }
-
-    /// Reads the whole shard: what it holds, and the log's last sequence. Checks on the way that
-    /// its parts agree.
-    fn observe(&mut self) -> Result<(State, u64), Failed> {
+    /// Reads the whole shard. Checks on the way that its parts agree.
+    fn observe(&mut self) -> Result<Observed, Failed> {
         let Some(shard) = &mut self.shard else {
             return Err(Violation("nothing is open".to_owned()).into());
         };
@@ -634,18 +604,18 @@ impl Life {
 
     /// The shard holds what it must.
     fn check_local(&mut self) -> Result<(), Failed> {
-        let (found, logged) = self.observe()?;
-        if let Some(difference) = found.difference(&self.expected.local) {
+        let found = self.observe()?;
+        if let Some(difference) = found.state.difference(&self.expected.local) {
             return Err(Violation(format!("the shard differs: {difference}")).into());
         }
-        if logged != self.expected.logged {
+        if found.logged != self.expected.logged {
             return Err(Violation(format!(
-                "the log ends at {logged}, expected {}",
-                self.expected.logged
+                "the log ends at {}, expected {}",
+                found.logged, self.expected.logged
             ))
             .into());
         }
-        Ok(())
+        Ok(found.rejected.check(&self.expected)?)
     }
 
     /// The server holds all of it.
@@ -804,6 +774,14 @@ pub enum Settled {
     Earlier,
 }
 
+/// What was read of a shard.
+struct Observed {
+    state: State,
+    /// The log's last sequence.
+    logged: u64,
+    rejected: Rejected,
+}
+
 enum Failed {
     Ended(Ended),
     Violation(Violation),
@@ -958,7 +936,7 @@ fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {
     run()
 }
 
-fn observe(shard: &mut Instance) -> Result<(State, u64), Failed> {
+fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
     let mut state = State::default();
     let mut offset = None;
     loop {
@@ -1008,7 +986,15 @@ fn observe(shard: &mut Instance) -> Result<(State, u64), Failed> {
     if status.acknowledged > status.logged || status.applied > status.logged {
         return Err(Violation(format!("a position is beyond the log: {status:?}")).into());
     }
-    Ok((state, status.logged))
+    let rejected = shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store))?;
+    Ok(Observed {
+        state,
+        logged: status.logged,
+        rejected: Rejected {
+            acknowledged: status.acknowledged,
+            sequences: rejected.iter().map(|one| one.sequence).collect(),
+        },
+    })
 }
 
 /// Filters and searches agree with what was read: payload indexes and vectors are whole.

@@ -1,6 +1,5 @@
 //! Every host call of a scripted life as a crash point; see `docs/testing-faults.md`.
 
-use edge_sync_host::Component;
 use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::types::{Durability, Options};
 use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::life::{Step, options};
@@ -8,7 +7,7 @@ use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::{Broken, Recording, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::{scripts, snapshot};
 
-use crate::support::setting;
+use crate::support::{program, setting};
 
 /// The share that CI runs: every how many-th crash point. A prime, so that it does not fall into
 /// step with the regular sequences of calls.
@@ -21,11 +20,6 @@ const CI_STRIDE_OPENING: usize = 13;
 /// These lives are shorter.
 const CI_STRIDE_UPLOADS: usize = 7;
 const CI_STRIDE_REFUSALS: usize = 7;
-
-fn program() -> Program {
-    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
-    Program::load(&path).expect("the component is compiled and linked")
-}
 
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());

@@ -6,7 +6,6 @@
 
 use std::fs;
 
-use edge_sync_host::Component;
 use edge_sync_log::{Durability, Log, LogOptions};
 use edge_sync_tests::simulator::disk::{Disk, Inode};
 use edge_sync_tests::simulator::expected::Expected;
@@ -18,10 +17,7 @@ use edge_sync_tests::simulator::sweep::{Broken, Report, Rest, Share, record, swe
 use edge_sync_tests::simulator::world::{Habits, Shared, World};
 use edge_sync_tests::simulator::{scripts, snapshot};
 
-fn program() -> Program {
-    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
-    Program::load(&path).expect("the component is compiled and linked")
-}
+use crate::support::program;
 
 fn run(broken: &Broken, cuts: u64) -> Result<Report, Violation> {
     let program = program();

@@ -2,13 +2,11 @@
 
 use std::sync::Mutex;
 
-use edge_sync_host::Component;
-use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::each;
 use edge_sync_tests::simulator::{schedule, snapshot};
 
-use crate::support::setting;
+use crate::support::{program, setting};
 
 /// How many schedules CI runs; their seeds are 0, 1, 2, ...
 const CI_SCHEDULES: u64 = 60;
@@ -21,8 +19,7 @@ const REPEATED: u64 = 12;
 
 #[test]
 fn nothing_is_lost_in_random_lives() {
-    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
-    let program = Program::load(&path).expect("the component is compiled and linked");
+    let program = program();
     let maker = snapshot::maker();
     let seeds = match setting("EDGE_SYNC_SEED") {
         Some(seed) => seed..seed + setting("EDGE_SYNC_SCHEDULES").unwrap_or(1),
@@ -66,8 +63,7 @@ fn nothing_is_lost_in_random_lives() {
 
 #[test]
 fn a_seed_repeats_its_life() {
-    let path = Component::find(None).expect("EDGE_SYNC_COMPONENT; `cargo xtask test` sets it");
-    let program = Program::load(&path).expect("the component is compiled and linked");
+    let program = program();
     let repeated = setting("EDGE_SYNC_REPEATED_SCHEDULES").unwrap_or(REPEATED);
     each(0..repeated, |seed| {
         // With a new server each time: what it makes must be the same, too.

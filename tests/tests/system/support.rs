@@ -8,6 +8,7 @@ use edge_sync_host::{
     SyncOptions, Vector,
 };
 use edge_sync_tests::double::{Options, QdrantDouble};
+use edge_sync_tests::simulator::guest::Program;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -55,6 +56,11 @@ pub fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// The component for the simulator.
+pub fn program() -> Program {
+    Program::load(&component_file()).expect("the component is compiled and linked")
 }
 
 /// A server with nothing on it.

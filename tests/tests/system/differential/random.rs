@@ -9,6 +9,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::{Agreement, Ask, COLLECTION, Pair};
+use crate::support::setting;
 
 /// Requests a case.
 const REQUESTS: std::ops::Range<usize> = 20..40;
@@ -537,12 +538,8 @@ fn config() -> Value {
 
 #[test]
 fn random_requests_are_answered_alike() {
-    let number = |name: &str, default: u64| {
-        let text = std::env::var(name).ok();
-        text.map_or(default, |text| text.parse().expect("a number"))
-    };
-    let cases = number("EDGE_SYNC_DIFFERENTIAL_CASES", CASES);
-    let seed = number("EDGE_SYNC_SEED", 1);
+    let cases = setting("EDGE_SYNC_DIFFERENTIAL_CASES").unwrap_or(CASES);
+    let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
     let pair = Pair::start();
     let path = format!("/collections/{COLLECTION}");
     let create = Ask::json("PUT", &path, &config());
