@@ -19,7 +19,9 @@ use crate::facts::Facts;
 pub use crate::sizes::Limits;
 use crate::sizes::Sizes;
 use crate::streak::{Streak, is_about_a_point};
-use crate::verdict::{Class, Failure, Verdict, judge_read, judge_write, no_answer, operation_of};
+use crate::verdict::{
+    Class, Failure, QDRANT_TOO_LARGE, Verdict, judge_read, judge_write, no_answer, operation_of,
+};
 
 /// So many operations in a row may be put aside with the same words; the next such refusal stops the
 /// queue. It may be about every write: a limit of the collection, a missing shard key.
@@ -469,8 +471,9 @@ impl Uploader {
             return Ok(None);
         };
         *checks = checks.wrapping_add(1);
-        // Every second time it goes out whatever the other write does.
-        if checks.is_multiple_of(2) {
+        // What takes the server down is not sent again before the server is back; now and then it
+        // goes out whatever the other write does.
+        if checks.is_multiple_of(8) {
             return Ok(None);
         }
         Ok(match self.probe(queue, server)? {
@@ -593,17 +596,21 @@ impl Uploader {
             );
             return Ok(self.stop(failure));
         }
-        // What answers is not always Qdrant, and may answer so to everything.
-        match self.probe(queue, server)? {
-            Probe::Passes => {}
-            Probe::Fails(_) => return Ok(self.wait(failure)),
-            Probe::Stops(probe) => return Ok(self.stop(probe)),
-        }
+        let qdrants = failure.message.contains(QDRANT_TOO_LARGE);
         failure.message = format!(
             "the operation has {bytes} bytes, more than the server takes: {}",
             failure.message
         );
-        self.put_aside(queue, batch, failure, bytes < SMALL_REQUEST)
+        let counts = bytes < SMALL_REQUEST;
+        if qdrants {
+            return self.put_aside(queue, batch, failure, counts);
+        }
+        // Whoever answers so may answer so to everything.
+        match self.probe(queue, server)? {
+            Probe::Passes => self.blame(queue, batch, failure, counts),
+            Probe::Fails(_) => Ok(self.wait(failure)),
+            Probe::Stops(probe) => Ok(self.stop(probe)),
+        }
     }
 
     /// The server does not have what the request names. Is it the collection, or a point?
@@ -676,7 +683,7 @@ impl Uploader {
             if self.sizes.shrink(batch.operations, batch.points, 2) {
                 return Ok(Step::Again);
             }
-            return self.blame(queue, batch, failure);
+            return self.blame(queue, batch, failure, true);
         }
         // A time limit somewhere on the way: the write may be applied, and the server could say so
         // in time.
@@ -693,11 +700,11 @@ impl Uploader {
         }
         self.head.lone_failures = self.head.lone_failures.saturating_add(1);
         if std::mem::take(&mut self.head.cleared) {
-            return self.blame(queue, batch, failure);
+            return self.blame(queue, batch, failure, true);
         }
         if self.head.lone_failures >= LONE_FAILURES {
             match self.probe(queue, server)? {
-                Probe::Passes => return self.blame(queue, batch, failure),
+                Probe::Passes => return self.blame(queue, batch, failure, true),
                 Probe::Stops(probe) => return Ok(self.stop(probe)),
                 Probe::Fails(_) => {
                     self.head.checks.get_or_insert(0);
@@ -717,10 +724,11 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         batch: &Batch,
         failure: Failure,
+        counts: bool,
     ) -> Result<Step, E> {
         self.head.blame = self.head.blame.saturating_add(1);
         if self.head.blame >= MOST_BLAME {
-            return self.put_aside(queue, batch, failure, true);
+            return self.put_aside(queue, batch, failure, counts);
         }
         Ok(self.wait(failure))
     }
@@ -755,8 +763,8 @@ impl Uploader {
             });
         }
         Ok(match verdict {
-            Verdict::Confirmed { .. } => Probe::Passes,
-            Verdict::Taken => Probe::Fails(not_applied(&probe_request())),
+            // In the server's own log is in: nothing on the way held it up.
+            Verdict::Confirmed { .. } | Verdict::Taken => Probe::Passes,
             Verdict::Failed(failure) => match failure.class {
                 Class::Stop => Probe::Stops(failure),
                 // Qdrant itself refuses the least of all writes.
@@ -815,7 +823,10 @@ impl Uploader {
     /// The server has applied the request of `batch`.
     fn advance<E>(&mut self, queue: &mut impl Queue<Error = E>, batch: &Batch) -> Result<Step, E> {
         self.answered();
-        self.streak.confirmed(&batch.request);
+        // An operation that ends in the rejected log ends no row there.
+        if self.head.refusal.is_none() {
+            self.streak.confirmed(&batch.request);
+        }
         self.sizes.grow();
         let first_number = self
             .stored

@@ -228,12 +228,15 @@ fn failure(answer: &Answer, now_ms: u64) -> Failure {
     }
 }
 
+/// How Qdrant says that a body is too large.
+pub(crate) const QDRANT_TOO_LARGE: &str = "larger than allowed";
+
 /// What Qdrant's own refusal means (1.19: `src/actix/helpers.rs` maps errors to statuses).
 fn class_of_words(status: u16, message: &str) -> Class {
     match status {
         // "JSON payload (N bytes) is larger than allowed (limit: M bytes)"
         413 => Class::TooLarge,
-        400 if message.contains("larger than allowed") => Class::TooLarge,
+        400 if message.contains(QDRANT_TOO_LARGE) => Class::TooLarge,
         // "Write rate limit exceeded, request larger than rate limiter capacity, please try to
         // split your request": waiting does not help.
         429 if message.contains("larger than rate limiter capacity") => Class::TooLarge,

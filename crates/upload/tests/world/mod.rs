@@ -1,0 +1,12 @@
+//! A device's queue and a strict server with something in front of it, for tests of the upload
+//! machine.
+
+mod device;
+mod drive;
+mod proxy;
+mod qdrant;
+
+pub use device::Op;
+pub use drive::{End, World};
+pub use proxy::{Fault, Rule, page};
+pub use qdrant::State;
