@@ -15,6 +15,7 @@
 
 pub mod answer;
 pub mod backoff;
+mod behind;
 pub mod binding;
 pub mod collection;
 pub mod download;

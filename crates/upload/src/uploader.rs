@@ -9,10 +9,12 @@
 //! - nothing is sent before the collection was found to be the one that holds what was acknowledged;
 //!   finding that out reads, and deletes a point that no device writes ([`PROBE_POINT`]).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::answer::{Answer, NoAnswer, Request};
 use crate::backoff::{Backoff, BackoffOptions};
+use crate::behind;
 use crate::binding::{Binding, Target};
 use crate::collection::{LocalVectors, ServerCollection, creation_body};
 use crate::facts::Facts;
@@ -403,6 +405,11 @@ impl Uploader {
             Verdict::Confirmed { .. } => self.advance(queue, &batch),
             Verdict::Taken => {
                 self.head.taken = self.head.taken.saturating_add(1);
+                // Of several operations, reading shows the end; one in the middle may still fail,
+                // and all behind it with it.
+                if self.head.taken > 1 {
+                    self.sizes.shrink(batch.operations, 1, u32::MAX);
+                }
                 if self.head.taken >= MOST_TAKEN {
                     return Ok(self.stop(never_applied(&batch.request)));
                 }
@@ -453,6 +460,7 @@ impl Uploader {
         batch: &Batch,
     ) -> Result<Option<Step>, E> {
         if self.head.taken > 1
+            && batch.operations == 1
             && let Some(facts) = Facts::of(&batch.request)
         {
             match ask(server, &facts.question())? {
@@ -635,10 +643,27 @@ impl Uploader {
         if self.sizes.shrink(batch.operations, 1, 2) {
             return Ok(Step::Again);
         }
+        let deleted = self.deleted_behind(queue)?;
+        let moot = behind::missing(&failure.message).is_some_and(|id| deleted.contains(id));
         if batch.points > 1 && !self.head.present_only {
+            // The others may be there all the same, and then nothing was refused.
+            let mut nothing_missing = moot;
+            if moot && let Some((question, count)) = behind::question(&batch.request, &deleted) {
+                match ask(server, &question)? {
+                    Ok(found) => {
+                        nothing_missing = found.as_array().is_some_and(|it| it.len() == count);
+                    }
+                    Err(failure) => return Ok(self.passing(failure)),
+                }
+            }
             self.head.present_only = true;
-            self.head.refusal.get_or_insert(failure);
+            if !nothing_missing {
+                self.head.refusal.get_or_insert(failure);
+            }
             return Ok(Step::Again);
+        }
+        if moot && batch.points <= 1 {
+            return self.advance(queue, batch);
         }
         // No form of it passes over what is missing.
         if self.sizes.shrink(batch.operations, batch.points, 2) {
@@ -652,6 +677,22 @@ impl Uploader {
         }
         let counts = !is_about_a_point(&failure.message);
         self.put_aside(queue, batch, failure, counts)
+    }
+
+    /// Points that the queue deletes close behind its first operation: what a request could hold
+    /// together with it.
+    fn deleted_behind<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+    ) -> Result<BTreeSet<String>, E> {
+        let done = Progress {
+            sequence: self.head.sequence,
+            points: self.head.done,
+        };
+        let batch = queue.next_batch(self.options.limits, None, Some(done))?;
+        Ok(batch
+            .map(|batch| behind::deleted(&batch.request))
+            .unwrap_or_default())
     }
 
     /// No usable answer. It may be passing, and it may be about this very request.
@@ -841,7 +882,7 @@ impl Uploader {
             self.head = Head {
                 sequence: self.head.sequence,
                 done: self.head.done.saturating_add(batch.points),
-                present_only: self.head.present_only,
+                present_only: self.head.refusal.is_some(),
                 refusal: self.head.refusal.take(),
                 ..Head::default()
             };

@@ -196,7 +196,7 @@ impl Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(3_000) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(2_000) })]
 
     /// Whatever happens on the way: what is acknowledged is there, what is put aside was refused,
     /// the order holds, and the queue is never stuck.
@@ -241,6 +241,7 @@ proptest! {
         prop_assert_eq!(world.run(), End::Done);
         world.qdrant().settle("c");
         world.check_state(&State::default());
+        world.check_missing(&State::default());
         prop_assert!(world.qdrant().created <= 1);
     }
 }

@@ -329,6 +329,26 @@ impl World {
         }
     }
 
+    /// Changes of points that were there in their turn were not put aside for want of them.
+    pub fn check_missing(&self, start: &State) {
+        let mut state = start.clone();
+        for (at, op) in self.device.log.iter().enumerate() {
+            let missed = match op {
+                Op::SetPayload { ids, .. } => ids.iter().any(|id| !state.points.contains_key(id)),
+                Op::UpdateVectors { id, .. } => !state.points.contains_key(id),
+                _ => false,
+            };
+            if let Fate::Rejected { message, .. } = &self.device.fates[&(at as u64 + 1)] {
+                if !message.contains("No point with id") {
+                    // What was put aside for another reason may be there or not.
+                    return;
+                }
+                assert!(missed, "{op:?} was in its turn put aside: {message}");
+            }
+            apply(&mut state, op, &op.ids());
+        }
+    }
+
     /// The server holds what the operations make of `start`, in their order.
     pub fn check_state(&mut self, start: &State) {
         let state = self.state();
