@@ -44,7 +44,7 @@ pub enum Facts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PointFact {
     id: Value,
-    /// Changed only if the server has it.
+    /// Holds as well if the server does not have the point.
     if_there: bool,
     /// None: it is gone.
     state: Option<PointState>,
@@ -118,6 +118,19 @@ impl Facts {
             }
         }
         (!points.is_empty()).then_some(Self::Points(points))
+    }
+
+    /// The same facts, where points, given by the text of their ids, may be gone as well.
+    #[must_use]
+    pub fn or_gone(mut self, ids: &BTreeSet<String>) -> Self {
+        if let Self::Points(points) = &mut self {
+            for fact in points.values_mut() {
+                let id = fact.id.as_str();
+                fact.if_there |=
+                    ids.contains(&id.map_or_else(|| fact.id.to_string(), str::to_owned));
+            }
+        }
+        self
     }
 
     /// The request whose answer tells.

@@ -44,6 +44,11 @@ impl Sizes {
         }
     }
 
+    /// What the settings allow.
+    pub(crate) fn most(&self) -> Limits {
+        self.most
+    }
+
     pub(crate) fn now(&self) -> Limits {
         self.now
     }

@@ -48,6 +48,13 @@ const MOST_TAKEN: u32 = 24;
 const SERVER_TIMEOUT: u32 = 45;
 const LEAST_SERVER_TIMEOUT: u32 = 5;
 
+/// So often is the number of a collection's operations asked for in vain.
+const MOST_MUTE: u32 = 3;
+
+/// After so long without a write, the collection is looked at again before the next one, in
+/// milliseconds.
+const LOOK_AGAIN: u64 = 60_000;
+
 /// A refused request of fewer bytes than this says more about the server than about the operation.
 const SMALL_REQUEST: usize = 64 << 10;
 
@@ -306,6 +313,10 @@ pub struct Uploader {
     no_server_timeout: bool,
     /// The collection was found to be the right one, just now.
     ready: bool,
+    /// Looks at the collection in a row at which its operations could not be numbered.
+    mute: u32,
+    /// When that was, or when it last took a write; in milliseconds since 1970.
+    ready_at: u64,
     /// It was found so, and nothing has told otherwise since.
     known: bool,
     /// What the last wait was asked to be by the server.
@@ -334,6 +345,8 @@ impl Uploader {
             server_timeout: 0,
             no_server_timeout: false,
             ready: false,
+            ready_at: 0,
+            mute: 0,
             known: false,
             asked: Duration::ZERO,
             finding: None,
@@ -385,7 +398,8 @@ impl Uploader {
         let Some(batch) = self.next_batch(queue, until)? else {
             return Ok(Step::Done);
         };
-        if !self.ready {
+        // It may have been replaced while nothing went up. The clock may jump either way.
+        if !self.ready || server.now_ms().abs_diff(self.ready_at) > LOOK_AGAIN {
             return self.prepare(queue, server, true);
         }
         if let Some(step) = self.look_after(queue, server, &batch)? {
@@ -400,6 +414,9 @@ impl Uploader {
         let (verdict, operation) = write(server, &request)?;
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
+        }
+        if operation.is_some() {
+            self.ready_at = server.now_ms();
         }
         match verdict {
             Verdict::Confirmed { .. } => self.advance(queue, &batch),
@@ -490,7 +507,7 @@ impl Uploader {
                 None
             }
             Probe::Fails(failure) => {
-                if self.seems_applied(server, batch)? {
+                if self.seems_applied(queue, server, batch)? {
                     return self.advance(queue, batch).map(Some);
                 }
                 Some(self.wait(failure))
@@ -502,6 +519,7 @@ impl Uploader {
     /// Whether an attempt that was cut off has been applied all the same, as far as reading tells.
     fn seems_applied<E>(
         &self,
+        queue: &mut impl Queue<Error = E>,
         server: &mut impl Server<Error = E>,
         batch: &Batch,
     ) -> Result<bool, E> {
@@ -511,6 +529,8 @@ impl Uploader {
         let Some(facts) = Facts::of(&batch.request) else {
             return Ok(false);
         };
+        // A request that was applied may have deleted them since.
+        let facts = facts.or_gone(&self.deleted_behind(queue)?);
         Ok(ask(server, &facts.question())?.is_ok_and(|result| facts.hold(&result)))
     }
 
@@ -597,12 +617,7 @@ impl Uploader {
             return Ok(Step::Again);
         }
         if counts_points {
-            failure.message = format!(
-                "one point is more than the server takes at once: {}. Nothing passes until its \
-                 limit (strict mode's `write_rate_limit`) is raised; then run `sync` again",
-                failure.message
-            );
-            return Ok(self.stop(failure));
+            return Ok(self.stop(too_much_for_one(failure)));
         }
         let qdrants = failure.message.contains(QDRANT_TOO_LARGE);
         failure.message = format!(
@@ -681,15 +696,8 @@ impl Uploader {
 
     /// Points that the queue deletes close behind its first operation: what a request could hold
     /// together with it.
-    fn deleted_behind<E>(
-        &mut self,
-        queue: &mut impl Queue<Error = E>,
-    ) -> Result<BTreeSet<String>, E> {
-        let done = Progress {
-            sequence: self.head.sequence,
-            points: self.head.done,
-        };
-        let batch = queue.next_batch(self.options.limits, None, Some(done))?;
+    fn deleted_behind<E>(&self, queue: &mut impl Queue<Error = E>) -> Result<BTreeSet<String>, E> {
+        let batch = queue.next_batch(self.sizes.most(), None, None)?;
         Ok(batch
             .map(|batch| behind::deleted(&batch.request))
             .unwrap_or_default())
@@ -749,7 +757,7 @@ impl Uploader {
                 Probe::Stops(probe) => return Ok(self.stop(probe)),
                 Probe::Fails(_) => {
                     self.head.checks.get_or_insert(0);
-                    if self.seems_applied(server, batch)? {
+                    if self.seems_applied(queue, server, batch)? {
                         return self.advance(queue, batch);
                     }
                 }
@@ -789,7 +797,17 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         server: &mut impl Server<Error = E>,
     ) -> Result<Probe, E> {
-        let (verdict, operation) = self.send_probe(server)?;
+        let request = probe_request(true);
+        let answer = write(server, &request)?;
+        self.judge_probe(queue, &request, answer)
+    }
+
+    fn judge_probe<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        request: &Request,
+        (verdict, operation): (Verdict, Option<u64>),
+    ) -> Result<Probe, E> {
         let lost = match (&verdict, self.note_operation(operation)) {
             (_, Err(why)) => Some(why),
             (Verdict::Failed(failure), _) if failure.class == Class::Missing => {
@@ -798,9 +816,9 @@ impl Uploader {
             _ => None,
         };
         if let Some(why) = lost {
-            return Ok(match self.lost(queue, &probe_request(), why)? {
+            return Ok(match self.lost(queue, request, why)? {
                 Step::Stop(failure) => Probe::Stops(failure),
-                _ => Probe::Fails(not_applied(&probe_request())),
+                _ => Probe::Fails(not_applied(request)),
             });
         }
         Ok(match verdict {
@@ -816,13 +834,6 @@ impl Uploader {
                 _ => Probe::Fails(failure),
             },
         })
-    }
-
-    fn send_probe<E>(
-        &mut self,
-        server: &mut impl Server<Error = E>,
-    ) -> Result<(Verdict, Option<u64>), E> {
-        write(server, &probe_request())
     }
 
     /// Moves the single operation of `batch` to the rejected log. `counts`: whether refusals in the
@@ -936,7 +947,9 @@ impl Uploader {
     /// A failure that says nothing about any operation.
     fn passing(&mut self, failure: Failure) -> Step {
         match failure.class {
-            Class::Retry | Class::Unclear if !matches!(failure.status, Some(403)) => {
+            Class::TooLarge if failure.status == Some(429) => self.stop(too_much_for_one(failure)),
+            // Qdrant finds no read too large.
+            Class::Retry | Class::Unclear | Class::TooLarge if failure.status != Some(403) => {
                 self.wait(failure)
             }
             _ => self.stop(failure),
@@ -1063,6 +1076,7 @@ impl Uploader {
         }
         self.permissions = Permissions::default();
         self.ready = true;
+        self.ready_at = server.now_ms();
         self.known = true;
         Ok(Step::Collection { created })
     }
@@ -1141,7 +1155,7 @@ impl Uploader {
         // How far the collection has counted, so that it can be told from one made anew later. A key
         // that only permits reading does without.
         if self.numbered {
-            let (_, operation) = self.send_probe(server)?;
+            let (_, operation) = write(server, &probe_request(false))?;
             if let Err(why) = self.note_operation(operation)
                 && let Some(bound) = &bound
             {
@@ -1377,9 +1391,19 @@ impl Uploader {
         // The identity in its metadata comes back with a backup, and the points may be as many: the
         // numbers of its operations tell.
         if self.numbered && bound.operation.is_some() {
-            match self.probe(queue, server)? {
-                Probe::Passes => {}
-                Probe::Fails(failure) => return Ok(Some(self.passing(failure))),
+            let request = probe_request(false);
+            let answer = write(server, &request)?;
+            match self.judge_probe(queue, &request, answer)? {
+                Probe::Passes => self.mute = 0,
+                Probe::Fails(failure) => {
+                    self.mute = self.mute.saturating_add(1);
+                    // Where no write is ever answered, its identity has to do; each write is looked
+                    // after by reading then.
+                    let cut = failure.perhaps_applied || matches!(failure.status, Some(408 | 504));
+                    if !cut || self.mute < MOST_MUTE || bound.id.is_none() {
+                        return Ok(Some(self.passing(failure)));
+                    }
+                }
                 Probe::Stops(failure) => return Ok(Some(self.stop(failure))),
             }
         }
@@ -1507,6 +1531,16 @@ fn gone_words(standing: &Standing) -> String {
     )
 }
 
+/// One point is more than the server's rate limit.
+fn too_much_for_one(failure: Failure) -> Failure {
+    let message = format!(
+        "one point is more than the server takes at once: {}. Nothing passes until its limit \
+         (strict mode's `write_rate_limit`) is raised; then run `sync` again",
+        failure.message
+    );
+    Failure { message, ..failure }
+}
+
 /// The server has taken the operation again and again.
 fn never_applied(request: &Request) -> Failure {
     let mut failure = not_applied(request);
@@ -1530,10 +1564,12 @@ fn not_applied(request: &Request) -> Failure {
     }
 }
 
-fn probe_request() -> Request {
+/// `wait`: answered once it is applied, as other writes are; if not, as soon as it has a number.
+fn probe_request(wait: bool) -> Request {
     let body =
         serde_json::json!({"operations": [{"delete": {"points": [PROBE_POINT]}}]}).to_string();
-    Request::new("POST", "/points/batch?wait=true&ordering=strong", body)
+    let path = format!("/points/batch?wait={wait}&ordering=strong");
+    Request::new("POST", path, body)
 }
 
 /// One write: what the answer means, and the highest number that the server gave.

@@ -51,8 +51,10 @@ pub struct Network {
     pub collection: String,
     /// Every request, and the status of its answer.
     pub exchanges: Vec<(Request, Option<u16>)>,
+    /// Milliseconds since 1970.
+    pub now: u64,
     /// Exchanges since the last wait or progress.
-    busy: u32,
+    pub busy: u32,
     /// Answers that confirmed a write, or said that the server has taken it.
     confirmed: u32,
     /// Operations whose refusal by Qdrant itself, of a request with nothing else, has arrived.
@@ -104,7 +106,7 @@ impl Server for Network {
     }
 
     fn now_ms(&self) -> u64 {
-        1_700_000_000_000
+        self.now
     }
 
     fn fresh_id(&mut self) -> String {
@@ -138,6 +140,7 @@ impl World {
                 proxy: Proxy::default(),
                 collection: "c".to_owned(),
                 exchanges: Vec::new(),
+                now: 1_700_000_000_000,
                 busy: 0,
                 confirmed: 0,
                 refused: BTreeSet::new(),
@@ -196,8 +199,10 @@ impl World {
             .step(&mut self.device, &mut self.network, None);
         self.check_news();
         match &step {
-            Step::Uploaded { .. } | Step::Rejected { .. } | Step::Wait { .. } | Step::Stop(_) => {
+            Step::Uploaded { .. } | Step::Rejected { .. } | Step::Stop(_) => self.network.busy = 0,
+            Step::Wait { after, .. } => {
                 self.network.busy = 0;
+                self.network.now += u64::try_from(after.as_millis()).unwrap();
             }
             _ => {}
         }
@@ -232,7 +237,15 @@ impl World {
 
     /// Steps to the end of a run. Waits cost nothing.
     pub fn run(&mut self) -> End {
+        // The last one was a while ago.
+        self.network.now += 300_000;
+        self.go_on()
+    }
+
+    /// Steps to the end of the run that is under way.
+    pub fn go_on(&mut self) -> End {
         self.uploader.begin();
+        self.network.busy = 0;
         let mut waits = 0;
         let most = 2_000 + 200 * self.device.log.len() as u32;
         for _ in 0..most {

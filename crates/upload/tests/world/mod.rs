@@ -1,5 +1,7 @@
 //! A device's queue and a strict server with something in front of it, for tests of the upload
-//! machine.
+//! machine. Each test uses a part of it.
+
+#![allow(dead_code, unused_imports)]
 
 mod device;
 mod drive;
@@ -9,4 +11,4 @@ mod qdrant;
 pub use device::Op;
 pub use drive::{End, World};
 pub use proxy::{Fault, Rule, page};
-pub use qdrant::State;
+pub use qdrant::{Collection, State};

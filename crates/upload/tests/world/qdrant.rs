@@ -22,14 +22,14 @@ pub struct State {
 pub struct Collection {
     pub state: State,
     pub metadata: Value,
-    next_operation: u64,
+    pub next_operation: u64,
     pub shards: u64,
     pub replicas: u64,
     pub custom_sharding: bool,
     /// Requests of data writes that were applied, the probe's left out.
     pub writes: u32,
-    pending: Vec<Request>,
-    reads_since: u32,
+    pub pending: Vec<Request>,
+    pub reads_since: u32,
 }
 
 impl Default for Collection {
@@ -253,7 +253,7 @@ impl Qdrant {
         }
         self.settle(name);
         let mut result = self.apply(name, request)?;
-        if self.never_confirms {
+        if self.never_confirms || request.path.contains("wait=false") {
             let acknowledge = |update: &mut Value| update["status"] = json!("acknowledged");
             match &mut result {
                 Value::Array(updates) => updates.iter_mut().for_each(acknowledge),
