@@ -196,7 +196,7 @@ impl Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 4_000, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 4_000, ..ProptestConfig::with_cases(2_000) })]
 
     /// Whatever happens on the way: what is acknowledged is there, what is put aside was refused,
     /// the order holds, and the queue is never stuck.
