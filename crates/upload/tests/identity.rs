@@ -80,7 +80,7 @@ impl History {
             Event::Write(times) => {
                 let at = self.world.device.log.len() as u64;
                 let op = |n: u64| {
-                    if n % 2 == 0 {
+                    if n.is_multiple_of(2) {
                         Op::upsert(1 + n % 7, n)
                     } else {
                         Op::set(&[1 + n % 7], n)

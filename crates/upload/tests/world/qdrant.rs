@@ -371,13 +371,11 @@ impl Qdrant {
             };
             let there = state.points.contains_key(&id);
             match kind {
-                "upsert" => {
-                    if point["vector"].as_array().unwrap().len() != 2 {
-                        let words = "Wrong input: Vector dimension error: expected dim: 2, got 3";
-                        return Err((400, words.to_owned()));
-                    }
+                "upsert" if point["vector"].as_array().unwrap().len() != 2 => {
+                    let words = "Wrong input: Vector dimension error: expected dim: 2, got 3";
+                    return Err((400, words.to_owned()));
                 }
-                "delete" => {}
+                "upsert" | "delete" => {}
                 _ if by_filter.is_some() && !there => {
                     changed.push(id);
                     continue;
