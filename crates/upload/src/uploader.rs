@@ -35,6 +35,9 @@ const LONE_FAILURES: u32 = 3;
 /// so that the server can say that it has taken the write.
 const SERVER_TIMEOUT: u32 = 45;
 
+/// Confirmed requests after which an idle worker asks how many points the server holds.
+const CONCLUDE_AFTER: u32 = 100;
+
 /// A refused request of fewer bytes than this says more about the server than about the operation.
 const SMALL_REQUEST: usize = 64 << 10;
 
@@ -285,6 +288,8 @@ pub struct Uploader {
     /// Failures in a row without a usable answer.
     unclear: u32,
     server_timeout: bool,
+    /// Requests that were confirmed since the server was last asked how many points it holds.
+    confirmed: u32,
     /// The collection was found to be the right one.
     ready: bool,
     binding: Binding,
@@ -307,6 +312,7 @@ impl Uploader {
             streak: Streak::default(),
             unclear: 0,
             server_timeout: false,
+            confirmed: 0,
             ready: false,
             binding: Binding::default(),
             stored: None,
@@ -318,6 +324,16 @@ impl Uploader {
     pub fn permit(&mut self, permissions: Permissions) {
         self.permissions = permissions;
         self.ready = false;
+    }
+
+    /// Whether the collection has been looked at.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The collection that was found.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// The collection is looked at again before anything is sent.
@@ -629,6 +645,7 @@ impl Uploader {
     /// The server has applied the request of `batch`.
     fn advance<E>(&mut self, queue: &mut impl Queue<Error = E>, batch: &Batch) -> Result<Step, E> {
         self.answered();
+        self.confirmed = self.confirmed.saturating_add(1);
         self.streak = Streak::default();
         self.sizes.grow();
         let first_number = self
@@ -910,12 +927,28 @@ impl Uploader {
         if !self.ready {
             return Ok(());
         }
+        self.confirmed = 0;
         if let Ok(description) = describe(server)?
             && let Some(points) = description.points
         {
             self.binding.points = points;
         }
         self.store_binding(queue)
+    }
+
+    /// [`Uploader::conclude`], for a worker that is idle after every few writes: not each time.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn conclude_now_and_then<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
+    ) -> Result<(), E> {
+        if self.confirmed < CONCLUDE_AFTER {
+            return Ok(());
+        }
+        self.conclude(queue, server)
     }
 
     /// The settings name another place than the one that was bound.
