@@ -21,14 +21,31 @@ const VECTOR_TOLERANCE: f64 = 0.01;
 pub enum Facts {
     /// Of points, by the text of their ids.
     Points(BTreeMap<String, PointFact>),
-    /// Of the collection's description: the payload field has an index.
-    Index(String),
+    /// Of the collection's description: the payload field has an index, of this type where the
+    /// request names one; or has none.
+    Index {
+        /// The field.
+        field: String,
+        /// Whether it has an index.
+        there: bool,
+        /// The type of the index.
+        kind: Option<String>,
+    },
+    /// Of the collection's description: it has the named vector, or has it not.
+    Vector {
+        /// The name.
+        name: String,
+        /// Whether it has it.
+        there: bool,
+    },
 }
 
 /// What is true of one point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PointFact {
     id: Value,
+    /// Changed only if the server has it.
+    if_there: bool,
     /// None: it is gone.
     state: Option<PointState>,
 }
@@ -46,11 +63,37 @@ impl Facts {
     /// The facts of a request; none where reading cannot tell, as with a conditional write.
     pub fn of(request: &Request) -> Option<Self> {
         let path = request.path.split('?').next().unwrap_or_default();
-        let body: Value = serde_json::from_str(&request.body).ok()?;
+        let body = || serde_json::from_str::<Value>(&request.body).ok();
+        // A name that is escaped in the path is left alone.
+        let name = |of: &str| (!of.contains('%')).then(|| of.to_owned());
         match (request.method.as_str(), path) {
-            ("POST", "/points/batch") => Self::of_batch(&body),
-            ("PUT", "/index") => Some(Self::Index(body.get("field_name")?.as_str()?.to_owned())),
-            _ => None,
+            ("POST", "/points/batch") => Self::of_batch(&body()?),
+            ("PUT", "/index") => {
+                let body = body()?;
+                let schema = body.get("field_schema").unwrap_or(&Value::Null);
+                let kind = schema.get("type").unwrap_or(schema).as_str();
+                Some(Self::Index {
+                    field: body.get("field_name")?.as_str()?.to_owned(),
+                    there: true,
+                    kind: kind.map(str::to_owned),
+                })
+            }
+            (method, path) => {
+                if let Some(field) = path.strip_prefix("/index/") {
+                    return (method == "DELETE").then_some(Self::Index {
+                        field: name(field)?,
+                        there: false,
+                        kind: None,
+                    });
+                }
+                let there = match method {
+                    "PUT" => true,
+                    "DELETE" => false,
+                    _ => return None,
+                };
+                let name = name(path.strip_prefix("/vectors/")?)?;
+                Some(Self::Vector { name, there })
+            }
         }
     }
 
@@ -58,12 +101,20 @@ impl Facts {
         let mut points: BTreeMap<String, PointFact> = BTreeMap::new();
         for operation in body.get("operations")?.as_array()? {
             let (kind, arguments) = operation.as_object()?.iter().next()?;
-            for point in arguments.get("points")?.as_array()? {
+            let present = arguments.pointer("/filter/must/0/has_id");
+            for point in present.or(arguments.get("points"))?.as_array()? {
                 let id = point.get("id").unwrap_or(point).clone();
                 let key = id.to_string();
-                let before = points.remove(&key).and_then(|fact| fact.state);
+                let before = points.remove(&key);
+                let if_there = present.is_some() && before.as_ref().is_none_or(|it| it.if_there);
+                let before = before.and_then(|fact| fact.state);
                 let state = after(kind, arguments, point, before.unwrap_or_default())?;
-                points.insert(key, PointFact { id, state });
+                let fact = PointFact {
+                    id,
+                    if_there,
+                    state,
+                };
+                points.insert(key, fact);
             }
         }
         (!points.is_empty()).then_some(Self::Points(points))
@@ -77,7 +128,7 @@ impl Facts {
                 let body = json!({"ids": ids, "with_payload": true, "with_vector": true});
                 Request::new("POST", "/points", body.to_string())
             }
-            Self::Index(_) => Request::new("GET", "", ""),
+            Self::Index { .. } | Self::Vector { .. } => Request::new("GET", "", ""),
         }
     }
 
@@ -97,11 +148,18 @@ impl Facts {
                     .all(|(key, fact)| match (&fact.state, found.get(key)) {
                         (None, point) => point.is_none(),
                         (Some(state), Some(point)) => state.is_of(point),
-                        (Some(_), None) => false,
+                        (Some(_), None) => fact.if_there,
                     })
             }
-            Self::Index(field) => ServerCollection::read(result)
-                .is_ok_and(|collection| collection.indexes.contains(field)),
+            Self::Index { field, there, kind } => {
+                let index = result.get("payload_schema").and_then(|it| it.get(field));
+                let has = index.and_then(|index| index.get("data_type"));
+                ServerCollection::read(result).is_ok_and(|it| it.indexes.contains(field) == *there)
+                    && (kind.is_none() || has.and_then(Value::as_str) == kind.as_deref())
+            }
+            Self::Vector { name, there } => {
+                ServerCollection::read(result).is_ok_and(|it| it.has_vector(name) == *there)
+            }
         }
     }
 }
@@ -306,15 +364,43 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_in_the_description() {
-        let facts = Facts::of(&Request::new(
-            "PUT",
-            "/index?wait=true",
-            r#"{"field_name": "a"}"#,
-        ))
+    fn a_change_of_present_points_holds_without_the_missing_ones() {
+        let facts = batch(json!([{"set_payload": {
+            "payload": {"a": 1}, "filter": {"must": [{"has_id": [1, 2]}]}
+        }}]))
         .unwrap();
-        let info = |schema: Value| json!({"config": {"params": {}}, "payload_schema": schema});
-        assert!(facts.hold(&info(json!({"a": {"data_type": "keyword"}}))));
-        assert!(!facts.hold(&info(json!({}))));
+        assert!(facts.hold(&json!([{"id": 2, "payload": {"a": 1}}])));
+        assert!(!facts.hold(&json!([{"id": 2, "payload": {"a": 2}}])));
+    }
+
+    #[test]
+    fn indexes_and_vectors_are_in_the_description() {
+        let facts = |method: &str, path: &str, body: Value| {
+            Facts::of(&Request::new(method, path, body.to_string())).unwrap()
+        };
+        let info = |vectors: Value, schema: Value| json!({"config": {"params": {"vectors": vectors}}, "payload_schema": schema});
+        let with = info(
+            json!({"v": {"size": 1, "distance": "Dot"}}),
+            json!({"a": {"data_type": "keyword"}}),
+        );
+        let without = info(json!({}), json!({}));
+        let any = json!({"field_name": "a"});
+        let index = facts("PUT", "/index?wait=true", any);
+        assert!(index.hold(&with) && !index.hold(&without));
+        for (schema, holds) in [
+            (json!("keyword"), true),
+            (json!("integer"), false),
+            (json!({"type": "keyword", "is_tenant": true}), true),
+            (json!({"type": "uuid"}), false),
+        ] {
+            let body = json!({"field_name": "a", "field_schema": schema});
+            assert_eq!(facts("PUT", "/index", body).hold(&with), holds, "{schema}");
+        }
+        let drop = facts("DELETE", "/index/a?wait=true", json!(null));
+        assert!(!drop.hold(&with) && drop.hold(&without));
+        let create = facts("PUT", "/vectors/v?wait=true", json!({}));
+        assert!(create.hold(&with) && !create.hold(&without));
+        let drop = facts("DELETE", "/vectors/v?wait=true", json!(null));
+        assert!(!drop.hold(&with) && drop.hold(&without));
     }
 }

@@ -20,6 +20,7 @@ pub mod collection;
 pub mod download;
 pub mod facts;
 mod sizes;
+mod streak;
 pub mod uploader;
 pub mod verdict;
 pub mod words;

@@ -25,6 +25,8 @@ pub(crate) struct Sizes {
     now: Limits,
     /// The most operations that the server took lately, where it refused more.
     operations_cap: u32,
+    /// The same for points of one operation.
+    points_cap: u32,
     accepted: u32,
 }
 
@@ -36,6 +38,7 @@ impl Sizes {
         Self {
             now: most,
             operations_cap: most.operations,
+            points_cap: most.points,
             most,
             accepted: 0,
         }
@@ -51,16 +54,17 @@ impl Sizes {
         if self.accepted >= PROBE_AFTER {
             self.accepted = 0;
             self.operations_cap = double(self.operations_cap, self.most.operations);
+            self.points_cap = double(self.points_cap, self.most.points);
             self.now.bytes = double(self.now.bytes, self.most.bytes);
         }
         self.now.operations = double(self.now.operations, self.operations_cap);
-        self.now.points = double(self.now.points, self.most.points);
+        self.now.points = double(self.now.points, self.points_cap);
     }
 
     /// The operation at fault is out of the way.
     pub(crate) fn restart(&mut self) {
         self.now.operations = self.operations_cap;
-        self.now.points = self.most.points;
+        self.now.points = self.points_cap;
     }
 
     /// Sends less at once, by `divisor`: fewer operations, or fewer points of one operation. False
@@ -77,20 +81,23 @@ impl Sizes {
         false
     }
 
-    /// The server does not take so many bytes.
-    pub(crate) fn too_many_bytes(&mut self, sent: usize) {
+    /// The server does not take so many bytes. What can be divided is: a single operation that
+    /// cannot says nothing about half of it.
+    pub(crate) fn too_many_bytes(&mut self, sent: usize, divisible: bool) {
         self.accepted = 0;
-        self.now.bytes = u32::try_from(sent)
-            .unwrap_or(u32::MAX)
-            .min(self.now.bytes)
-            .div_ceil(2)
-            .max(1);
+        let sent = u32::try_from(sent).unwrap_or(u32::MAX).min(self.now.bytes);
+        self.now.bytes = if divisible { sent.div_ceil(2) } else { sent }.max(1);
     }
 
-    /// The server does not take so many operations.
-    pub(crate) fn too_many_operations(&mut self, sent: u32) {
+    /// The server does not take so much in one request, and counts points: upserts are one each, an
+    /// operation on many points is many.
+    pub(crate) fn too_many_points(&mut self, operations: u32, points: u32) {
         self.accepted = 0;
-        self.operations_cap = (sent / 2).max(1);
+        if operations > 1 {
+            self.operations_cap = (operations / 2).max(1);
+        } else if points > 1 {
+            self.points_cap = (points / 2).max(1);
+        }
     }
 }
 

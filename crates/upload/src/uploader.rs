@@ -4,9 +4,10 @@
 //! - the queue moves on only over operations that the server confirmed in the shape of the request,
 //!   or that were put aside;
 //! - an operation is put aside only for an answer of Qdrant that refuses it, or for failing alone,
-//!   several times, while the server confirms another write;
+//!   several times, each time next to another write that the server confirmed;
 //! - a refusal in the same words for [`MOST_ALIKE`] operations in a row stops the queue;
-//! - nothing is sent before the collection was found to be the one that holds what was acknowledged.
+//! - nothing is sent before the collection was found to be the one that holds what was acknowledged;
+//!   finding that out reads, and deletes a point that no device writes ([`PROBE_POINT`]).
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::collection::{LocalVectors, ServerCollection, creation_body};
 use crate::facts::Facts;
 pub use crate::sizes::Limits;
 use crate::sizes::Sizes;
-use crate::verdict::{Class, Failure, Verdict, judge_read, judge_write, no_answer};
-use crate::words::fingerprint;
+use crate::streak::{Streak, is_about_a_point};
+use crate::verdict::{Class, Failure, Verdict, judge_read, judge_write, no_answer, operation_of};
 
 /// So many operations in a row may be put aside with the same words; the next such refusal stops the
 /// queue. It may be about every write: a limit of the collection, a missing shard key.
@@ -28,12 +29,20 @@ pub const MOST_ALIKE: u32 = 5;
 /// far the server has numbered its operations.
 pub const PROBE_POINT: &str = "ed6e0000-5e1f-8000-8000-000000000000";
 
-/// Failures without a usable answer of one operation alone before it is put aside.
-const LONE_FAILURES: u32 = 3;
+/// From so many failures without a usable answer on, an operation that is alone is under suspicion.
+const LONE_FAILURES: u32 = 2;
 
-/// The server's own time limit, in seconds, once ours has cut a write off: less than the host's 60 s,
-/// so that the server can say that it has taken the write.
+/// Failures of one operation alone, each next to a confirmed write, before it is put aside.
+const MOST_BLAME: u32 = 2;
+
+/// So often may the server take an operation without confirming it.
+const MOST_TAKEN: u32 = 24;
+
+/// The server's own time limit, in seconds, once a time limit has cut a write off: less than the
+/// host's 60 s, so that the server can say that it has taken the write. Halved, down to the least,
+/// while something on the way has less patience or the server does not take so much.
 const SERVER_TIMEOUT: u32 = 45;
+const LEAST_SERVER_TIMEOUT: u32 = 5;
 
 /// Confirmed requests after which an idle worker asks how many points the server holds.
 const CONCLUDE_AFTER: u32 = 100;
@@ -115,7 +124,8 @@ pub struct Standing {
     /// Whether the shard was ever restored from a server.
     pub restored: bool,
     /// How many operations at the end of what is dealt with were put aside without a gap, in the
-    /// same words.
+    /// same words. Those that named a missing point (404) are passed over: a new point and the
+    /// change to it are refused in turn.
     pub refused_in_a_row: u32,
     /// The words of the last of them.
     pub refused_words: String,
@@ -257,15 +267,17 @@ struct Head {
     refusal: Option<Failure>,
     /// Failures without a usable answer while it was alone.
     lone_failures: u32,
+    /// How many of them were next to a write that the server confirmed.
+    blame: u32,
+    /// Other writes did not pass either when it failed: it may be what takes the server down. How
+    /// often it was looked after since.
+    checks: Option<u32>,
+    /// Another write was confirmed right before this attempt.
+    cleared: bool,
+    /// A failed attempt may have been applied.
+    perhaps_applied: bool,
     /// How often the server took it without confirming it.
     taken: u32,
-}
-
-/// Refusals in a row.
-#[derive(Debug, Default)]
-struct Streak {
-    count: u32,
-    words: String,
 }
 
 /// What a write that changes nothing showed.
@@ -287,11 +299,20 @@ pub struct Uploader {
     streak: Streak,
     /// Failures in a row without a usable answer.
     unclear: u32,
-    server_timeout: bool,
+    /// In seconds; 0 for none.
+    server_timeout: u32,
+    /// The server does not take a time limit.
+    no_server_timeout: bool,
     /// Requests that were confirmed since the server was last asked how many points it holds.
     confirmed: u32,
-    /// The collection was found to be the right one.
+    /// The collection was found to be the right one, just now.
     ready: bool,
+    /// It was found so, and nothing has told otherwise since.
+    known: bool,
+    /// What the last wait was asked to be by the server.
+    asked: Duration,
+    /// What the check before a restore found against the collection.
+    finding: Option<Binding>,
     binding: Binding,
     /// What `binding` says in the directory.
     stored: Option<Binding>,
@@ -311,9 +332,13 @@ impl Uploader {
             head: Head::default(),
             streak: Streak::default(),
             unclear: 0,
-            server_timeout: false,
+            server_timeout: 0,
+            no_server_timeout: false,
             confirmed: 0,
             ready: false,
+            known: false,
+            asked: Duration::ZERO,
+            finding: None,
             binding: Binding::default(),
             stored: None,
             numbered: false,
@@ -323,7 +348,7 @@ impl Uploader {
     /// What a person allows from now on. The collection is looked at again.
     pub fn permit(&mut self, permissions: Permissions) {
         self.permissions = permissions;
-        self.ready = false;
+        self.forget();
     }
 
     /// Whether the collection has been looked at.
@@ -349,7 +374,13 @@ impl Uploader {
 
     /// Whether a run in the foreground should end instead of doing this wait.
     pub fn gives_up(&self, after: Duration) -> bool {
-        self.backoff.failures() >= self.options.attempts || after > self.options.patience
+        // The jitter on top of what the server asked for does not count.
+        let asked = if self.asked.is_zero() {
+            after
+        } else {
+            after.min(self.asked)
+        };
+        self.backoff.failures() >= self.options.attempts || asked > self.options.patience
     }
 
     /// Does the next thing. An error is the driver's; what the server or the way to it fails at is a
@@ -363,55 +394,145 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
         until: Option<u64>,
     ) -> Result<Step, E> {
-        let mut limits = self.sizes.now();
-        limits.present_only = self.head.present_only;
-        let done = Progress {
-            sequence: self.head.sequence,
-            points: self.head.done,
-        };
-        let Some(batch) = queue.next_batch(limits, until, Some(done))? else {
+        let Some(batch) = self.next_batch(queue, until)? else {
             return Ok(Step::Done);
         };
         if !self.ready {
             return self.prepare(queue, server, true);
         }
-        if batch.first != self.head.sequence {
-            self.head = Head {
-                sequence: batch.first,
-                ..Head::default()
-            };
-        }
-        // It was taken before: perhaps it is applied by now.
-        if self.head.taken > 1
-            && let Some(facts) = Facts::of(&batch.request)
-        {
-            match ask(server, &facts.question())? {
-                Ok(result) if facts.hold(&result) => return self.advance(queue, &batch),
-                Ok(_) if !self.head.taken.is_multiple_of(4) => {
-                    self.head.taken += 1;
-                    return Ok(self.wait(not_applied(&batch.request)));
-                }
-                // Asked again for a confirmation, with the write that is idempotent.
-                Ok(_) => {}
-                Err(failure) => return Ok(self.passing(failure)),
-            }
+        if let Some(step) = self.look_after(queue, server, &batch)? {
+            return Ok(step);
         }
         let mut request = batch.request.clone();
-        if self.server_timeout {
+        if self.server_timeout > 0 {
             let separator = if request.path.contains('?') { '&' } else { '?' };
-            request.path = format!("{}{separator}timeout={SERVER_TIMEOUT}", request.path);
+            request.path = format!("{}{separator}timeout={}", request.path, self.server_timeout);
         }
-        match write(server, &request)? {
-            Verdict::Confirmed { operation } => match self.note_operation(operation) {
-                Ok(()) => self.advance(queue, &batch),
-                Err(why) => self.lost(queue, &batch.request, why),
-            },
+        self.before_deletions(queue, &request)?;
+        let (verdict, operation) = write(server, &request)?;
+        if let Err(why) = self.note_operation(operation) {
+            return self.lost(queue, &batch.request, why);
+        }
+        match verdict {
+            Verdict::Confirmed { .. } => self.advance(queue, &batch),
             Verdict::Taken => {
-                self.head.taken += 1;
+                self.head.taken = self.head.taken.saturating_add(1);
+                if self.head.taken >= MOST_TAKEN {
+                    return Ok(self.stop(never_applied(&batch.request)));
+                }
                 Ok(self.wait(not_applied(&batch.request)))
             }
             Verdict::Failed(failure) => self.failed(queue, server, &batch, failure),
         }
+    }
+
+    /// The next batch, and what is known of its first operation. The queue may have changed: a
+    /// person may have moved the first operation out of the way.
+    fn next_batch<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        until: Option<u64>,
+    ) -> Result<Option<Batch>, E> {
+        loop {
+            let mut limits = self.sizes.now();
+            limits.present_only = self.head.present_only;
+            let done = Progress {
+                sequence: self.head.sequence,
+                points: self.head.done,
+            };
+            let batch = queue.next_batch(limits, until, Some(done))?;
+            let Some(first) = batch.as_ref().map(|batch| batch.first) else {
+                return Ok(None);
+            };
+            if first == self.head.sequence {
+                return Ok(batch);
+            }
+            self.head = Head {
+                sequence: first,
+                ..Head::default()
+            };
+            if !limits.present_only {
+                return Ok(batch);
+            }
+            // Cut for another operation: a missing point would be passed over in silence.
+        }
+    }
+
+    /// Before an operation is sent that went wrong before: perhaps it is applied by now, perhaps it
+    /// is what takes the server down.
+    fn look_after<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
+        batch: &Batch,
+    ) -> Result<Option<Step>, E> {
+        if self.head.taken > 1
+            && let Some(facts) = Facts::of(&batch.request)
+        {
+            match ask(server, &facts.question())? {
+                Ok(result) if facts.hold(&result) => return self.advance(queue, batch).map(Some),
+                Ok(_) if !self.head.taken.is_multiple_of(4) => {
+                    self.head.taken = self.head.taken.saturating_add(1);
+                    return Ok(Some(self.wait(not_applied(&batch.request))));
+                }
+                // Asked again for a confirmation, with the write that is idempotent.
+                Ok(_) => {}
+                Err(failure) => return Ok(Some(self.passing(failure))),
+            }
+        }
+        self.head.cleared = false;
+        let Some(checks) = &mut self.head.checks else {
+            return Ok(None);
+        };
+        *checks = checks.wrapping_add(1);
+        // Every second time it goes out whatever the other write does.
+        if checks.is_multiple_of(2) {
+            return Ok(None);
+        }
+        Ok(match self.probe(queue, server)? {
+            Probe::Passes => {
+                self.head.cleared = true;
+                None
+            }
+            Probe::Fails(failure) => {
+                if self.seems_applied(server, batch)? {
+                    return self.advance(queue, batch).map(Some);
+                }
+                Some(self.wait(failure))
+            }
+            Probe::Stops(failure) => Some(self.stop(failure)),
+        })
+    }
+
+    /// Whether an attempt that was cut off has been applied all the same, as far as reading tells.
+    fn seems_applied<E>(
+        &self,
+        server: &mut impl Server<Error = E>,
+        batch: &Batch,
+    ) -> Result<bool, E> {
+        if !self.head.perhaps_applied {
+            return Ok(false);
+        }
+        let Some(facts) = Facts::of(&batch.request) else {
+            return Ok(false);
+        };
+        Ok(ask(server, &facts.question())?.is_ok_and(|result| facts.hold(&result)))
+    }
+
+    /// How many points there are tells a collection that lost some from one whose operations are
+    /// numbered by several. Deletions of this device must not look like a loss if it is switched off
+    /// before the end of the run.
+    fn before_deletions<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        request: &Request,
+    ) -> Result<(), E> {
+        let counts = !self.numbered || self.binding.operation.is_none();
+        if counts && self.binding.points > 0 && request.body.contains("\"delete\":") {
+            self.binding.points = 0;
+            self.store_binding(queue)?;
+        }
+        Ok(())
     }
 
     fn failed<E>(
@@ -422,11 +543,13 @@ impl Uploader {
         failure: Failure,
     ) -> Result<Step, E> {
         // Our own time limit for the server may be more than its strict mode takes.
-        if self.server_timeout && failure.class == Class::Reject {
-            self.server_timeout = false;
-            if failure.message.to_lowercase().contains("timeout") {
-                return Ok(Step::Again);
-            }
+        if self.server_timeout > 0
+            && failure.class == Class::Reject
+            && failure.message.to_lowercase().contains("timeout")
+        {
+            self.no_server_timeout = self.server_timeout <= LEAST_SERVER_TIMEOUT;
+            self.limit_server();
+            return Ok(Step::Again);
         }
         match failure.class {
             Class::Stop => Ok(self.stop(failure)),
@@ -439,11 +562,17 @@ impl Uploader {
                 }
                 Ok(self.wait(failure))
             }
-            Class::TooLarge => self.too_large(queue, batch, failure),
+            Class::TooLarge => self.too_large(queue, server, batch, failure),
             Class::Reject => {
                 // An answer, whatever it says, ends a row of failures to get one.
                 self.answered();
-                if self.sizes.shrink(batch.operations, 1, 2) {
+                // Strict mode limits the ids of a filter.
+                let points = if self.head.present_only {
+                    batch.points
+                } else {
+                    1
+                };
+                if self.sizes.shrink(batch.operations, points, 2) {
                     return Ok(Step::Again);
                 }
                 self.put_aside(queue, batch, failure, true)
@@ -456,23 +585,35 @@ impl Uploader {
     fn too_large<E>(
         &mut self,
         queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
         batch: &Batch,
         mut failure: Failure,
     ) -> Result<Step, E> {
-        self.answered();
         let bytes = batch.request.body.len();
+        let divisible = batch.operations > 1 || batch.points > 1;
         let counts_points = failure.status == Some(429);
         if counts_points {
-            self.sizes.too_many_operations(batch.operations);
+            self.sizes.too_many_points(batch.operations, batch.points);
         } else {
-            self.sizes.too_many_bytes(bytes);
+            self.sizes.too_many_bytes(bytes, divisible);
         }
         if self.sizes.shrink(batch.operations, batch.points, 2) {
+            self.answered();
             return Ok(Step::Again);
         }
         if counts_points {
-            // One point is more than the server's limit: nothing will pass until that is raised.
+            failure.message = format!(
+                "one point is more than the server takes at once: {}. Nothing passes until its \
+                 limit (strict mode's `write_rate_limit`) is raised; then run `sync` again",
+                failure.message
+            );
             return Ok(self.stop(failure));
+        }
+        // What answers is not always Qdrant, and may answer so to everything.
+        match self.probe(queue, server)? {
+            Probe::Passes => {}
+            Probe::Fails(_) => return Ok(self.wait(failure)),
+            Probe::Stops(probe) => return Ok(self.stop(probe)),
         }
         failure.message = format!(
             "the operation has {bytes} bytes, more than the server takes: {}",
@@ -491,9 +632,7 @@ impl Uploader {
     ) -> Result<Step, E> {
         if let Err(description) = describe(server)? {
             if description.class == Class::Missing {
-                self.ready = false;
-                let why = "the collection was deleted while operations were uploaded to it";
-                return self.lost(queue, &batch.request, why.to_owned());
+                return self.lost(queue, &batch.request, DELETED.to_owned());
             }
             return Ok(self.passing(description));
         }
@@ -507,16 +646,21 @@ impl Uploader {
         }
         if batch.points > 1 && !self.head.present_only {
             self.head.present_only = true;
-            self.head.refusal = Some(failure);
+            self.head.refusal.get_or_insert(failure);
+            return Ok(Step::Again);
+        }
+        // No form of it passes over what is missing.
+        if self.sizes.shrink(batch.operations, batch.points, 2) {
             return Ok(Step::Again);
         }
         if batch.rest > 0 {
             // The other points of the operation still get their change.
-            self.head.done += batch.points;
+            self.head.done = self.head.done.saturating_add(batch.points);
             self.head.refusal.get_or_insert(failure);
             return Ok(Step::Again);
         }
-        self.put_aside(queue, batch, failure, false)
+        let counts = !is_about_a_point(&failure.message);
+        self.put_aside(queue, batch, failure, counts)
     }
 
     /// No usable answer. It may be passing, and it may be about this very request.
@@ -527,12 +671,10 @@ impl Uploader {
         batch: &Batch,
         failure: Failure,
     ) -> Result<Step, E> {
-        self.unclear += 1;
-        self.server_timeout |= failure.perhaps_applied;
+        self.unclear = self.unclear.saturating_add(1);
         let foreign = failure
             .status
             .is_some_and(|status| !(500..=599).contains(&status) && status != 408);
-        let alone = batch.operations == 1 && batch.points <= 1;
         if foreign {
             // Something answered that is not Qdrant: to this request, or to every one?
             match self.probe(queue, server)? {
@@ -550,27 +692,62 @@ impl Uploader {
             if self.sizes.shrink(batch.operations, batch.points, 2) {
                 return Ok(Step::Again);
             }
-            self.head.lone_failures += 1;
-            if self.head.lone_failures < 2 {
-                return Ok(self.wait(failure));
-            }
-            return self.put_aside(queue, batch, failure, true);
+            return self.blame(queue, batch, failure);
+        }
+        // A time limit somewhere on the way: the write may be applied, and the server could say so
+        // in time.
+        if failure.perhaps_applied || matches!(failure.status, Some(408 | 504)) {
+            self.head.perhaps_applied = true;
+            self.limit_server();
         }
         // The way may be too slow for this much in one go. A failing server gets a second try first.
         if failure.perhaps_applied || self.unclear > 1 {
             self.sizes.shrink(batch.operations, batch.points, 8);
         }
-        if alone {
-            self.head.lone_failures += 1;
-            if self.head.lone_failures >= LONE_FAILURES {
-                match self.probe(queue, server)? {
-                    Probe::Passes => return self.put_aside(queue, batch, failure, true),
-                    Probe::Stops(probe) => return Ok(self.stop(probe)),
-                    Probe::Fails(_) => {}
+        if batch.operations > 1 || batch.points > 1 {
+            return Ok(self.wait(failure));
+        }
+        self.head.lone_failures = self.head.lone_failures.saturating_add(1);
+        if std::mem::take(&mut self.head.cleared) {
+            return self.blame(queue, batch, failure);
+        }
+        if self.head.lone_failures >= LONE_FAILURES {
+            match self.probe(queue, server)? {
+                Probe::Passes => return self.blame(queue, batch, failure),
+                Probe::Stops(probe) => return Ok(self.stop(probe)),
+                Probe::Fails(_) => {
+                    self.head.checks.get_or_insert(0);
+                    if self.seems_applied(server, batch)? {
+                        return self.advance(queue, batch);
+                    }
                 }
             }
         }
         Ok(self.wait(failure))
+    }
+
+    /// The operation of `batch` failed alone, next to another write that the server confirmed. Once
+    /// proves little: the fault may have passed in between.
+    fn blame<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        batch: &Batch,
+        failure: Failure,
+    ) -> Result<Step, E> {
+        self.head.blame = self.head.blame.saturating_add(1);
+        if self.head.blame >= MOST_BLAME {
+            return self.put_aside(queue, batch, failure, true);
+        }
+        Ok(self.wait(failure))
+    }
+
+    /// Asks the server to answer sooner.
+    fn limit_server(&mut self) {
+        self.server_timeout = match self.server_timeout {
+            _ if self.no_server_timeout => 0,
+            0 => SERVER_TIMEOUT,
+            seconds => (seconds / 2).max(LEAST_SERVER_TIMEOUT),
+        };
     }
 
     /// Writes nothing, in the way of every write.
@@ -579,25 +756,39 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         server: &mut impl Server<Error = E>,
     ) -> Result<Probe, E> {
-        Ok(match self.send_probe(server)? {
-            Verdict::Confirmed { operation } => match self.note_operation(operation) {
-                Ok(()) => Probe::Passes,
-                Err(why) => match self.lost(queue, &probe_request(), why)? {
-                    Step::Stop(failure) => Probe::Stops(failure),
-                    _ => Probe::Passes,
-                },
-            },
-            Verdict::Taken => Probe::Passes,
+        let (verdict, operation) = self.send_probe(server)?;
+        let lost = match (&verdict, self.note_operation(operation)) {
+            (_, Err(why)) => Some(why),
+            (Verdict::Failed(failure), _) if failure.class == Class::Missing => {
+                Some(DELETED.to_owned())
+            }
+            _ => None,
+        };
+        if let Some(why) = lost {
+            return Ok(match self.lost(queue, &probe_request(), why)? {
+                Step::Stop(failure) => Probe::Stops(failure),
+                _ => Probe::Fails(not_applied(&probe_request())),
+            });
+        }
+        Ok(match verdict {
+            Verdict::Confirmed { .. } => Probe::Passes,
+            Verdict::Taken => Probe::Fails(not_applied(&probe_request())),
             Verdict::Failed(failure) => match failure.class {
-                Class::Missing | Class::Stop => Probe::Stops(failure.with_class(Class::Stop)),
-                // Qdrant itself answers.
-                Class::Reject => Probe::Passes,
-                Class::Retry | Class::Unclear | Class::TooLarge => Probe::Fails(failure),
+                Class::Stop => Probe::Stops(failure),
+                // Qdrant itself refuses the least of all writes.
+                Class::Reject => Probe::Stops(Failure {
+                    message: format!("the server refuses every write: {}", failure.message),
+                    ..failure
+                }),
+                _ => Probe::Fails(failure),
             },
         })
     }
 
-    fn send_probe<E>(&mut self, server: &mut impl Server<Error = E>) -> Result<Verdict, E> {
+    fn send_probe<E>(
+        &mut self,
+        server: &mut impl Server<Error = E>,
+    ) -> Result<(Verdict, Option<u64>), E> {
         write(server, &probe_request())
     }
 
@@ -610,8 +801,7 @@ impl Uploader {
         failure: Failure,
         counts: bool,
     ) -> Result<Step, E> {
-        let words = fingerprint(&failure.message);
-        if counts && self.streak.count >= MOST_ALIKE && self.streak.words == words {
+        if counts && self.streak.is_full(&failure.message) {
             let message = format!(
                 "{MOST_ALIKE} operations in a row were refused in the same words, so every write \
                  may be: {}. Put the collection right, then queue them again (`rejected retry \
@@ -627,11 +817,7 @@ impl Uploader {
         let status = failure.status.unwrap_or_default();
         queue.reject(batch.first, status, &failure.message)?;
         if counts {
-            if self.streak.words == words {
-                self.streak.count += 1;
-            } else {
-                self.streak = Streak { count: 1, words };
-            }
+            self.streak.refused(&failure.message, &batch.request);
         }
         self.head = Head::default();
         self.sizes.restart();
@@ -646,7 +832,7 @@ impl Uploader {
     fn advance<E>(&mut self, queue: &mut impl Queue<Error = E>, batch: &Batch) -> Result<Step, E> {
         self.answered();
         self.confirmed = self.confirmed.saturating_add(1);
-        self.streak = Streak::default();
+        self.streak.confirmed(&batch.request);
         self.sizes.grow();
         let first_number = self
             .stored
@@ -657,8 +843,14 @@ impl Uploader {
             self.store_binding(queue)?;
         }
         if batch.rest > 0 {
-            self.head.done += batch.points;
-            (self.head.lone_failures, self.head.taken) = (0, 0);
+            // What failed before failed for other points.
+            self.head = Head {
+                sequence: self.head.sequence,
+                done: self.head.done.saturating_add(batch.points),
+                present_only: self.head.present_only,
+                refusal: self.head.refusal.take(),
+                ..Head::default()
+            };
             return Ok(Step::Uploaded { operations: 0 });
         }
         let head = std::mem::take(&mut self.head);
@@ -686,14 +878,23 @@ impl Uploader {
     }
 
     fn wait(&mut self, failure: Failure) -> Step {
+        self.asked = failure.retry_after.unwrap_or_default();
         Step::Wait {
             after: self.backoff.next(failure.retry_after),
             failure,
         }
     }
 
-    fn stop(&mut self, failure: Failure) -> Step {
+    fn stop(&mut self, mut failure: Failure) -> Step {
         self.ready = false;
+        if let Some(advice) = advice(failure.status)
+            && !failure.message.contains(advice)
+            && !["`queue skip`", "`sync", "configure"]
+                .iter()
+                .any(|way| failure.message.contains(way))
+        {
+            failure.message = format!("{}. {advice}", failure.message);
+        }
         Step::Stop(failure.with_class(Class::Stop))
     }
 
@@ -715,6 +916,8 @@ impl Uploader {
         request: &Request,
         why: String,
     ) -> Result<Step, E> {
+        self.known = false;
+        self.head = Head::default();
         if self.stored.is_some() {
             self.binding.lost = Some(why.clone());
             self.store_binding(queue)?;
@@ -759,15 +962,9 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
         may_create: bool,
     ) -> Result<Step, E> {
+        self.ready = false;
         let standing = queue.standing()?;
-        self.streak = if standing.refused_status == 404 {
-            Streak::default()
-        } else {
-            Streak {
-                count: standing.refused_in_a_row,
-                words: standing.refused_words.clone(),
-            }
-        };
+        self.streak.resume(&standing);
         let fresh = standing.binding.is_none() && standing.acknowledged == 0 && !standing.restored;
         if let Some(failure) = self.other_place(standing.binding.as_ref()) {
             return Ok(self.stop(failure));
@@ -778,6 +975,7 @@ impl Uploader {
             Err(failure) if failure.class == Class::Missing => {
                 let request = failure.request.clone();
                 if !may_create || !(fresh || self.permissions.resend) {
+                    self.keep_gone(queue, &standing)?;
                     return Ok(self.stop(Failure::stop(&request, gone_words(&standing))));
                 }
                 let config = if self.permissions.resend {
@@ -787,7 +985,11 @@ impl Uploader {
                 };
                 match self.create(server, config)? {
                     Ok(made) => created = made,
-                    Err(failure) => return Ok(self.passing(failure)),
+                    Err(failure) => {
+                        let message =
+                            format!("the collection cannot be created: {}", failure.message);
+                        return Ok(self.passing(Failure { message, ..failure }));
+                    }
                 }
                 describe(server)?
             }
@@ -805,15 +1007,28 @@ impl Uploader {
             }
         };
         if let Err(why) = may {
-            return Ok(self.stop(Failure::stop("GET /collections/…", why)));
+            let message = format!(
+                "{why}. Nothing was uploaded; configure another collection (--rebind), or make one \
+                 that fits"
+            );
+            return Ok(self.stop(Failure::stop("GET /collections/…", message)));
         }
         let bound = standing.binding.clone();
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
         }
-        self.store_binding(queue)?;
+        // A number alone is not worth a write: the older one still is a lower bound.
+        let known = self.stored.as_ref().map(|stored| Binding {
+            operation: self.binding.operation,
+            ..stored.clone()
+        });
+        let first_number = self.stored.as_ref().is_none_or(|it| it.operation.is_none());
+        if first_number || known.as_ref() != Some(&self.binding) {
+            self.store_binding(queue)?;
+        }
         self.permissions = Permissions::default();
         self.ready = true;
+        self.known = true;
         Ok(Step::Collection { created })
     }
 
@@ -828,6 +1043,7 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
         force: bool,
     ) -> Result<RestoreCheck, E> {
+        self.finding = None;
         let bound = standing.and_then(|standing| standing.binding.clone());
         if !force && let Some(failure) = self.other_place(bound.as_ref()) {
             return Ok(RestoreCheck::Stop(failure));
@@ -857,15 +1073,22 @@ impl Uploader {
         if let Err(why) = description.may_restore(local.as_ref()) {
             return Ok(RestoreCheck::Stop(Failure::stop("GET /collections/…", why)));
         }
-        let alias_of = self.alias(server)?;
+        let alias = self.alias(server)?;
+        let alias_of = match (&alias, &bound) {
+            (Alias::Unknown(failure), Some(bound)) if bound.alias_of.is_some() && !force => {
+                if is_passing(failure) {
+                    return Ok(as_check(self.wait(failure.clone())));
+                }
+                bound.alias_of.clone()
+            }
+            (Alias::Unknown(_), _) => None,
+            (Alias::Of(name), _) => name.clone(),
+        };
         if !force
             && let Some(bound) = &bound
-            && let Some(why) = another(bound, &description, alias_of.as_deref())
+            && let Some(why) = another(bound, &description, &alias)
         {
-            return Ok(RestoreCheck::Stop(Failure::stop(
-                "GET /collections/…",
-                lost_words(&why),
-            )));
+            return Ok(self.found(bound, &why));
         }
         self.numbered = description.numbers_operations();
         self.binding = Binding {
@@ -873,22 +1096,48 @@ impl Uploader {
             collection: self.target.collection.clone(),
             alias_of,
             id: description.id.clone(),
-            operation: bound.filter(|_| !force).and_then(|bound| bound.operation),
+            operation: bound
+                .as_ref()
+                .filter(|_| !force)
+                .and_then(|bound| bound.operation),
             points: description.points.unwrap_or_default(),
             lost: None,
         };
         // How far the collection has counted, so that it can be told from one made anew later. A key
         // that only permits reading does without.
-        if self.numbered
-            && let Verdict::Confirmed { operation } = self.send_probe(server)?
-            && let Err(why) = self.note_operation(operation)
-        {
-            return Ok(RestoreCheck::Stop(Failure::stop(
-                "POST /collections/…/points/batch",
-                lost_words(&why),
-            )));
+        if self.numbered {
+            let (_, operation) = self.send_probe(server)?;
+            if let Err(why) = self.note_operation(operation)
+                && let Some(bound) = &bound
+            {
+                return Ok(self.found(bound, &why));
+            }
         }
         Ok(RestoreCheck::Ready(self.binding.clone()))
+    }
+
+    /// The check before a restore found another collection.
+    fn found(&mut self, bound: &Binding, why: &str) -> RestoreCheck {
+        self.known = false;
+        self.finding = Some(Binding {
+            lost: Some(why.to_owned()),
+            ..bound.clone()
+        });
+        RestoreCheck::Stop(Failure::stop("GET /collections/…", lost_words(why)))
+    }
+
+    /// Keeps, durably, what [`Uploader::check_restore`] found against the collection: it may look
+    /// right again later, when others have written to it. To be called after
+    /// [`RestoreCheck::Stop`]; does nothing if there is nothing to keep.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn keep_finding<E>(&mut self, queue: &mut impl Queue<Error = E>) -> Result<(), E> {
+        if let Some(finding) = self.finding.take() {
+            queue.bind(&finding)?;
+            self.stored = Some(finding);
+        }
+        Ok(())
     }
 
     /// The binding that a restore has put into the directory, together with what it restored. The
@@ -896,7 +1145,9 @@ impl Uploader {
     pub fn restored(&mut self, binding: &Binding) {
         self.binding = binding.clone();
         self.stored = Some(binding.clone());
+        self.head = Head::default();
         self.ready = true;
+        self.known = true;
     }
 
     /// The collection has been looked at before a restore, and the queue may be drained to it.
@@ -908,14 +1159,17 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         binding: &Binding,
     ) -> Result<(), E> {
+        self.streak.resume(&queue.standing()?);
+        self.head = Head::default();
         self.binding = binding.clone();
         self.store_binding(queue)?;
         self.ready = true;
+        self.known = true;
         Ok(())
     }
 
     /// Asks the server how many points it holds now, for the next time. To be called at the end of a
-    /// run that uploaded something.
+    /// run that uploaded something, however it ended.
     ///
     /// # Errors
     /// The driver's.
@@ -924,11 +1178,12 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         server: &mut impl Server<Error = E>,
     ) -> Result<(), E> {
-        if !self.ready {
+        if !self.known {
             return Ok(());
         }
         self.confirmed = 0;
         if let Ok(description) = describe(server)?
+            && description.id == self.binding.id
             && let Some(points) = description.points
         {
             self.binding.points = points;
@@ -984,34 +1239,69 @@ impl Uploader {
             Ok(body) => body,
             Err(why) => return Ok(Err(Failure::stop("PUT /collections/…", why))),
         };
-        Ok(match write(server, &Request::new("PUT", "", body))? {
+        Ok(match write(server, &Request::new("PUT", "", body))?.0 {
             Verdict::Confirmed { .. } => Ok(true),
             // Another device was faster.
-            Verdict::Failed(failure) if failure.status == Some(409) => Ok(false),
+            Verdict::Failed(failure)
+                if failure.class == Class::Reject && failure.status == Some(409) =>
+            {
+                Ok(false)
+            }
             Verdict::Failed(failure) => Err(failure),
             Verdict::Taken => Ok(true),
         })
     }
 
-    /// Which collection the name leads to, if it is an alias. A server that does not say is taken by
-    /// its word.
-    fn alias<E>(&mut self, server: &mut impl Server<Error = E>) -> Result<Option<String>, E> {
+    /// Which collection the name leads to, if it is an alias.
+    fn alias<E>(&mut self, server: &mut impl Server<Error = E>) -> Result<Alias, E> {
         let request = Request {
             server_wide: true,
             ..Request::new("GET", "/aliases", "")
         };
-        let Ok(result) = ask(server, &request)? else {
-            return Ok(None);
+        let result = match ask(server, &request)? {
+            Ok(result) => result,
+            Err(failure) => return Ok(Alias::Unknown(failure)),
         };
         let aliases = result.get("aliases").and_then(|aliases| aliases.as_array());
-        Ok(aliases
-            .into_iter()
-            .flatten()
-            .find(|alias| {
-                alias.get("alias_name").and_then(|name| name.as_str())
-                    == Some(self.target.collection.as_str())
-            })
-            .and_then(|alias| alias.get("collection_name")?.as_str().map(str::to_owned)))
+        Ok(Alias::Of(
+            aliases
+                .into_iter()
+                .flatten()
+                .find(|alias| {
+                    alias.get("alias_name").and_then(|name| name.as_str())
+                        == Some(self.target.collection.as_str())
+                })
+                .and_then(|alias| alias.get("collection_name")?.as_str().map(str::to_owned)),
+        ))
+    }
+
+    /// The collection is gone. That is kept where nothing would tell a new one of its name from it.
+    fn keep_gone<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        standing: &Standing,
+    ) -> Result<(), E> {
+        let dealt_with = standing.acknowledged > 0 || standing.restored;
+        let bound = match &standing.binding {
+            Some(bound) => bound.clone(),
+            None if dealt_with => Binding {
+                url: self.target.url.clone(),
+                collection: self.target.collection.clone(),
+                ..Binding::default()
+            },
+            None => return Ok(()),
+        };
+        self.known = false;
+        let told_apart = bound.id.is_some() || bound.operation.is_some();
+        if told_apart || !bound.is_at(&self.target) {
+            return Ok(());
+        }
+        self.binding = Binding {
+            lost: Some("the collection was not there".to_owned()),
+            ..bound
+        };
+        self.stored = standing.binding.clone();
+        self.store_binding(queue)
     }
 
     /// Whether the collection that is there is the one that was bound; a step if not.
@@ -1022,12 +1312,16 @@ impl Uploader {
         bound: Option<Binding>,
         description: &ServerCollection,
     ) -> Result<Option<Step>, E> {
-        let alias_of = self.alias(server)?;
+        self.known = false;
+        let alias = self.alias(server)?;
         self.numbered = description.numbers_operations();
         let new = Binding {
             url: self.target.url.clone(),
             collection: self.target.collection.clone(),
-            alias_of,
+            alias_of: match &alias {
+                Alias::Of(name) => name.clone(),
+                Alias::Unknown(_) => None,
+            },
             id: description.id.clone(),
             operation: None,
             points: description.points.unwrap_or_default(),
@@ -1040,62 +1334,128 @@ impl Uploader {
         };
         self.stored = Some(bound.clone());
         self.binding = bound.clone();
+        if self.permissions.rebind {
+            return Ok(self.rebind(&bound, new, description));
+        }
         let request = Request::new("GET", "", "");
-        if let Some(why) = another(&bound, description, new.alias_of.as_deref()) {
+        if let Some(why) = another(&bound, description, &alias) {
             return self.lost(queue, &request, why).map(Some);
         }
+        let alias_of = match alias {
+            Alias::Of(name) => name,
+            Alias::Unknown(failure) if bound.alias_of.is_some() && is_passing(&failure) => {
+                return Ok(Some(self.wait(failure)));
+            }
+            Alias::Unknown(_) => bound.alias_of.clone(),
+        };
         self.binding = Binding {
             // Kept until the number of operations has shown that deletions explain fewer points.
             points: bound.points.max(new.points),
             operation: bound.operation,
+            alias_of,
             ..new
         };
-        // Without an identity in its metadata, or with fewer points than before, the numbers of its
-        // operations tell.
-        let fewer = self.binding.points > description.points.unwrap_or(u64::MAX);
-        let unproven = bound.id.is_none();
-        let provable = self.numbered && bound.operation.is_some();
-        if !provable && lost_many(bound.points, description.points) {
-            let why = format!(
-                "the collection holds {} points where it held {}",
-                description.points.unwrap_or_default(),
-                bound.points
-            );
-            return Ok(Some(
-                self.stop(Failure::stop(&request.describe(), lost_words(&why))),
-            ));
-        }
-        if provable && (fewer || unproven) {
+        // The identity in its metadata comes back with a backup, and the points may be as many: the
+        // numbers of its operations tell.
+        if self.numbered && bound.operation.is_some() {
             match self.probe(queue, server)? {
                 Probe::Passes => {}
                 Probe::Fails(failure) => return Ok(Some(self.passing(failure))),
                 Probe::Stops(failure) => return Ok(Some(self.stop(failure))),
             }
         }
+        let proven = self.binding.operation > bound.operation;
+        if !proven && lost_many(bound.points, description.points) {
+            let why = fewer_points(bound.points, description.points);
+            return self.lost(queue, &request, why).map(Some);
+        }
         self.binding.points = description.points.unwrap_or(bound.points);
         Ok(None)
     }
+
+    /// A person says that the collection that is there is the one that was bound: moved, or falsely
+    /// taken for another. The numbers of its operations may have begun anew. What still tells a
+    /// mistake stops this; it says nothing against the place that was bound, and is not kept.
+    fn rebind(
+        &mut self,
+        bound: &Binding,
+        new: Binding,
+        description: &ServerCollection,
+    ) -> Option<Step> {
+        let why = if new.id.is_some() && bound.id.is_some() && new.id != bound.id {
+            "the collection has another identity".to_owned()
+        } else if lost_many(bound.points, description.points) {
+            fewer_points(bound.points, description.points)
+        } else {
+            self.binding = new;
+            return None;
+        };
+        let message = format!(
+            "{why}: it is not the one that this shard was in step with. Nothing was uploaded. \
+             `sync --rebind --resend` sends it everything that this shard holds; `restore --force` \
+             takes what it holds instead"
+        );
+        Some(self.stop(Failure::stop("GET /collections/…", message)))
+    }
+}
+
+/// What the server says of the name.
+enum Alias {
+    /// The collection that it leads to; none if it is no alias.
+    Of(Option<String>),
+    /// It does not say.
+    Unknown(Failure),
 }
 
 /// Why the collection that is there cannot be the bound one, as far as its description tells.
-fn another(
-    bound: &Binding,
-    description: &ServerCollection,
-    alias_of: Option<&str>,
-) -> Option<String> {
+fn another(bound: &Binding, description: &ServerCollection, alias: &Alias) -> Option<String> {
     if bound.id.is_some() && bound.id != description.id {
         return Some("the collection was made anew: it has another identity".to_owned());
     }
-    if let (Some(before), Some(now)) = (bound.alias_of.as_deref(), alias_of)
-        && before != now
-    {
-        return Some(format!(
+    let Alias::Of(now) = alias else { return None };
+    let before = bound.alias_of.as_deref()?;
+    match now.as_deref() {
+        Some(now) if now == before => None,
+        Some(now) => Some(format!(
             "the alias `{}` leads to the collection `{now}` now, not to `{before}`",
             bound.collection
-        ));
+        )),
+        None => Some(format!(
+            "`{}` was an alias of the collection `{before}`, and is none now",
+            bound.collection
+        )),
     }
-    None
 }
+
+fn is_passing(failure: &Failure) -> bool {
+    let status = failure.status.unwrap_or(503);
+    matches!(failure.class, Class::Retry | Class::Unclear)
+        && (matches!(status, 408 | 425 | 429) || status >= 500)
+}
+
+fn fewer_points(before: u64, now: Option<u64>) -> String {
+    format!(
+        "the collection holds {} points where it held {before}",
+        now.unwrap_or_default()
+    )
+}
+
+/// What a person can do about a status that stops the queue.
+fn advice(status: Option<u16>) -> Option<&'static str> {
+    match status {
+        Some(401 | 403) => {
+            Some("Check the API key, what it permits, and what stands in front of the server")
+        }
+        Some(507) => Some("Make room on the server, or raise its quota; then run `sync` again"),
+        Some(_) => Some(
+            "Check the URL and the collection's settings on the server; then run `sync` again, or \
+             move the operation out of the way (`queue skip`)",
+        ),
+        None => None,
+    }
+}
+
+const DELETED: &str = "the collection was deleted while operations were uploaded to it";
 
 /// Whether so few points are left that deletions alone are an unlikely reason.
 fn lost_many(before: u64, now: Option<u64>) -> bool {
@@ -1104,24 +1464,39 @@ fn lost_many(before: u64, now: Option<u64>) -> bool {
 
 fn lost_words(why: &str) -> String {
     format!(
-        "{why}. Nothing was uploaded. `sync --resend` sends it everything that this shard holds; \
-         `restore --force` takes what it holds instead"
+        "{why}. Nothing more is uploaded until a person has decided. `sync --resend` sends it \
+         everything that this shard holds; `restore --force` takes what it holds instead"
     )
 }
 
 fn gone_words(standing: &Standing) -> String {
-    let held = if standing.acknowledged > 0 {
+    let which = if standing.acknowledged > 0 {
         format!(
-            "to which {} operations were uploaded",
+            "the collection to which {} operations were uploaded is not there",
             standing.acknowledged
         )
+    } else if standing.restored {
+        "the collection from which this shard was restored is not there".to_owned()
+    } else if standing.binding.is_some() {
+        "the collection that this shard was bound to is not there any more".to_owned()
     } else {
-        "from which this shard was restored".to_owned()
+        return "the collection is not there. `sync` creates it".to_owned();
     };
     format!(
-        "the collection {held} is not there. Nothing was created. `sync --resend` creates it and \
-         sends it everything that this shard holds"
+        "{which}. Nothing was created. `sync --resend` creates it and sends it everything that this \
+         shard holds"
     )
+}
+
+/// The server has taken the operation again and again.
+fn never_applied(request: &Request) -> Failure {
+    let mut failure = not_applied(request);
+    failure.message = format!(
+        "{}, {MOST_TAKEN} times. Look at the collection's status and its optimizer; then run `sync` \
+         again, or move the operation out of the way (`queue skip`)",
+        failure.message
+    );
+    failure
 }
 
 fn not_applied(request: &Request) -> Failure {
@@ -1142,11 +1517,22 @@ fn probe_request() -> Request {
     Request::new("POST", "/points/batch?wait=true&ordering=strong", body)
 }
 
-/// One write.
-fn write<E>(server: &mut impl Server<Error = E>, request: &Request) -> Result<Verdict, E> {
+/// One write: what the answer means, and the highest number that the server gave.
+fn write<E>(
+    server: &mut impl Server<Error = E>,
+    request: &Request,
+) -> Result<(Verdict, Option<u64>), E> {
     Ok(match server.exchange(request)? {
-        Ok(answer) => judge_write(request, &answer, server.now_ms()),
-        Err(no) => Verdict::Failed(no_answer(&no)),
+        Ok(answer) => {
+            let verdict = judge_write(request, &answer, server.now_ms());
+            let number = match &verdict {
+                Verdict::Confirmed { operation } => *operation,
+                Verdict::Taken => operation_of(&answer),
+                Verdict::Failed(_) => None,
+            };
+            (verdict, number)
+        }
+        Err(no) => (Verdict::Failed(no_answer(&no)), None),
     })
 }
 

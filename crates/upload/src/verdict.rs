@@ -139,6 +139,19 @@ pub fn judge_write(request: &Request, answer: &Answer, now_ms: u64) -> Verdict {
     Verdict::Failed(failure)
 }
 
+/// The highest number that the server gave one of the operations of a request, whatever it says of
+/// them.
+pub(crate) fn operation_of(answer: &Answer) -> Option<u64> {
+    let Envelope::Success(result) = answer.envelope() else {
+        return None;
+    };
+    let number = |update: &Value| update.get("operation_id").and_then(Value::as_u64);
+    match &result {
+        Value::Array(updates) => updates.iter().filter_map(number).max(),
+        update => number(update),
+    }
+}
+
 /// The confirmation that `result` is of `request`; none if it is not of its shape.
 fn confirmation(request: &Request, result: &Value) -> Option<Verdict> {
     let path = request.path.split('?').next().unwrap_or_default();
