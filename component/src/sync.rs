@@ -300,7 +300,12 @@ fn check(
                 }
                 thread::sleep(after);
             }
-            RestoreCheck::Stop(failure) => return Err(server_error(failure)),
+            RestoreCheck::Stop(failure) => {
+                if standing.is_some() {
+                    exports::with_store(|store| uploader.keep_finding(&mut &mut *store))?;
+                }
+                return Err(server_error(failure));
+            }
         }
     }
 }
@@ -368,7 +373,8 @@ fn replace_generation(
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
         if let Some(held) = kept
-            && (staged.points as f64) < held as f64 * KEPT_SHARE
+            // What was replayed may have added that many.
+            && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
         {
             return Err(invalid(
                 "force",

@@ -186,12 +186,21 @@ impl EdgeSync {
     /// A sync that gives up is no error: the report says why, and the queue is kept. Errors are
     /// the shard's, and [`Error::Setting`] without a server.
     pub fn sync(&self) -> Result<SyncReport> {
-        self.sync_with(SyncPermissions::default(), &Cancel::new(), |_| {})
+        self.sync_with(&Cancel::new(), |_| {})
     }
 
-    /// [`EdgeSync::sync`] that can be cancelled, tells its progress, and does what a person has
-    /// allowed.
+    /// [`EdgeSync::sync`] that can be cancelled and tells its progress.
     pub fn sync_with(
+        &self,
+        cancel: &Cancel,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<SyncReport> {
+        self.sync_permitted(SyncPermissions::default(), cancel, progress)
+    }
+
+    /// [`EdgeSync::sync_with`], and what a person has allowed: to go on with another server or
+    /// collection, to send everything again.
+    pub fn sync_permitted(
         &self,
         permissions: SyncPermissions,
         cancel: &Cancel,
@@ -232,11 +241,31 @@ impl EdgeSync {
     /// Reads and writes through [`EdgeSync::shard`] go on meanwhile. On failure everything is as
     /// before.
     ///
-    /// Unless `force`, the collection must be the one that the shard was synced with, and the
-    /// snapshot must hold most of the points of the shard ([`Error::WouldDrop`]).
+    /// The collection must be the one that the shard was synced with, and the snapshot must hold
+    /// most of the points of the shard ([`Error::WouldDrop`]); [`EdgeSync::restore_forced`] takes it
+    /// whatever it is.
     ///
     /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`].
     pub fn restore(
+        &self,
+        source: &RestoreSource,
+        cancel: &Cancel,
+        progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<RestoreReport> {
+        self.restore_from(source, false, cancel, progress)
+    }
+
+    /// [`EdgeSync::restore`] from any collection, whatever it drops.
+    pub fn restore_forced(
+        &self,
+        source: &RestoreSource,
+        cancel: &Cancel,
+        progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<RestoreReport> {
+        self.restore_from(source, true, cancel, progress)
+    }
+
+    fn restore_from(
         &self,
         source: &RestoreSource,
         force: bool,

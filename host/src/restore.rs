@@ -155,7 +155,8 @@ pub(crate) fn restore(
         return Err(Error::Cancelled);
     }
 
-    if !force && (staged.0 as f64) < held as f64 * KEPT_SHARE {
+    // What was replayed may have added that many.
+    if !force && ((staged.0 + staged.1) as f64) < held as f64 * KEPT_SHARE {
         abandon(shard, instance);
         return Err(Error::WouldDrop {
             held,
@@ -202,7 +203,13 @@ fn check(
         let mut server = courier;
         match uploader.check_restore(standing.as_ref(), &mut server, force)? {
             RestoreCheck::Ready(binding) => return Ok(binding),
-            RestoreCheck::Stop(failure) => return Err(server_error(failure)),
+            RestoreCheck::Stop(failure) => {
+                if present {
+                    let mut queue = shard;
+                    uploader.keep_finding(&mut queue)?;
+                }
+                return Err(server_error(failure));
+            }
             RestoreCheck::Wait { after, failure } => {
                 let failure = server_error(failure);
                 if uploader.gives_up(after) {

@@ -15,7 +15,7 @@ use crate::lock::DirectoryLock;
 use crate::origin::Outbound;
 use crate::owner::Owner;
 use crate::types::{
-    Binding, Durability, Info, Opened, Point, PointId, Progress, QueueLimits, QueueStanding,
+    Binding, Durability, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
     QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
     Selection, StoredPoint, UploadBatch,
 };
@@ -447,7 +447,7 @@ calls! {
     /// [`Shard::acknowledge`] gives the same.
     [write Reads] next_batch / next_batch_async = edge_sync_shard_queue.call_next_batch
     (limits: QueueLimits = limits => limits, until: Option<u64> = until => until,
-     done: Option<Progress> = done => done)
+     done: Option<QueueProgress> = done => done)
         -> Option<UploadBatch>;
 
     /// What an upload has to know before it begins.

@@ -13,7 +13,7 @@ use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::signal::Cancel;
-use crate::types::{BatchLimits, FailureClass, Progress as Done, QueueLimits, ServerFailure};
+use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
 
 pub use edge_sync_upload::BackoffOptions;
 

@@ -4,8 +4,8 @@ use crate::bindings::exports::edge_sync::shard as wit;
 
 pub use wit::courier::SnapshotSource;
 pub use wit::queue::{
-    BatchLimits as QueueLimits, Binding, Progress, QueueStanding, QueueStatus, RejectedOperation,
-    UploadBatch, UploadRequest,
+    BatchLimits as QueueLimits, Binding, Progress as QueueProgress, QueueStanding, QueueStatus,
+    RejectedOperation, UploadBatch, UploadRequest,
 };
 pub use wit::shard::{
     Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, ShardInfo as Info,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, SyncPermissions, Syncer};
+use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
     Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
@@ -115,13 +115,11 @@ impl ShardBackend {
     /// work out, if it did not.
     fn upload_now(&self) -> Result<Option<HostError>, HostError> {
         let cancel = Cancel::new();
-        let report = self
-            .edge
-            .sync_with(SyncPermissions::default(), &cancel, |step| {
-                if let Progress::Waiting { .. } = step {
-                    cancel.cancel();
-                }
-            })?;
+        let report = self.edge.sync_with(&cancel, |step| {
+            if let Progress::Waiting { .. } = step {
+                cancel.cancel();
+            }
+        })?;
         Ok(report.failure)
     }
 }

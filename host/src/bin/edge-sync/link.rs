@@ -46,7 +46,7 @@ impl Session {
             rebind: arguments.rebind,
             resend: arguments.resend,
         };
-        let report = edge.sync_with(permissions, &self.cancel, |step| {
+        let report = edge.sync_permitted(permissions, &self.cancel, |step| {
             self.show_upload(&bar, &step);
         });
         bar.finish_and_clear();
@@ -127,10 +127,13 @@ impl Session {
         self.stop_on_interrupt()?;
         let bar = self.output.bar(SPINNER);
         bar.set_message("asking for the snapshot");
-        let mut run = |force| {
-            let report = edge.restore(&source, force, &self.cancel, |step| {
-                self.show_restore(&bar, &step);
-            });
+        let run = |force| {
+            let show = |step: RestoreProgress<'_>| self.show_restore(&bar, &step);
+            let report = if force {
+                edge.restore_forced(&source, &self.cancel, show)
+            } else {
+                edge.restore(&source, &self.cancel, show)
+            };
             bar.finish_and_clear();
             report
         };
