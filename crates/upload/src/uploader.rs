@@ -55,6 +55,9 @@ const MOST_MUTE: u32 = 3;
 /// milliseconds.
 const LOOK_AGAIN: u64 = 60_000;
 
+/// Confirmed requests after which an idle worker asks how many points the server holds.
+const CONCLUDE_AFTER: u32 = 100;
+
 /// A refused request of fewer bytes than this says more about the server than about the operation.
 const SMALL_REQUEST: usize = 64 << 10;
 
@@ -311,12 +314,14 @@ pub struct Uploader {
     server_timeout: u32,
     /// The server does not take a time limit.
     no_server_timeout: bool,
+    /// Requests that were confirmed since the server was last asked how many points it holds.
+    confirmed: u32,
     /// The collection was found to be the right one, just now.
     ready: bool,
     /// Looks at the collection in a row at which its operations could not be numbered.
     mute: u32,
     /// When that was, or when it last took a write; in milliseconds since 1970.
-    ready_at: u64,
+    ready_at: Option<u64>,
     /// It was found so, and nothing has told otherwise since.
     known: bool,
     /// What the last wait was asked to be by the server.
@@ -344,8 +349,9 @@ impl Uploader {
             unclear: 0,
             server_timeout: 0,
             no_server_timeout: false,
+            confirmed: 0,
             ready: false,
-            ready_at: 0,
+            ready_at: None,
             mute: 0,
             known: false,
             asked: Duration::ZERO,
@@ -360,6 +366,16 @@ impl Uploader {
     pub fn permit(&mut self, permissions: Permissions) {
         self.permissions = permissions;
         self.forget();
+    }
+
+    /// Whether the collection has been looked at.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The collection that was found.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// The collection is looked at again before anything is sent.
@@ -399,7 +415,9 @@ impl Uploader {
             return Ok(Step::Done);
         };
         // It may have been replaced while nothing went up. The clock may jump either way.
-        if !self.ready || server.now_ms().abs_diff(self.ready_at) > LOOK_AGAIN {
+        let now = server.now_ms();
+        let since = *self.ready_at.get_or_insert(now);
+        if !self.ready || now.abs_diff(since) > LOOK_AGAIN {
             return self.prepare(queue, server, true);
         }
         if let Some(step) = self.look_after(queue, server, &batch)? {
@@ -416,7 +434,7 @@ impl Uploader {
             return self.lost(queue, &batch.request, why);
         }
         if operation.is_some() {
-            self.ready_at = server.now_ms();
+            self.ready_at = Some(server.now_ms());
         }
         match verdict {
             Verdict::Confirmed { .. } => self.advance(queue, &batch),
@@ -875,6 +893,7 @@ impl Uploader {
     /// The server has applied the request of `batch`.
     fn advance<E>(&mut self, queue: &mut impl Queue<Error = E>, batch: &Batch) -> Result<Step, E> {
         self.answered();
+        self.confirmed = self.confirmed.saturating_add(1);
         // An operation that ends in the rejected log ends no row there.
         if self.head.refusal.is_none() {
             self.streak.confirmed(&batch.request);
@@ -1076,7 +1095,7 @@ impl Uploader {
         }
         self.permissions = Permissions::default();
         self.ready = true;
-        self.ready_at = server.now_ms();
+        self.ready_at = Some(server.now_ms());
         self.known = true;
         Ok(Step::Collection { created })
     }
@@ -1196,6 +1215,7 @@ impl Uploader {
         self.stored = Some(binding.clone());
         self.head = Head::default();
         self.ready = true;
+        self.ready_at = None;
         self.known = true;
     }
 
@@ -1213,6 +1233,7 @@ impl Uploader {
         self.binding = binding.clone();
         self.store_binding(queue)?;
         self.ready = true;
+        self.ready_at = None;
         self.known = true;
         Ok(())
     }
@@ -1230,6 +1251,7 @@ impl Uploader {
         if !self.known {
             return Ok(());
         }
+        self.confirmed = 0;
         if let Ok(description) = describe(server)?
             && description.id == self.binding.id
             && let Some(points) = description.points
@@ -1237,6 +1259,21 @@ impl Uploader {
             self.binding.points = points;
         }
         self.store_binding(queue)
+    }
+
+    /// [`Uploader::conclude`], for a worker that is idle after every few writes: not each time.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn conclude_now_and_then<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
+    ) -> Result<(), E> {
+        if self.confirmed < CONCLUDE_AFTER {
+            return Ok(());
+        }
+        self.conclude(queue, server)
     }
 
     /// The settings name another place than the one that was bound.
