@@ -2,7 +2,7 @@
 //! WIT interfaces of `wit/`.
 //!
 //! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
-//! upload, `courier` the network, `restore` how a generation is replaced, `sync` the whole in one
+//! upload, `rejected` what was put aside, `peek` both beside another instance, `courier` the network, `restore` how a generation is replaced, `sync` the whole in one
 //! call, `cli` the `wasi:cli/run` command line. The rest of this file and `convert` are glue.
 
 mod bindings;
@@ -13,7 +13,10 @@ mod directory;
 mod error;
 mod exports;
 mod failed_read;
+mod listing;
+mod peek;
 mod queue;
+mod rejected;
 mod restore;
 mod store;
 mod sync;

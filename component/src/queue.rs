@@ -4,9 +4,10 @@ use edge_sync_engine::{Operation, Upload, merge_uploads};
 use serde_json::json;
 
 use crate::bindings::queue::{
-    BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest,
+    BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest, WaitingOperation,
 };
 use crate::error::{Result, invalid};
+use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
@@ -45,16 +46,12 @@ pub fn next_batch(
             }
             // Not part of `points/batch`, and must not overtake what is before it.
             Upload::Request { .. } if !operations.is_empty() => break,
-            Upload::Request { method, path, body } => {
+            Upload::Request { .. } => {
                 return Ok(Some(UploadBatch {
                     first,
                     last: first,
                     operations: 1,
-                    request: UploadRequest {
-                        method: method.to_owned(),
-                        path: with_wait(&path),
-                        body: body.map(|body| body.to_string()).unwrap_or_default(),
-                    },
+                    request: alone(&operation)?,
                 }));
             }
         }
@@ -85,38 +82,44 @@ fn with_wait(path: &str) -> String {
     format!("{path}{separator}wait=true")
 }
 
+/// The request that an operation is by itself.
+pub fn alone(operation: &Operation) -> Result<UploadRequest> {
+    match operation.upload() {
+        Upload::Batch(_) => points_batch(std::slice::from_ref(operation)),
+        Upload::Request { method, path, body } => Ok(UploadRequest {
+            method: method.to_owned(),
+            path: with_wait(&path),
+            body: body.map(|body| body.to_string()).unwrap_or_default(),
+        }),
+    }
+}
+
 /// Where the queue stands; see `queue.status`.
-pub fn status(store: &Store) -> Result<QueueStatus> {
+pub fn status(store: &mut Store) -> Result<QueueStatus> {
+    store.settle_acknowledged();
     let (log, current) = (store.log(), store.current());
-    let queued = log.last() - current.acknowledged;
+    let refusals = store.rejected().refusals(current.acknowledged);
     Ok(QueueStatus {
         logged: log.last(),
         applied: current.applied,
         acknowledged: current.acknowledged,
-        queued,
+        queued: log.last() - current.acknowledged,
         queued_bytes: log.bytes_after(current.acknowledged)?,
         oldest_queued_ms: log.time_of(current.acknowledged + 1)?,
         rejected: store.rejected().len(),
+        refused_in_a_row: refusals.in_a_row,
+        refused_words: refusals.words,
     })
 }
 
-/// The rejected log, oldest first.
-pub fn rejected(store: &Store) -> Result<Vec<RejectedOperation>> {
-    let entries = store.rejected().list()?;
-    let listed = entries.into_iter().map(|entry| {
-        let operation = Operation::decode(&entry.operation)?;
-        Ok(RejectedOperation {
-            sequence: entry.sequence,
-            status: entry.status,
-            message: entry.message,
-            rejected_ms: entry.rejected_ms,
-            operation: match operation.upload() {
-                Upload::Batch(element) => element.to_string(),
-                Upload::Request { method, path, body } => {
-                    json!({ "method": method, "path": path, "body": body }).to_string()
-                }
-            },
-        })
-    });
-    listed.collect()
+/// What waits; see `queue.waiting`.
+pub fn waiting(store: &Store, after: u64, limit: u32) -> Result<Vec<WaitingOperation>> {
+    let from = after.max(store.current().acknowledged).saturating_add(1);
+    listing::waiting(store.log().read(from), limit)
+}
+
+/// What was refused; see `queue.rejected`.
+pub fn rejected(store: &Store, after: u64, limit: u32) -> Result<Vec<RejectedOperation>> {
+    let limit = limit.min(PAGE_OPERATIONS);
+    listing::rejected(store.rejected().page(after, limit, PAGE_BYTES)?)
 }
