@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
+use wasmtime_wasi::FsPerms;
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::courier::{DownloadProgress, Server};
@@ -284,6 +285,7 @@ impl CourierState {
                     Grants {
                         folder: self.staging.clone(),
                         guest_folder: GUEST_STAGING,
+                        access: FsPerms::ReadWrite,
                         outbound: Outbound::Denied,
                         memory_bytes: MEMORY_BYTES,
                     },
