@@ -49,7 +49,7 @@ impl Session {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
         let mut builder = EdgeSync::builder(self.settings.component()?, directory)
-            .options(self.settings.shard_options())
+            .options(self.shard_options())
             .sync_options(self.settings.sync_options());
         let has_server = self.settings.has_url();
         if has_server && !arguments.no_sync {
