@@ -395,7 +395,7 @@ fn a_lock_is_gone_with_its_process_and_what_was_killed_is_told() {
     // The server answers nothing for as long as anybody waits.
     server.faults().add(
         Rule::on("GET", "/snapshot")
-            .fault(Fault::Delay(Duration::from_secs(60)))
+            .fault(Fault::Delay(Duration::from_secs(20)))
             .always(),
     );
     let mut command = edge_sync(

@@ -17,7 +17,9 @@ impl Session {
         let directory = self.settings.data_dir();
         let edge = match self.open() {
             Ok(edge) => edge,
-            Err(error @ Error::Locked { .. }) => return self.status_beside(directory, &error),
+            Err(error) if is_readable_all_the_same(&error) => {
+                return self.status_beside(directory, &error);
+            }
             Err(error) => return Err(error),
         };
         let info = edge.shard().info()?;
@@ -61,17 +63,25 @@ impl Session {
         Ok(0)
     }
 
-    /// What can be read beside the process that has the directory. How many points there are is
-    /// known to that process alone.
-    fn status_beside(&self, directory: &Path, locked: &Error) -> Result<u8, Error> {
+    /// What can be read beside the process that has the directory, or where nothing can be written.
+    /// How many points there are shows only when the shard is open.
+    fn status_beside(&self, directory: &Path, obstacle: &Error) -> Result<u8, Error> {
         let peek = self.peek()?;
         let Peeked { generation, queue } = peek.status()?;
         let first = peek.rejected(0, 1)?;
         let record = SyncRecord::load(directory);
-        let next = next_of_holder(&queue, &record);
+        let locked = matches!(obstacle, Error::Locked { .. });
+        let (points, next) = if locked {
+            let next = next_of_holder(&queue, &record);
+            ("known to that process alone", next)
+        } else {
+            let next = "make the directory writable".to_owned();
+            ("not known: the shard cannot be opened", next)
+        };
+        let name = if locked { "locked" } else { "read_only" };
         let mut value = json!({
             "data_dir": directory,
-            "locked": describe(locked),
+            name: describe(obstacle),
             "generation": generation,
             "points": null,
             "server": self.settings.server_name(),
@@ -84,8 +94,12 @@ impl Session {
                 "shard",
                 &format!("{}, generation {generation}", directory.display()),
             ),
-            line("in use by", &holder_text(locked)),
-            line("points", "known to that process alone"),
+            if locked {
+                line("in use by", &holder_text(obstacle))
+            } else {
+                line("read only", &obstacle.to_string())
+            },
+            line("points", points),
             line("queue", &queue_text(&queue)),
         ];
         lines.extend(record_lines(&record));
@@ -93,6 +107,16 @@ impl Session {
         lines.push(line("next", &next));
         self.output.say(&value, &lines.join("\n"))?;
         Ok(0)
+    }
+}
+
+/// Whether the logs can be read although the shard cannot be opened.
+fn is_readable_all_the_same(error: &Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        Error::Locked { .. } => true,
+        Error::Io { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
+        _ => false,
     }
 }
 
