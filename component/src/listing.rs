@@ -32,7 +32,7 @@ pub fn waiting(
             sequence: record.sequence,
             logged_ms: record.time_ms,
             bytes,
-            request: queue::alone(&Operation::decode(&record.payload)?)?,
+            request: queue::alone(&Operation::decode(&record.payload)?),
         });
     }
     Ok(listed)

@@ -27,7 +27,6 @@
 //! # }
 //! ```
 
-mod backoff;
 mod bindings;
 mod component;
 mod courier;
@@ -49,10 +48,9 @@ mod sync;
 mod syncer;
 mod types;
 
-pub use backoff::BackoffOptions;
 pub use component::{Component, ComponentOptions};
 pub use courier::{Courier, HttpLimits, ServerSettings};
-pub use edge::{Builder, EdgeSync};
+pub use edge::{Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
 pub use instance::TimeLimits;
 pub use lock::{DirectoryLock, Holder};
@@ -63,12 +61,12 @@ pub use secret::Secret;
 pub use shard::{RetryReport, Shard, ShardOptions};
 pub use signal::Cancel;
 pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
-pub use sync::{Progress, SyncOptions, SyncReport};
+pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
-    BatchLimits, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Peeked, Point,
-    PointId, PointTarget, QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage,
-    ScrollRequest, SearchRequest, Selection, ServerFailure, SnapshotSource, SparseVector,
-    StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
-    WaitingOperation,
+    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Peeked,
+    Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
+    RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
+    ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
+    UploadBatch, UploadRequest, Vector, WaitingOperation,
 };

@@ -13,14 +13,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backoff::Backoff;
+use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
+
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, Shard};
 use crate::signal::Cancel;
-use crate::sync::{Progress, SyncOptions, Uploader};
+use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
 use crate::types::{FailureClass, Opened, SnapshotSource};
 
 /// Name of the staging folder in the data directory.
@@ -28,6 +29,9 @@ const STAGING: &str = "staging";
 
 /// Name of the snapshot in the staging folder.
 const SNAPSHOT: &str = "restore.snapshot";
+
+/// A restore that would leave less than this share of the points is refused unless forced.
+const KEPT_SHARE: f64 = 0.75;
 
 /// Where the snapshot comes from.
 #[derive(Clone, Debug)]
@@ -80,38 +84,54 @@ pub struct RestoreReport {
     pub uploaded: u64,
 }
 
-/// Runs the restore. Uploads by others must be held back by the caller.
+/// Runs the restore. Uploads by others must be held back by the caller. Unless `force`, the
+/// collection must be the one that the shard was synced with, and the snapshot must hold most of the
+/// points.
 pub(crate) fn restore(
     shard: &Shard,
-    server: Option<(&Courier, &mut Uploader)>,
+    mut server: Option<(&Courier, &mut Uploader)>,
     source: &RestoreSource,
+    force: bool,
     options: &SyncOptions,
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
 ) -> Result<RestoreReport> {
     let present = shard.is_present()?;
+    let held = if present { shard.info()?.points } else { 0 };
     let mut uploaded = 0;
+    let mut from_collection = None;
     let staging = Staging::clear(shard.directory())?;
     let (barrier, snapshot_bytes) = match source {
         RestoreSource::Server(from) => {
-            let (courier, uploader) = server.ok_or(Error::Setting {
+            let (courier, uploader) = server.as_mut().ok_or(Error::Setting {
                 name: "url",
                 message: "a restore from the server needs one".to_owned(),
             })?;
+            let binding = check(shard, present, courier, uploader, force, cancel, progress)?;
             let barrier = if present {
                 shard.queue_status()?.logged
             } else {
                 0
             };
+            if present {
+                let mut queue = shard;
+                uploader.accept(&mut queue, &binding)?;
+            }
             if present && shard.queue_status()?.queued > 0 {
-                let report = uploader.run(shard, courier, Some(barrier), cancel, &mut |step| {
-                    progress(RestoreProgress::Uploading(step));
-                })?;
+                let report = crate::sync::run(
+                    uploader,
+                    shard,
+                    courier,
+                    Some(barrier),
+                    cancel,
+                    &mut |step| progress(RestoreProgress::Uploading(step)),
+                )?;
                 if let Some(failure) = report.failure {
                     return Err(failure);
                 }
                 uploaded = report.uploaded;
             }
+            from_collection = Some(uploader.binding().clone());
             let bytes = download(courier, *from, options, cancel, progress)?;
             (barrier, bytes)
         }
@@ -135,8 +155,24 @@ pub(crate) fn restore(
         return Err(Error::Cancelled);
     }
 
+    // What was replayed may have added that many.
+    if !force && ((staged.0 + staged.1) as f64) < held as f64 * KEPT_SHARE {
+        abandon(shard, instance);
+        return Err(Error::WouldDrop {
+            held,
+            snapshot: staged.0,
+        });
+    }
+
     progress(RestoreProgress::Switching);
-    let opened = shard.promote(instance)?;
+    let binding = from_collection.map(|binding| Binding {
+        points: staged.0,
+        ..binding
+    });
+    let opened = shard.promote(instance, binding.as_ref().map(wit_binding))?;
+    if let (Some((_, uploader)), Some(binding)) = (server, binding) {
+        uploader.restored(&binding);
+    }
     Ok(RestoreReport {
         opened,
         points: staged.0,
@@ -144,6 +180,49 @@ pub(crate) fn restore(
         snapshot_bytes,
         uploaded,
     })
+}
+
+/// Whether the collection may be restored from; asked again while failures are passing ones.
+fn check(
+    shard: &Shard,
+    present: bool,
+    courier: &Courier,
+    uploader: &mut Uploader,
+    force: bool,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<Binding> {
+    let standing = if present {
+        Some(standing(shard.standing()?))
+    } else {
+        None
+    };
+    uploader.begin();
+    loop {
+        cancel.check()?;
+        let mut server = courier;
+        match uploader.check_restore(standing.as_ref(), &mut server, force)? {
+            RestoreCheck::Ready(binding) => return Ok(binding),
+            RestoreCheck::Stop(failure) => {
+                if present {
+                    let mut queue = shard;
+                    uploader.keep_finding(&mut queue)?;
+                }
+                return Err(server_error(failure));
+            }
+            RestoreCheck::Wait { after, failure } => {
+                let failure = server_error(failure);
+                if uploader.gives_up(after) {
+                    return Err(failure);
+                }
+                progress(RestoreProgress::Waiting {
+                    after,
+                    failure: &failure,
+                });
+                cancel.sleep(after)?;
+            }
+        }
+    }
 }
 
 /// Stages on an owner of its own, for the stack that guest calls need. Returns points and
@@ -187,9 +266,9 @@ fn download(
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
 ) -> Result<u64> {
-    let mut backoff = Backoff::new(options.backoff.clone());
+    let mut attempts =
+        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
     let mut download = None;
-    let mut furthest = 0;
     loop {
         cancel.check()?;
         let outcome = match &mut download {
@@ -209,26 +288,19 @@ fn download(
                 if so_far.done {
                     return Ok(so_far.bytes);
                 }
-                // What is cut at the same place each time would never end otherwise.
-                if so_far.bytes > furthest {
-                    furthest = so_far.bytes;
-                    backoff.reset();
-                }
+                attempts.progressed(so_far.bytes);
             }
             Err(error) => {
                 let lost = error.ends_instance();
-                let passing = lost || error.failure_class() == Some(FailureClass::Retry);
-                if !passing || backoff.failures() >= options.attempts {
-                    return Err(error);
-                }
-                if lost {
+                let after = if lost {
                     download = None;
-                }
-                let retry_after = match &error {
-                    Error::Server(failure) => failure.retry_after_ms.map(Duration::from_millis),
-                    _ => None,
+                    attempts.broke(None)
+                } else {
+                    attempts.failed(&judged(&error))
                 };
-                let after = backoff.next(retry_after);
+                let Some(after) = after.filter(|after| *after <= options.patience) else {
+                    return Err(error);
+                };
                 progress(RestoreProgress::Waiting {
                     after,
                     failure: &error,
@@ -236,6 +308,25 @@ fn download(
                 cancel.sleep(after)?;
             }
         }
+    }
+}
+
+/// A failed download, as the counter of attempts takes it.
+fn judged(error: &Error) -> Failure {
+    let (class, retry_after) = match error {
+        Error::Server(failure) => (
+            match failure.class {
+                FailureClass::Retry => Class::Retry,
+                FailureClass::Unclear => Class::Unclear,
+                _ => Class::Stop,
+            },
+            failure.retry_after_ms.map(Duration::from_millis),
+        ),
+        _ => (Class::Stop, None),
+    };
+    Failure {
+        retry_after,
+        ..Failure::stop("GET snapshot", error.to_string()).with_class(class)
     }
 }
 
