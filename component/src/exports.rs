@@ -13,7 +13,7 @@ use crate::Component;
 use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
 use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
-use crate::bindings::{courier, queue, restore, shard, sync};
+use crate::bindings::{courier, peek, queue, restore, shard, sync};
 use crate::convert;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
@@ -263,20 +263,54 @@ impl queue::Guest for Component {
         with_store(|store| store.reject(sequence, status, &message))
     }
 
-    fn rejected() -> Result<Vec<queue::RejectedOperation>> {
-        with_store(|store| crate::queue::rejected(store))
+    fn skip(count: u32) -> Result<u32> {
+        with_store(|store| store.skip(count))
+    }
+
+    fn waiting(after: u64, limit: u32) -> Result<Vec<queue::WaitingOperation>> {
+        with_store(|store| crate::queue::waiting(store, after, limit))
+    }
+
+    fn rejected(after: u64, limit: u32) -> Result<Vec<queue::RejectedOperation>> {
+        with_store(|store| crate::queue::rejected(store, after, limit))
     }
 
     fn retry_rejected(sequence: u64) -> Result<()> {
         with_store(|store| store.retry_rejected(sequence))
     }
 
+    fn retry_rejected_after(after: u64, limit: u32) -> Result<queue::Retried> {
+        with_store(|store| store.retry_rejected_after(after, limit))
+    }
+
     fn drop_rejected(sequence: u64) -> Result<()> {
         with_store(|store| store.drop_rejected(sequence))
     }
 
+    fn drop_rejected_up_to(last: u64) -> Result<u64> {
+        with_store(|store| store.drop_rejected_up_to(last))
+    }
+
     fn status() -> Result<queue::QueueStatus> {
-        with_store(|store| crate::queue::status(store))
+        with_store(crate::queue::status)
+    }
+}
+
+impl peek::Guest for Component {
+    fn status(directory: String) -> Result<peek::Peeked> {
+        crate::peek::status(&Directory::new(directory))
+    }
+
+    fn waiting(directory: String, after: u64, limit: u32) -> Result<Vec<queue::WaitingOperation>> {
+        crate::peek::waiting(&Directory::new(directory), after, limit)
+    }
+
+    fn rejected(
+        directory: String,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<queue::RejectedOperation>> {
+        crate::peek::rejected(&Directory::new(directory), after, limit)
     }
 }
 

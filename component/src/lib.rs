@@ -2,10 +2,11 @@
 //! WIT interfaces of `wit/`.
 //!
 //! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
-//! upload, `resend` how all of it comes to wait again, `binding` which collection it is for, `http`
-//! one exchange over the network, `courier` the exchange with a Qdrant server, `restore` how a
-//! generation is replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The
-//! rest of this file and `convert` are glue.
+//! upload, `rejected` what was put aside, `peek` both beside another instance, `resend` how all of it
+//! comes to wait again, `binding` which collection it is for, `http` one exchange over the network,
+//! `courier` the exchange with a Qdrant server, `restore` how a generation is replaced, `sync` the
+//! whole in one call, `cli` the `wasi:cli/run` command line. The rest of this file and `convert` are
+//! glue.
 
 mod binding;
 mod bindings;
@@ -17,7 +18,10 @@ mod error;
 mod exports;
 mod failed_read;
 mod http;
+mod listing;
+mod peek;
 mod queue;
+mod rejected;
 mod resend;
 mod restore;
 mod store;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use edge_sync_upload::{Answer, Request};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
+use wasmtime_wasi::FsPerms;
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::courier::{DownloadProgress, Server};
@@ -290,6 +291,7 @@ impl CourierState {
                     Grants {
                         folder: self.staging.clone(),
                         guest_folder: GUEST_STAGING,
+                        access: FsPerms::ReadWrite,
                         outbound: Outbound::Denied,
                         memory_bytes: MEMORY_BYTES,
                     },

@@ -16,6 +16,7 @@ mod killed;
 mod long_runs;
 mod mutations;
 mod offline_online;
+mod operator;
 mod programs;
 mod python_client;
 mod random_schedules;

@@ -213,7 +213,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert_eq!(server_points(&server).len(), 19);
 
-    let rejected = shard.rejected().expect("a list");
+    let rejected = shard.rejected(0, 100).expect("a list");
     assert_eq!(rejected.len(), 1);
     assert_eq!((rejected[0].sequence, rejected[0].status), (8, 400));
     assert!(rejected[0].message.contains("point 7 is not welcome"));
@@ -229,7 +229,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
     shard.retry_rejected(8).expect("a retry");
     edge.sync().expect("a report");
     assert_eq!(server_points(&server), all_points(&edge));
-    assert!(shard.rejected().expect("a list").is_empty());
+    assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }
 
 #[test]
@@ -368,5 +368,5 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
     edge.sync().expect("a report");
     assert_eq!(shard.count(None).expect("a count"), 3);
     assert_eq!(server_points(&server), all_points(&edge));
-    assert!(shard.rejected().expect("a list").is_empty());
+    assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }
