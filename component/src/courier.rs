@@ -3,29 +3,23 @@
 //! What a failure means is decided here, from the transport's error or the HTTP status; the
 //! callers only look at the class. The API key goes into the request header and nowhere else.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use edge_sync_engine::{CollectionConfig, encode_segment};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use waki::header::{HeaderMap, HeaderValue};
 use waki::{Client, ErrorCode, Method, Response};
 
-use crate::bindings::courier::{DownloadProgress, Server as ServerSettings, SnapshotSource};
+use crate::bindings::courier::Server as ServerSettings;
 use crate::bindings::queue::UploadRequest;
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::error::{Error, Result, invalid, storage};
+use crate::error::{Error, Result, invalid};
 
 /// Answers other than snapshots are small; what is beyond this is not Qdrant's.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How much of a server's words goes into an error.
 const MAX_MESSAGE_CHARS: usize = 1_000;
-const CHUNK_BYTES: u64 = 256 << 10;
-/// How long one `download.step` reads on before it reports.
-const STEP: Duration = Duration::from_millis(250);
+pub const CHUNK_BYTES: u64 = 256 << 10;
 
 /// One collection on one server.
 #[derive(Clone)]
@@ -38,10 +32,10 @@ pub struct Server {
 }
 
 /// An answer that was read whole.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
 impl Server {
@@ -147,8 +141,18 @@ impl Server {
         })
     }
 
+    /// The shard whose snapshots are meant.
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// The server's URL and the collection, as it stands in paths. No key.
+    pub fn place(&self) -> (&str, &str) {
+        (&self.base, &self.collection)
+    }
+
     /// One request below the collection; answers Qdrant's `result`.
-    fn call(&self, method: Method, name: &str, path: &str, body: Option<&str>) -> Result<Value> {
+    pub fn call(&self, method: Method, name: &str, path: &str, body: Option<&str>) -> Result<Value> {
         let (response, request) = self.open(method, name, path, body, None)?;
         let answer = read_answer(response, &request)?;
         check_status(&answer, &request)?;
@@ -168,7 +172,8 @@ impl Server {
             .ok_or_else(not_qdrant)
     }
 
-    fn open(
+    /// Sends a request below the collection; the answer's body is not read yet.
+    pub fn open(
         &self,
         method: Method,
         name: &str,
@@ -179,6 +184,8 @@ impl Server {
         let path = format!("/collections/{}{path}", self.collection);
         let request = format!("{name} {path}");
         let mut headers = HeaderMap::new();
+        // A compressed snapshot has another length and another checksum than were announced.
+        headers.insert("accept-encoding", HeaderValue::from_static("identity"));
         if let Some(key) = &self.api_key {
             headers.insert("api-key", key.clone());
         }
@@ -201,7 +208,8 @@ impl Server {
     }
 }
 
-fn read_answer(response: Response, request: &str) -> Result<Answer> {
+/// Reads an answer to its end.
+pub fn read_answer(response: Response, request: &str) -> Result<Answer> {
     let status = response.status_code();
     let headers = response.headers().clone();
     let mut body = Vec::new();
@@ -209,8 +217,9 @@ fn read_answer(response: Response, request: &str) -> Result<Answer> {
         match response.chunk(CHUNK_BYTES) {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
-            Err(error) => {
-                let cut = format!("the answer was cut off: {error}");
+            // What the stream says of itself means nothing to a person.
+            Err(_) => {
+                let cut = "the connection was cut within the answer".to_owned();
                 return Err(failure(FailureClass::Retry, Some(status), request, cut));
             }
         }
@@ -252,19 +261,20 @@ fn check_status(answer: &Answer, request: &str) -> Result<()> {
             to.unwrap_or("the server names none")
         );
     }
-    let retry_after = answer
-        .headers
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| retry_after(value, SystemTime::now()));
     Err(Error::Server(ServerFailure {
         class,
         status: Some(answer.status),
         request: request.to_owned(),
         message,
-        retry_after_ms: retry_after
-            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        retry_after_ms: retry_after_ms(&answer.headers),
     }))
+}
+
+/// What the answer's `Retry-After` asks for, in milliseconds.
+pub fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get("retry-after")?.to_str().ok()?;
+    let delay = retry_after(value, SystemTime::now())?;
+    Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3).
@@ -278,7 +288,7 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// The `status.error` of Qdrant's error shape, or the body as it is.
-fn server_words(body: &[u8]) -> String {
+pub fn server_words(body: &[u8]) -> String {
     let words = serde_json::from_slice::<Value>(body)
         .ok()
         .and_then(|json| Some(json.pointer("/status/error")?.as_str()?.to_owned()))
@@ -286,7 +296,8 @@ fn server_words(body: &[u8]) -> String {
     words.chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
-fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
+/// A failed exchange without `Retry-After`.
+pub fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
     Error::Server(ServerFailure {
         class,
         status,
@@ -341,262 +352,4 @@ fn transport_words(code: &ErrorCode) -> String {
         other => return format!("the request failed: {other:?}"),
     };
     words.to_owned()
-}
-
-/// Whether a partial answer is the part from `from` on (RFC 9110, section 14.4). Qdrant names it.
-fn begins_at(response: &Response, from: u64) -> bool {
-    response
-        .header("content-range")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            value
-                .strip_prefix("bytes ")?
-                .split_once('-')?
-                .0
-                .parse()
-                .ok()
-        })
-        == Some(from)
-}
-
-/// A snapshot on its way to a file.
-pub struct Download {
-    server: Server,
-    target: PathBuf,
-    file: File,
-    stored: Option<Stored>,
-    response: Option<Response>,
-    hash: Sha256,
-    bytes: u64,
-    total: Option<u64>,
-    done: bool,
-}
-
-/// A snapshot that the server keeps: it has a name and can be read from any offset.
-struct Stored {
-    name: String,
-    checksum: Option<String>,
-}
-
-impl Download {
-    /// Creates the file and, for a stored snapshot, has the server make one.
-    pub fn start(server: Server, source: SnapshotSource, target: PathBuf) -> Result<Self> {
-        let file = create(&target)?;
-        let mut download = Self {
-            server,
-            target,
-            file,
-            stored: None,
-            response: None,
-            hash: Sha256::new(),
-            bytes: 0,
-            total: None,
-            done: false,
-        };
-        if let SnapshotSource::Stored = source {
-            download.make_snapshot()?;
-        }
-        Ok(download)
-    }
-
-    fn snapshots_path(&self) -> String {
-        format!("/shards/{}/snapshots", self.server.shard)
-    }
-
-    fn make_snapshot(&mut self) -> Result<()> {
-        let path = format!("{}?wait=true", self.snapshots_path());
-        let made = self.server.call(Method::Post, "POST", &path, None)?;
-        let Some(name) = made.get("name").and_then(Value::as_str) else {
-            let request = format!("POST {path}");
-            let message = "the answer names no snapshot".to_owned();
-            return Err(failure(FailureClass::Retry, None, &request, message));
-        };
-        self.total = made.get("size").and_then(Value::as_u64);
-        self.stored = Some(Stored {
-            name: encode_segment(name),
-            checksum: made
-                .get("checksum")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-        });
-        Ok(())
-    }
-
-    /// Reads on. After a `retry` failure the next step takes the download up again: where it
-    /// stopped for a stored snapshot, from the start for a streamed one, which is made anew.
-    pub fn step(&mut self) -> Result<DownloadProgress> {
-        if !self.done {
-            if self.response.is_none() && self.is_all_there() {
-                // It was cut after its last byte; there is nothing to ask for.
-                self.finish()?;
-            } else {
-                if self.response.is_none() {
-                    self.connect()?;
-                }
-                self.read_some()?;
-            }
-        }
-        Ok(DownloadProgress {
-            bytes: self.bytes,
-            total: self.total,
-            done: self.done,
-        })
-    }
-
-    fn is_all_there(&self) -> bool {
-        self.stored.is_some() && self.bytes > 0 && self.total == Some(self.bytes)
-    }
-
-    fn connect(&mut self) -> Result<()> {
-        let (path, range) = match &self.stored {
-            Some(stored) => (
-                format!("{}/{}", self.snapshots_path(), stored.name),
-                (self.bytes > 0).then_some(self.bytes),
-            ),
-            None => {
-                self.restart()?;
-                (format!("/shards/{}/snapshot", self.server.shard), None)
-            }
-        };
-        let (response, request) = self.server.open(Method::Get, "GET", &path, None, range)?;
-        match response.status_code() {
-            206 if begins_at(&response, range.unwrap_or(0)) => {}
-            // Another part than was asked for: all of it again.
-            206 => {
-                self.restart()?;
-                return Err(self.cut("the answer is another part of the snapshot"));
-            }
-            // The whole file again, from a server that does not know `Range`.
-            200 => self.restart()?,
-            _ => {
-                let answer = read_answer(response, &request)?;
-                check_status(&answer, &request)?;
-                let message = "an answer that is no snapshot".to_owned();
-                return Err(failure(
-                    FailureClass::Retry,
-                    Some(answer.status),
-                    &request,
-                    message,
-                ));
-            }
-        }
-        if self.stored.is_none() || self.total.is_none() {
-            self.total = response
-                .header("content-length")
-                .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-                .map(|rest| self.bytes + rest);
-        }
-        self.response = Some(response);
-        Ok(())
-    }
-
-    fn restart(&mut self) -> Result<()> {
-        if self.bytes > 0 {
-            self.file = create(&self.target)?;
-            self.hash = Sha256::new();
-            self.bytes = 0;
-        }
-        Ok(())
-    }
-
-    fn read_some(&mut self) -> Result<()> {
-        let started = Instant::now();
-        while started.elapsed() < STEP {
-            let Some(response) = &self.response else {
-                return Ok(());
-            };
-            match response.chunk(CHUNK_BYTES) {
-                Ok(Some(chunk)) => {
-                    self.file
-                        .write_all(&chunk)
-                        .map_err(|error| storage("write snapshot", &self.target, &error))?;
-                    self.hash.update(&chunk);
-                    self.bytes += chunk.len() as u64;
-                }
-                Ok(None) => {
-                    self.response = None;
-                    return self.finish();
-                }
-                Err(error) => {
-                    self.response = None;
-                    return Err(self.cut(&error.to_string()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn cut(&self, how: &str) -> Error {
-        failure(
-            FailureClass::Retry,
-            None,
-            "GET snapshot",
-            format!("the download was cut off after {} bytes: {how}", self.bytes),
-        )
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        match self.total {
-            Some(total) if self.bytes < total => {
-                return Err(self.cut(&format!("{total} were announced")));
-            }
-            Some(total) if self.bytes > total => {
-                return Err(Error::BadSnapshot(format!(
-                    "it has {} bytes, the server announced {total}",
-                    self.bytes
-                )));
-            }
-            _ => {}
-        }
-        if let Some(expected) = self
-            .stored
-            .as_ref()
-            .and_then(|stored| stored.checksum.clone())
-        {
-            let found = hex(&self.hash.clone().finalize());
-            if !expected.eq_ignore_ascii_case(&found) {
-                self.delete_stored();
-                return Err(Error::BadSnapshot(format!(
-                    "its SHA-256 is {found}, the server announced {expected}"
-                )));
-            }
-        }
-        self.file
-            .sync_all()
-            .map_err(|error| storage("sync snapshot to disk", &self.target, &error))?;
-        self.delete_stored();
-        self.done = true;
-        Ok(())
-    }
-
-    /// The server keeps snapshots until told otherwise. A failure here costs it disk space only.
-    fn delete_stored(&mut self) {
-        if let Some(stored) = self.stored.take() {
-            let path = format!("{}/{}", self.snapshots_path(), stored.name);
-            if let Err(error) = self.server.call(Method::Delete, "DELETE", &path, None) {
-                eprintln!("edge-sync: the server's snapshot was not deleted: {error:?}");
-            }
-        }
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.delete_stored();
-        if !self.done {
-            let _ = fs::remove_file(&self.target);
-        }
-    }
-}
-
-fn create(path: &Path) -> Result<File> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)
-            .map_err(|error: io::Error| storage("create staging folder", parent, &error))?;
-    }
-    File::create(path).map_err(|error| storage("create snapshot file", path, &error))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
