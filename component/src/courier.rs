@@ -152,7 +152,13 @@ impl Server {
     }
 
     /// One request below the collection; answers Qdrant's `result`.
-    pub fn call(&self, method: Method, name: &str, path: &str, body: Option<&str>) -> Result<Value> {
+    pub fn call(
+        &self,
+        method: Method,
+        name: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<Value> {
         let (response, request) = self.open(method, name, path, body, None)?;
         let answer = read_answer(response, &request)?;
         check_status(&answer, &request)?;

@@ -73,7 +73,7 @@ impl Download {
     /// Creates the file, and deletes from the server what earlier downloads left there.
     pub fn start(server: Server, source: SnapshotSource, target: PathBuf) -> Result<Self> {
         let file = create(&target)?;
-        let mut download = Self {
+        let download = Self {
             ledger: Ledger::beside(&target),
             server,
             target,
@@ -186,9 +186,10 @@ impl Download {
         };
         let status = Some(response.status_code());
         if header("content-type").starts_with("text/html") {
-            let message = "a web page came instead of the snapshot; something between here and the \
+            let message =
+                "a web page came instead of the snapshot; something between here and the \
                            server answers in its place"
-                .to_owned();
+                    .to_owned();
             return Err(failure(FailureClass::Retry, status, request, message));
         }
         match header("content-encoding").as_str() {

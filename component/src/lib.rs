@@ -2,19 +2,24 @@
 //! WIT interfaces of `wit/`.
 //!
 //! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
-//! upload, `courier` the network, `restore` how a generation is replaced, `sync` the whole in one
-//! call, `cli` the `wasi:cli/run` command line. The rest of this file and `convert` are glue.
+//! upload, `courier` the network, `download` a snapshot on its way, `ledger` the snapshots to delete
+//! from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
+//! replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
+//! file and `convert` are glue.
 
 mod bindings;
 mod cli;
 mod convert;
 mod courier;
 mod directory;
+mod download;
 mod error;
 mod exports;
 mod failed_read;
+mod ledger;
 mod queue;
 mod restore;
+mod settled;
 mod store;
 mod sync;
 

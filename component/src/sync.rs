@@ -6,17 +6,22 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::bindings::courier::SnapshotSource;
+use edge_sync_engine::PointId;
+
+use crate::bindings::courier::{OptimizerState, SnapshotSource};
 use crate::bindings::queue::BatchLimits;
+use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::SyncReport;
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
-use crate::courier::{Download, Server};
+use crate::courier::Server;
 use crate::directory::Directory;
+use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::exports;
 use crate::queue;
-use crate::restore::{Staging, download_path};
+use crate::restore::{self, Staging, download_path};
+use crate::settled::unsettled;
 use crate::store::{Store, load_current};
 
 /// First and longest wait between attempts; each wait doubles the one before.
@@ -25,6 +30,10 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 
 /// Attempts for the one-call restore, which has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;
+
+/// How long the one-call restore waits for the server's optimizer, and how often it looks.
+const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
 /// Batches of the one-call restore: the defaults of the documentation of Qdrant Edge.
 const RESTORE_LIMITS: BatchLimits = BatchLimits {
@@ -170,6 +179,7 @@ pub fn restore(
         Err(Error::NotOpen) => 0,
         outcome => outcome?,
     };
+    let before = settle(server)?;
     let snapshot = download_path(&directory)?;
     let mut download = Download::start(server.clone(), source, snapshot.clone())?;
     let downloaded = loop {
@@ -180,12 +190,77 @@ pub fn restore(
         }
     };
     drop(download);
-    let restored =
-        downloaded.and_then(|()| replace_generation(&directory, &snapshot, Some(barrier), options));
+    let restored = downloaded.and_then(|()| {
+        let after = persist(RESTORE_ATTEMPTS, || server.optimizer())?;
+        let source = Source {
+            server,
+            barrier,
+            unsettled: unsettled(&before, &after),
+            deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
+                Err(Error::NotOpen) => Vec::new(),
+                deleted => deleted?,
+            },
+        };
+        replace_generation(&directory, &snapshot, Some(&source), options)
+    });
     let cleared = directory.clear_staging();
     let opened = restored?;
     cleared?;
     Ok(opened)
+}
+
+/// Waits for the server's optimizer, but not for ever.
+fn settle(server: &Server) -> Result<OptimizerState> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let state = persist(RESTORE_ATTEMPTS, || server.optimizer())?;
+        if !state.running || waited >= SETTLE {
+            return Ok(state);
+        }
+        thread::sleep(SETTLE_LOOK);
+        waited += SETTLE_LOOK;
+    }
+}
+
+/// Where a downloaded snapshot comes from.
+struct Source<'a> {
+    server: &'a Server,
+    barrier: u64,
+    /// Why it may not be what the server held.
+    unsettled: Option<&'static str>,
+    /// What this device deleted, as far as it knows.
+    deleted: Vec<PointId>,
+}
+
+/// What a person should know of the repairs of a snapshot; deletes again what the server says it
+/// does not hold.
+fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if staged.duplicates_removed > 0 {
+        notes.push(format!(
+            "{} old copies of points were removed",
+            staged.duplicates_removed
+        ));
+    }
+    let Some((source, why)) = source.and_then(|source| Some((source, source.unsettled?))) else {
+        return Ok(notes);
+    };
+    let mut note = format!("unsettled: {why}; another restore later gets what the server holds");
+    let alive = staging.held(&source.deleted)?;
+    if !alive.is_empty() {
+        match persist(RESTORE_ATTEMPTS, || source.server.absent(&alive)) {
+            Ok(absent) => {
+                let deleted = staging.delete_again(&absent)?;
+                notes.push(format!("{deleted} deleted points were deleted again"));
+            }
+            Err(_) => note.push_str(&format!(
+                "; up to {} points that this device deleted may be back",
+                alive.len()
+            )),
+        }
+    }
+    notes.push(note);
+    Ok(notes)
 }
 
 /// Restores from a local file; see `sync.restore-file`.
@@ -197,7 +272,7 @@ pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> 
 fn replace_generation(
     directory: &Directory,
     snapshot: &Path,
-    barrier: Option<u64>,
+    source: Option<&Source<'_>>,
     options: Options,
 ) -> Result<Opened> {
     match exports::close() {
@@ -206,8 +281,8 @@ fn replace_generation(
         Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {
-        let barrier = match barrier {
-            Some(barrier) => barrier,
+        let barrier = match source {
+            Some(source) => source.barrier,
             // What waits for upload is not on the server, so it cannot be in its snapshot.
             None => match load_current(directory) {
                 Ok(current) => current.acknowledged,
@@ -215,8 +290,11 @@ fn replace_generation(
                 Err(error) => return Err(error),
             },
         };
-        let (staging, _) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
-        exports::open_with(|| staging.promote())
+        let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
+        let notes = repair(&staging, &staged, source)?;
+        let mut opened = exports::open_with(|| staging.promote())?;
+        opened.notes.extend(notes);
+        Ok(opened)
     };
     staged().inspect_err(|_| {
         // Best effort: without a shard in the directory there is nothing to open again.

@@ -23,6 +23,9 @@ pub struct SyncOptions {
     /// Failures in a row after which a sync gives up. The background worker never gives up.
     /// Default: 8, which is about a minute.
     pub attempts: u32,
+    /// How long a restore waits for the server's optimizer before it asks for a snapshot: one that is
+    /// taken meanwhile may hold deleted points. Default: one minute.
+    pub settle: Duration,
 }
 
 impl Default for SyncOptions {
@@ -31,6 +34,7 @@ impl Default for SyncOptions {
             batch: BatchLimits::default(),
             backoff: BackoffOptions::default(),
             attempts: 8,
+            settle: Duration::from_secs(60),
         }
     }
 }

@@ -329,6 +329,9 @@ pub struct Restore {
     /// cut resumes
     #[arg(long)]
     pub stored: bool,
+    /// Longest wait for the server's optimizer, which may spoil a snapshot; default 60
+    #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot")]
+    pub settle: Option<u64>,
 }
 
 #[derive(Subcommand, Debug)]
