@@ -96,7 +96,7 @@ impl Staging {
         self.watch = Some(Watch::over_new(&target)?);
         edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
         let shard = Shard::load(&target).map_err(unloadable)?;
-        let duplicates_removed = shard.remove_duplicates()?;
+        let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
         let points = shard.read_through().map_err(unreadable)?;
         let config = self.settle_config(&shard)?;
         directory::write_durably(

@@ -236,8 +236,9 @@ impl Courier {
         self.owner.call(move |state| {
             state.end_download();
             state.cancel = cancel;
+            // All that it asks of the server is to delete what earlier downloads left there.
             let download =
-                state.run("start-download", Body::Snapshot, |guest, store, server| {
+                state.run("start-download", Body::Deletion, |guest, store, server| {
                     guest
                         .edge_sync_shard_courier()
                         .call_start_download(store, server, source, &file)
