@@ -379,14 +379,9 @@ fn snapshots(run: &mut Run) {
         "Not found: shard 7 not found",
     );
     run.ok("GET", "/collections/c/snapshots", Value::Null);
-    for method in ["GET", "DELETE"] {
-        run.put(
-            method,
-            "/collections/c/snapshots/none.snapshot",
-            Value::Null,
-            404,
-        );
-    }
+    let none = "/collections/c/snapshots/none.snapshot";
+    run.refused_plainly(none, "get_snapshot", "Not found: ");
+    run.put("DELETE", none, Value::Null, 404);
 }
 
 /// Each of these is a request on a collection that is there; the same on one that is not is 404.
