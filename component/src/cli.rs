@@ -12,9 +12,10 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::Component;
+use crate::binding;
 use crate::bindings::courier::{Server as ServerSettings, SnapshotSource};
-use crate::bindings::queue::BatchLimits;
 use crate::bindings::shard::Opened;
+use crate::bindings::sync::SyncOptions;
 use crate::bindings::types::{Durability, Options};
 use crate::courier::Server;
 use crate::directory::Directory;
@@ -83,12 +84,21 @@ enum Command {
         /// Attempts at each request while failures are passing ones.
         #[arg(long, default_value_t = 5)]
         attempts: u32,
+        /// Take the address and the collection for those that were used before, in a new place.
+        #[arg(long)]
+        rebind: bool,
+        /// Queue everything that the shard holds again, for a server that has lost it.
+        #[arg(long)]
+        resend: bool,
     },
     /// Restore from the server's snapshot, or from a local one.
     Restore {
         /// A shard snapshot file.
         #[arg(long)]
         snapshot: Option<PathBuf>,
+        /// Restore although many points would be dropped, or from another collection than before.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         server: ServerArguments,
     },
@@ -108,14 +118,24 @@ struct ServerArguments {
 }
 
 impl ServerArguments {
-    fn server(self) -> Result<Server> {
+    /// What is not given is what the shard was bound to before.
+    fn server(self, directory: &Directory) -> Result<Server> {
         let missing = |field: &str, variable: &str| {
             invalid(field, format!("not set; give --{field} or {variable}"))
         };
+        let bound = binding::load(directory)?;
+        let (url, collection) = match bound {
+            Some(bound) => (Some(bound.url), Some(bound.collection)),
+            None => (None, None),
+        };
         Server::new(ServerSettings {
-            url: self.url.ok_or_else(|| missing("url", "QDRANT_URL"))?,
+            url: self
+                .url
+                .or(url)
+                .ok_or_else(|| missing("url", "QDRANT_URL"))?,
             collection: self
                 .collection
+                .or(collection)
                 .ok_or_else(|| missing("collection", "EDGE_SYNC_COLLECTION"))?,
             api_key: std::env::var("QDRANT_API_KEY").ok(),
             shard: self.shard,
@@ -155,15 +175,19 @@ fn run(arguments: Arguments) -> Result<()> {
             let opened = open_with(|| Store::create(directory, &config, OPTIONS))?;
             opened_json(opened)
         }
-        Command::Restore { snapshot, server } => restore(directory, snapshot.as_deref(), server)?,
+        Command::Restore {
+            snapshot,
+            force,
+            server,
+        } => restore(directory, snapshot.as_deref(), force, server)?,
         command => {
             // Alone with the directory, so nobody is downloading.
             directory.clear_staging()?;
-            let opened = open_with(|| Store::open(directory, OPTIONS))?;
+            let opened = open_with(|| Store::open(directory.clone(), OPTIONS))?;
             for note in opened.notes {
                 let _ = writeln!(io::stderr(), "edge-sync: note: {note}");
             }
-            on_shard(command)?
+            on_shard(command, &directory)?
         }
     };
     close()?;
@@ -174,6 +198,7 @@ fn run(arguments: Arguments) -> Result<()> {
 fn restore(
     directory: Directory,
     snapshot: Option<&Path>,
+    force: bool,
     server: ServerArguments,
 ) -> Result<Value> {
     directory.clear_staging()?;
@@ -183,17 +208,15 @@ fn restore(
     }
     let opened = match snapshot {
         Some(snapshot) => sync::restore_file(directory, snapshot, OPTIONS)?,
-        None => sync::restore(
-            directory,
-            &server.server()?,
-            SnapshotSource::Stream,
-            OPTIONS,
-        )?,
+        None => {
+            let server = server.server(&directory)?;
+            sync::restore(directory, &server, SnapshotSource::Stream, force, OPTIONS)?
+        }
     };
     Ok(opened_json(opened))
 }
 
-fn on_shard(command: Command) -> Result<Value> {
+fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
     match command {
         Command::Create { .. } | Command::Restore { .. } => {
             Err(Error::Internal("this command opens no shard".to_owned()))
@@ -252,13 +275,19 @@ fn on_shard(command: Command) -> Result<Value> {
             server,
             batch_size,
             attempts,
+            rebind,
+            resend,
         } => {
-            let server = server.server()?;
-            let limits = BatchLimits {
+            let server = server.server(directory)?;
+            let options = SyncOptions {
                 operations: batch_size,
                 bytes: 8 << 20,
+                attempts,
+                patience_ms: 60_000,
+                rebind,
+                resend,
             };
-            let report = with_store(|store| sync::drain(store, &server, limits, attempts))?;
+            let report = with_store(|store| sync::drain(store, &server, &options))?;
             if let Some(failure) = report.failure {
                 return Err(failure);
             }
@@ -267,6 +296,7 @@ fn on_shard(command: Command) -> Result<Value> {
                 "requests": report.requests,
                 "rejected": report.rejected,
                 "remaining": report.remaining,
+                "created_collection": report.created_collection,
             }))
         }
     }

@@ -4,6 +4,7 @@
 //! CURRENT                    generation in force and both positions; replaced atomically
 //! log/                       the durable log: write-ahead log and upload queue in one
 //! rejected/                  operations that the server refused
+//! server.json                which collection holds what was acknowledged
 //! generations/N/shard/       the engine's files
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
@@ -42,6 +43,11 @@ impl Directory {
     /// The rejected log's folder.
     pub fn rejected(&self) -> PathBuf {
         self.root.join("rejected")
+    }
+
+    /// Which collection holds what was acknowledged.
+    pub fn binding(&self) -> PathBuf {
+        self.root.join("server.json")
     }
 
     /// Where snapshots are downloaded to.
@@ -154,7 +160,8 @@ fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-fn sync_path(path: &Path) -> Result<()> {
+/// Syncs a file or a folder to disk.
+pub fn sync_path(path: &Path) -> Result<()> {
     fs::File::open(path)
         .and_then(|file| file.sync_all())
         .map_err(|error| storage("sync to disk", path, &error))

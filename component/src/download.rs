@@ -15,16 +15,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::encode_segment;
+use edge_sync_upload::{Answer, Class, Request, judge_read, verdict::no_answer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use waki::{Method, Response};
 
 use crate::bindings::courier::{DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::courier::{
-    Answer, CHUNK_BYTES, Server, failure, read_answer, retry_after_ms, server_words,
-};
+use crate::courier::{CHUNK_BYTES, Server, now_ms, server_error};
 use crate::error::{Error, Result, storage};
+use crate::http::{Broken, Response};
 use crate::ledger::Ledger;
 
 /// How long one step reads on before it reports.
@@ -139,7 +138,7 @@ impl Download {
                 (format!("/shards/{}/snapshot", self.server.shard()), None)
             }
         };
-        let (response, request) = self.server.open(Method::Get, "GET", &path, None, range)?;
+        let (response, request) = self.server.open(&path, range)?;
         match response.status_code() {
             206 if begins_at(&response, range.unwrap_or(0)) => {}
             // Another part than was asked for: all of it again.
@@ -150,7 +149,10 @@ impl Download {
             // The whole file again, from a server that does not know `Range`.
             200 => self.restart()?,
             status => {
-                let answer = read_answer(response, &request)?;
+                let answer = self
+                    .server
+                    .read_answer(&response, &request)
+                    .map_err(|broken| self.cut(&broken.message))?;
                 if status == 404 && self.stored.take().is_some() {
                     // Somebody deleted it. The next step has another made.
                     self.restart()?;
@@ -158,17 +160,17 @@ impl Download {
                         FailureClass::Retry,
                         Some(status),
                         &request,
-                        format!("the stored snapshot is gone: {}", words(&answer)),
+                        format!("the stored snapshot is gone: {}", answer.body.trim()),
                     ));
                 }
-                return Err(refused(&answer, &request));
+                return Err(refused(&answer));
             }
         }
         self.check_headers(&response, &request)?;
         if self.stored.is_none() || self.total.is_none() {
             self.total = response
                 .header("content-length")
-                .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+                .and_then(|value| value.parse::<u64>().ok())
                 .map(|rest| self.bytes + rest);
         }
         self.response = Some(response);
@@ -180,7 +182,6 @@ impl Download {
         let header = |name: &str| {
             response
                 .header(name)
-                .and_then(|value| value.to_str().ok())
                 .map(|value| value.trim().to_ascii_lowercase())
                 .unwrap_or_default()
         };
@@ -237,10 +238,9 @@ impl Download {
                     self.response = None;
                     return self.finish();
                 }
-                // What the stream says of itself means nothing to a person.
-                Err(_) => {
+                Err(broken) => {
                     self.response = None;
-                    return Err(self.broken(asked.elapsed()));
+                    return Err(self.broken(&broken, asked.elapsed()));
                 }
             }
         }
@@ -248,12 +248,12 @@ impl Download {
     }
 
     /// The connection ended after nothing had come for `silence`.
-    fn broken(&mut self, silence: Duration) -> Error {
+    fn broken(&mut self, broken: &Broken, silence: Duration) -> Error {
         let silent = silence >= SILENCE;
         if self.bytes > 0 {
             return self.cut(&match silent {
                 true => format!("nothing came for {} s", silence.as_secs()),
-                false => "the connection was cut".to_owned(),
+                false => broken.message.clone(),
             });
         }
         let mut message = match silent {
@@ -261,7 +261,7 @@ impl Download {
                 "the server is busy with another snapshot: it sent nothing for {} s",
                 silence.as_secs()
             ),
-            false => "the connection was cut before the snapshot began".to_owned(),
+            false => format!("{} before the snapshot began", broken.message),
         };
         if matches!(self.source, SnapshotSource::Stream) {
             self.silent += 1;
@@ -274,8 +274,7 @@ impl Download {
     }
 
     fn what(&self) -> String {
-        let (_, collection) = self.server.place();
-        format!("GET snapshot of `{collection}`")
+        format!("GET snapshot of `{}`", self.server.target().collection)
     }
 
     fn cut(&self, how: &str) -> Error {
@@ -338,17 +337,17 @@ impl Download {
         let made = self.ask("POST", &path).inspect_err(|error| {
             // The server may make it all the same.
             if let Error::Server(failure) = error
-                && failure.class == FailureClass::Retry
+                && matches!(failure.class, FailureClass::Retry | FailureClass::Unclear)
             {
                 self.unanswered.get_or_insert(before);
             }
         })?;
-        if made.0.get("name").and_then(Value::as_str).is_none() {
+        if made.get("name").and_then(Value::as_str).is_none() {
             let message = "the answer names no snapshot".to_owned();
             let request = format!("POST {path}");
             return Err(failure(FailureClass::Retry, None, &request, message));
         }
-        self.keep(&made.0)
+        self.keep(&made)
     }
 
     /// Notes a snapshot, durably, before it is used.
@@ -369,51 +368,34 @@ impl Download {
 
     /// The stored snapshots of the shard, and the server's clock.
     fn list(&self) -> Result<(Vec<Value>, Option<u64>)> {
-        let path = self.snapshots_path();
-        match self.ask("GET", &path)? {
-            (Value::Array(listed), at) => Ok((listed, at)),
-            _ => {
+        let (response, request) = self.server.open(&self.snapshots_path(), None)?;
+        let at = response
+            .header("date")
+            .and_then(|date| httpdate::parse_http_date(date).ok())
+            .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .map(|since| since.as_secs());
+        let answer = self
+            .server
+            .read_answer(&response, &request)
+            .map_err(|broken| failure(FailureClass::Retry, None, &request, broken.message))?;
+        match judge_read(&answer, now_ms()) {
+            Ok(Value::Array(listed)) => Ok((listed, at)),
+            Ok(_) => {
                 let message = "the answer is no list of snapshots".to_owned();
-                Err(failure(
-                    FailureClass::Retry,
-                    None,
-                    &format!("GET {path}"),
-                    message,
-                ))
+                let status = Some(answer.status);
+                Err(failure(FailureClass::Retry, status, &request, message))
             }
+            Err(_) => Err(refused(&answer)),
         }
     }
 
-    /// One request about snapshots: Qdrant's `result`, and the server's clock. Unlike elsewhere,
-    /// errors come as plain text.
-    fn ask(&self, name: &str, path: &str) -> Result<(Value, Option<u64>)> {
-        let method = match name {
-            "POST" => Method::Post,
-            "DELETE" => Method::Delete,
-            _ => Method::Get,
-        };
-        let (response, request) = self.server.open(method, name, path, None, None)?;
-        let at = response
-            .header("date")
-            .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
-            .and_then(|date| date.duration_since(SystemTime::UNIX_EPOCH).ok())
-            .map(|since| since.as_secs());
-        let answer = read_answer(response, &request)?;
-        if !(200..300).contains(&answer.status) {
-            return Err(refused(&answer, &request));
-        }
-        serde_json::from_slice::<Value>(&answer.body)
-            .ok()
-            .and_then(|mut envelope| envelope.get_mut("result").map(Value::take))
-            .map(|result| (result, at))
-            .ok_or_else(|| {
-                failure(
-                    FailureClass::Retry,
-                    Some(answer.status),
-                    &request,
-                    format!("the answer is not Qdrant's: {}", words(&answer)),
-                )
-            })
+    /// One request about stored snapshots: Qdrant's `result`.
+    fn ask(&self, method: &str, path: &str) -> Result<Value> {
+        let answer = self
+            .server
+            .exchange(&Request::new(method, path, ""))?
+            .map_err(|no| server_error(no_answer(&no)))?;
+        judge_read(&answer, now_ms()).map_err(|_| refused(&answer))
     }
 
     /// The server keeps snapshots until told otherwise. A failure here costs it disk space until the
@@ -447,33 +429,36 @@ impl Drop for Download {
     }
 }
 
-/// Anything but a 2xx of the snapshot endpoints. They answer in plain text, without Qdrant's
-/// envelope: 404 for a shard or a collection that is not there, 400 for a shard that is on another
-/// machine. Neither changes by waiting.
-fn refused(answer: &Answer, request: &str) -> Error {
-    let class = match answer.status {
-        408 | 425 | 429 | 500 | 502..=599 => FailureClass::Retry,
-        _ => FailureClass::Stop,
+/// An answer of the snapshot endpoints that brings nothing. Where a snapshot itself is asked for they
+/// answer in plain text, without Qdrant's envelope: 404 for a shard or a collection that is not there,
+/// 400 for a shard that is on another machine. Neither changes by waiting.
+fn refused(answer: &Answer) -> Error {
+    let judged = match judge_read(answer, now_ms()) {
+        Ok(_) => {
+            let message = "the answer is no snapshot".to_owned();
+            let status = Some(answer.status);
+            return failure(FailureClass::Retry, status, &answer.request, message);
+        }
+        Err(judged) => judged,
     };
-    Error::Server(ServerFailure {
-        class,
-        status: Some(answer.status),
-        request: request.to_owned(),
-        message: match answer.status {
-            300..=399 => "redirects are not followed; configure the final URL".to_owned(),
-            _ => words(answer),
-        },
-        retry_after_ms: retry_after_ms(&answer.headers),
-    })
+    let plain = !answer.body.trim_start().starts_with('<');
+    let class = match (answer.status, judged.class) {
+        (400..=404, _) if plain => Class::Stop,
+        (_, Class::Reject | Class::Missing | Class::TooLarge) => Class::Stop,
+        (_, class) => class,
+    };
+    server_error(judged.with_class(class))
 }
 
-fn words(answer: &Answer) -> String {
-    let words = server_words(&answer.body);
-    let words = words.trim();
-    if words.is_empty() {
-        return "an answer without words".to_owned();
-    }
-    words.to_owned()
+/// A failed exchange about a snapshot.
+pub fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
+    Error::Server(ServerFailure {
+        class,
+        status,
+        request: request.to_owned(),
+        message,
+        retry_after_ms: None,
+    })
 }
 
 fn names(listed: &[Value]) -> Vec<String> {
@@ -525,18 +510,14 @@ fn month_name(number: &str) -> Option<&'static str> {
 
 /// Whether a partial answer is the part from `from` on (RFC 9110, section 14.4). Qdrant names it.
 fn begins_at(response: &Response, from: u64) -> bool {
-    response
-        .header("content-range")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            value
-                .strip_prefix("bytes ")?
-                .split_once('-')?
-                .0
-                .parse()
-                .ok()
-        })
-        == Some(from)
+    response.header("content-range").and_then(|value| {
+        value
+            .strip_prefix("bytes ")?
+            .split_once('-')?
+            .0
+            .parse()
+            .ok()
+    }) == Some(from)
 }
 
 fn create(path: &Path) -> Result<File> {

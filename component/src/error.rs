@@ -110,7 +110,14 @@ impl From<edge_sync_log::Error> for Error {
                 format!("it has {bytes} bytes when logged; the limit is {limit}"),
             ),
             Log::Poisoned { .. } => Error::NeedsReopen(error.to_string()),
-            // `Reclaimed`, `InsideCall`, `Invalid`: this crate asked for what cannot be.
+            // The position in `CURRENT` is older than the log, as after a backup that took the two
+            // at different times.
+            Log::Reclaimed { asked, first } => Error::NotFound(format!(
+                "operation {asked}, which the server has not confirmed, is no longer in the log, \
+                 which begins at {first}; `sync --resend` queues everything that the shard holds \
+                 again"
+            )),
+            // `InsideCall`, `Invalid`: this crate asked for what cannot be.
             _ => Error::Internal(error.to_string()),
         }
     }

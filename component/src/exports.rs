@@ -81,10 +81,11 @@ fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
     })
 }
 
-fn promote() -> Result<Opened> {
+fn promote(binding: Option<queue::Binding>) -> Result<Opened> {
+    let binding = binding.map(crate::binding::from_wit);
     with_state(|state| match std::mem::replace(state, State::Closed) {
         State::Staged(staging) => {
-            let (store, opened) = staging.promote()?;
+            let (store, opened) = staging.promote(binding.as_ref())?;
             *state = State::Open(Box::new(store));
             Ok(opened)
         }
@@ -242,8 +243,26 @@ impl queue::Guest for Component {
     fn next_batch(
         limits: queue::BatchLimits,
         until: Option<u64>,
+        done: Option<queue::Progress>,
     ) -> Result<Option<queue::UploadBatch>> {
-        with_store(|store| crate::queue::next_batch(store, limits, until))
+        with_store(|store| crate::queue::next_batch(store, limits, until, done))
+    }
+
+    fn standing() -> Result<queue::QueueStanding> {
+        with_store(|store| crate::queue::standing(store))
+    }
+
+    fn changing_vectors() -> Result<Vec<String>> {
+        with_store(|store| crate::queue::changing_vectors(store))
+    }
+
+    fn bind(binding: queue::Binding) -> Result<()> {
+        let binding = crate::binding::from_wit(binding);
+        with_store(|store| crate::binding::store(store.directory(), &binding))
+    }
+
+    fn resend() -> Result<u64> {
+        with_store(crate::resend::resend)
     }
 
     fn acknowledge(last: u64) -> Result<()> {
@@ -293,8 +312,8 @@ impl restore::Guest for Component {
         })
     }
 
-    fn promote() -> Result<Opened> {
-        promote()
+    fn promote(binding: Option<queue::Binding>) -> Result<Opened> {
+        promote(binding)
     }
 
     fn deleted_here(until: u64) -> Result<Vec<PointId>> {
@@ -331,12 +350,49 @@ impl restore::Guest for Component {
 impl courier::Guest for Component {
     type Download = std::cell::RefCell<crate::download::Download>;
 
-    fn send(server: courier::Server, request: queue::UploadRequest) -> Result<()> {
-        crate::courier::Server::new(server)?.send(&request)
+    fn exchange(
+        server: courier::Server,
+        request: queue::UploadRequest,
+        server_wide: bool,
+    ) -> Result<courier::Answer> {
+        let request = edge_sync_upload::Request {
+            server_wide,
+            ..crate::sync::request_of(request)
+        };
+        match crate::courier::Server::new(server)?.exchange(&request)? {
+            Ok(answer) => Ok(courier::Answer {
+                status: answer.status,
+                request: answer.request,
+                host: answer.host,
+                retry_after: answer.retry_after,
+                location: answer.location,
+                content_encoding: answer.content_encoding,
+                body: answer.body,
+            }),
+            Err(no) => {
+                let failure = edge_sync_upload::verdict::no_answer(&no);
+                Err(crate::courier::server_error(failure))
+            }
+        }
     }
 
-    fn ensure_collection(server: courier::Server, config: String) -> Result<bool> {
-        crate::courier::Server::new(server)?.ensure_collection(&config)
+    fn judge(request: queue::UploadRequest, answer: courier::Answer) -> Result<bool> {
+        let answer = edge_sync_upload::Answer {
+            status: answer.status,
+            request: answer.request,
+            host: answer.host,
+            retry_after: answer.retry_after,
+            location: answer.location,
+            content_encoding: answer.content_encoding,
+            body: answer.body,
+        };
+        let request = crate::sync::request_of(request);
+        let now = crate::courier::now_ms();
+        crate::courier::settle(edge_sync_upload::judge_write(&request, &answer, now))
+    }
+
+    fn send(server: courier::Server, request: queue::UploadRequest) -> Result<bool> {
+        crate::courier::Server::new(server)?.send(&crate::sync::request_of(request))
     }
 
     fn optimizer(server: courier::Server) -> Result<courier::OptimizerState> {
@@ -372,23 +428,20 @@ impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
 }
 
 impl sync::Guest for Component {
-    fn sync(
-        server: courier::Server,
-        limits: queue::BatchLimits,
-        attempts: u32,
-    ) -> Result<sync::SyncReport> {
+    fn sync(server: courier::Server, options: sync::SyncOptions) -> Result<sync::SyncReport> {
         let server = crate::courier::Server::new(server)?;
-        with_store(|store| crate::sync::drain(store, &server, limits, attempts))
+        with_store(|store| crate::sync::drain(store, &server, &options))
     }
 
     fn restore(
         directory: String,
         server: courier::Server,
         source: courier::SnapshotSource,
+        force: bool,
         options: Options,
     ) -> Result<Opened> {
         let server = crate::courier::Server::new(server)?;
-        crate::sync::restore(Directory::new(directory), &server, source, options)
+        crate::sync::restore(Directory::new(directory), &server, source, force, options)
     }
 
     fn restore_file(directory: String, snapshot: String, options: Options) -> Result<Opened> {

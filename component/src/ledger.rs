@@ -44,10 +44,10 @@ impl Ledger {
     /// Adds a snapshot, durably.
     pub fn add(&self, server: &Server, name: &str) -> Result<()> {
         let mut entries = self.read()?;
-        let (url, collection) = server.place();
+        let target = server.target();
         entries.push(json!({
-            "url": url,
-            "collection": collection,
+            "url": target.url,
+            "collection": target.collection,
             "shard": server.shard(),
             "name": name,
         }));
@@ -95,6 +95,8 @@ impl Ledger {
 }
 
 fn is_of(entry: &Value, server: &Server) -> bool {
-    let (url, collection) = server.place();
-    entry["url"] == url && entry["collection"] == collection && entry["shard"] == server.shard()
+    let target = server.target();
+    entry["url"] == target.url
+        && entry["collection"] == target.collection
+        && entry["shard"] == server.shard()
 }

@@ -1,25 +1,35 @@
 //! What waits for upload, cut into requests.
 
 use edge_sync_engine::{Operation, Upload, merge_uploads};
-use serde_json::json;
+use edge_sync_upload::fingerprint;
+use serde_json::{Value, json};
 
+use crate::binding;
 use crate::bindings::queue::{
-    BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest,
+    BatchLimits, Progress, QueueStanding, QueueStatus, RejectedOperation, UploadBatch,
+    UploadRequest,
 };
-use crate::error::{Result, invalid};
+use crate::error::{Error, Result, invalid};
 use crate::store::Store;
+
+/// Entries of the rejected log that are looked at for a row of equal refusals; more make no
+/// difference to whoever asks.
+const ROW: u32 = 16;
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
 pub fn next_batch(
     store: &mut Store,
     limits: BatchLimits,
     until: Option<u64>,
+    done: Option<Progress>,
 ) -> Result<Option<UploadBatch>> {
-    if limits.operations == 0 {
-        return Err(invalid(
-            "limits.operations",
-            "0 operations; at least 1 is needed",
-        ));
+    for (field, limit) in [
+        ("limits.operations", limits.operations),
+        ("limits.points", limits.points),
+    ] {
+        if limit == 0 {
+            return Err(invalid(field, "0; at least 1 is needed"));
+        }
     }
     // Refuses while the engine is in doubt: what it failed to apply is not to be uploaded.
     store.shard()?;
@@ -27,62 +37,179 @@ pub fn next_batch(
     store.sync_log()?;
     let first = store.current().acknowledged + 1;
     let until = until.unwrap_or(u64::MAX);
+    let done = done
+        .filter(|done| done.sequence == first)
+        .map_or(0, |done| done.points as usize);
     let mut operations: Vec<Operation> = Vec::new();
     let mut bytes = 0_usize;
+    let mut points = 0;
     for record in store.log().read(first) {
         let record = record?;
         if record.sequence > until || operations.len() as u64 >= u64::from(limits.operations) {
             break;
         }
         let operation = Operation::decode(&record.payload)?;
-        match operation.upload() {
-            Upload::Batch(element) => {
-                bytes = bytes.saturating_add(element.to_string().len() + 1);
-                if !operations.is_empty() && bytes as u64 > u64::from(limits.bytes) {
-                    break;
-                }
-                operations.push(operation);
-            }
+        let Upload::Batch(element) = operation.upload() else {
             // Not part of `points/batch`, and must not overtake what is before it.
-            Upload::Request { .. } if !operations.is_empty() => break,
-            Upload::Request { method, path, body } => {
-                return Ok(Some(UploadBatch {
-                    first,
-                    last: first,
-                    operations: 1,
-                    request: UploadRequest {
-                        method: method.to_owned(),
-                        path: with_wait(&path),
-                        body: body.map(|body| body.to_string()).unwrap_or_default(),
-                    },
-                }));
+            if operations.is_empty() {
+                return Ok(Some(request_of_its_own(first, &operation)));
             }
+            break;
+        };
+        let size = element.to_string().len() + 1;
+        let count = operation.point_ids().len();
+        let too_much = count > limits.points as usize || size as u64 > u64::from(limits.bytes);
+        let in_pieces = record.sequence == first && (done > 0 || limits.present_only);
+        if in_pieces || (count > 1 && too_much) {
+            // It goes out alone, as the first of a request.
+            if operations.is_empty() {
+                return Ok(Some(piece(first, &operation, size, limits, done)));
+            }
+            break;
         }
+        bytes = bytes.saturating_add(size);
+        if !operations.is_empty() && bytes as u64 > u64::from(limits.bytes) {
+            break;
+        }
+        if operations.is_empty() {
+            points = count;
+        }
+        operations.push(operation);
     }
     if operations.is_empty() {
         return Ok(None);
     }
     let count = operations.len() as u64;
+    let elements = merge_uploads(&operations)?;
     Ok(Some(UploadBatch {
         first,
         last: first + count - 1,
-        operations: u32::try_from(count).unwrap_or(u32::MAX),
-        request: points_batch(&operations)?,
+        operations: number(operations.len()),
+        points: number(points),
+        rest: 0,
+        request: points_batch(&elements),
     }))
 }
 
-fn points_batch(operations: &[Operation]) -> Result<UploadRequest> {
-    Ok(UploadRequest {
+/// An operation that has an endpoint of its own.
+fn request_of_its_own(sequence: u64, operation: &Operation) -> UploadBatch {
+    let request = match operation.upload() {
+        Upload::Request { method, path, body } => UploadRequest {
+            method: method.to_owned(),
+            path: confirmed(&path),
+            body: body.map(|body| body.to_string()).unwrap_or_default(),
+        },
+        Upload::Batch(element) => points_batch(&[element]),
+    };
+    UploadBatch {
+        first: sequence,
+        last: sequence,
+        operations: 1,
+        points: 0,
+        rest: 0,
+        request,
+    }
+}
+
+/// Some of the points of an operation on many: as many as fit.
+fn piece(
+    sequence: u64,
+    operation: &Operation,
+    bytes: usize,
+    limits: BatchLimits,
+    done: usize,
+) -> UploadBatch {
+    let all = operation.point_ids().len();
+    let left = all.saturating_sub(done);
+    // Ids are of about one size; what they share stands in each piece.
+    let bytes_each = (bytes / all.max(1)).max(1);
+    let fit = (limits.bytes as usize / bytes_each).max(1);
+    let count = left.min(limits.points as usize).min(fit);
+    let piece = operation.piece(done, count);
+    let element = if limits.present_only {
+        piece.element_for_present()
+    } else {
+        match piece.upload() {
+            Upload::Batch(element) => element,
+            Upload::Request { body, .. } => body.unwrap_or_default(),
+        }
+    };
+    UploadBatch {
+        first: sequence,
+        last: sequence,
+        operations: 1,
+        points: number(count),
+        rest: number(left - count),
+        request: points_batch(&[element]),
+    }
+}
+
+fn points_batch(elements: &[Value]) -> UploadRequest {
+    UploadRequest {
         method: "POST".to_owned(),
-        path: with_wait("/points/batch"),
-        body: json!({ "operations": merge_uploads(operations)? }).to_string(),
+        path: confirmed("/points/batch"),
+        body: json!({ "operations": elements }).to_string(),
+    }
+}
+
+/// Asks the server to answer only once the write is applied, and its replicas to keep the order of
+/// requests.
+fn confirmed(path: &str) -> String {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{separator}wait=true&ordering=strong")
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// What an upload has to know before it begins; see `queue.standing`.
+pub fn standing(store: &Store) -> Result<QueueStanding> {
+    let current = store.current();
+    let binding = binding::load(store.directory())?;
+    let mut row = 0;
+    let (mut words, mut status) = (String::new(), 0);
+    while row < ROW {
+        let Some(sequence) = current.acknowledged.checked_sub(u64::from(row)) else {
+            break;
+        };
+        let Some(entry) = store.rejected().get(sequence)? else {
+            break;
+        };
+        let says = fingerprint(&entry.message);
+        if row == 0 {
+            (words, status) = (says, entry.status);
+        } else if says != words {
+            break;
+        }
+        row += 1;
+    }
+    Ok(QueueStanding {
+        acknowledged: current.acknowledged,
+        restored: current.barrier > 0 || current.generation > 1,
+        refused_in_a_row: row,
+        refused_words: words,
+        refused_status: status,
+        binding: binding.map(binding::to_wit),
+        config: store.shard()?.config().to_json().to_string(),
+        creation: store.creation_config()?,
     })
 }
 
-/// Asks the server to answer only once the write is applied.
-fn with_wait(path: &str) -> String {
-    let separator = if path.contains('?') { '&' } else { '?' };
-    format!("{path}{separator}wait=true")
+/// Names of vectors that queued operations add or drop; see `queue.changing-vectors`.
+pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for record in store.log().read(store.current().acknowledged + 1) {
+        match Operation::decode(&record?.payload)? {
+            Operation::CreateVectorName { name, .. } | Operation::DeleteVectorName { name } => {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
 }
 
 /// Where the queue stands; see `queue.status`.

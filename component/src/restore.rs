@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, SnapshotLimits};
 use edge_sync_log::{Current, Log};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
+use edge_sync_upload::Binding;
 
 use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
@@ -170,10 +171,16 @@ impl Staging {
     }
 
     /// Replays the rest of the log, switches, and opens the new generation for use.
-    pub fn promote(mut self) -> Result<(Store, Opened)> {
+    /// `binding`: the collection that the snapshot came from; stored before the switch, since what it
+    /// says of positions only makes later checks more or less careful.
+    pub fn promote(mut self, binding: Option<&Binding>) -> Result<(Store, Opened)> {
         if self.current.is_none() {
             // What an interrupted `create` may have left; no shard means no operation.
             self.directory.remove_logs()?;
+            crate::binding::remove(&self.directory)?;
+        }
+        if let Some(binding) = binding {
+            crate::binding::store(&self.directory, binding)?;
         }
         let known = self.current.clone().unwrap_or_default();
         let (log, report) = Log::open(&self.directory.log(), log_options(&self.options, &known))?;

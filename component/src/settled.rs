@@ -8,11 +8,11 @@
 use edge_sync_engine::PointId;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use waki::Method;
 
 use crate::bindings::courier::OptimizerState;
 use crate::bindings::types::FailureClass;
-use crate::courier::{Server, failure};
+use crate::courier::Server;
+use crate::download::failure;
 use crate::error::{Error, Result};
 
 /// Ids asked for at once.
@@ -22,7 +22,7 @@ impl Server {
     /// What the optimizer does; see `courier.optimizer`.
     pub fn optimizer(&self) -> Result<OptimizerState> {
         let path = "/optimizations?with=completed";
-        match self.call(Method::Get, "GET", path, None) {
+        match self.call("GET", path, "") {
             Ok(told) => Ok(state(&told)),
             // A server before 1.18 has only its status (and something in front of it may let nothing
             // else pass). It is `grey` where an optimization waits for a write, and yellow also while
@@ -30,7 +30,7 @@ impl Server {
             Err(Error::Server(failure))
                 if matches!(failure.status, Some(400 | 403 | 404 | 405 | 501)) =>
             {
-                let info = self.call(Method::Get, "GET", "", None)?;
+                let info = self.call("GET", "", "")?;
                 Ok(OptimizerState {
                     running: info.get("status").and_then(Value::as_str) == Some("yellow"),
                     mark: None,
@@ -50,7 +50,7 @@ impl Server {
                 "with_vector": false,
             });
             let path = "/points";
-            let found = self.call(Method::Post, "POST", path, Some(&body.to_string()))?;
+            let found = self.call("POST", path, &body.to_string())?;
             let Some(found) = found.as_array() else {
                 let message = "the answer is no list of points".to_owned();
                 let request = format!("POST {path}");

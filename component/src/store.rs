@@ -91,6 +91,7 @@ impl Store {
             directory.remove_generation(generation)?;
         }
         directory.remove_logs()?;
+        crate::binding::remove(&directory)?;
 
         let current = Current {
             generation: 1,
@@ -362,6 +363,26 @@ impl Store {
             self.store_current()?;
         }
         Ok(())
+    }
+
+    /// Everything up to `last` is queued again behind it, so that it need not be sent by itself. Also
+    /// where the position lies before the log's first record.
+    pub fn acknowledge_before_resend(&mut self, last: u64) -> Result<()> {
+        self.check()?;
+        self.current.acknowledged = last.max(self.current.acknowledged);
+        self.store_current()
+    }
+
+    /// The configuration that the shard was made from: the body of `PUT /collections/{c}`.
+    pub fn creation_config(&self) -> Result<String> {
+        let path = self.directory.collection(self.current.generation);
+        fs::read_to_string(&path)
+            .map_err(|error| storage("read collection configuration", &path, &error))
+    }
+
+    /// Where the shard is.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Moves the first operation that is not acknowledged to the rejected log.

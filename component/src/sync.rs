@@ -1,161 +1,233 @@
-//! Upload and restore in one call, for a host that runs one instance with a directory and
-//! network. The host library has its own loop over `queue` and `courier`; the decisions it takes
-//! are the same, see `docs/architecture.md`.
+//! Upload and restore in one call, for a host that runs one instance with a directory and network.
+//! What to ask and what an answer means is `edge_sync_upload`'s; here are only the queue, the
+//! network and the waiting.
 
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use edge_sync_engine::PointId;
+use edge_sync_upload::{
+    Answer, Batch, Binding, Class, DownloadAttempts, Failure, Limits, NoAnswer, Options as Upload,
+    Permissions, Progress, Queue, Request, RestoreCheck, Server as Network, Standing, Step,
+    Uploader,
+};
 
+use crate::binding;
 use crate::bindings::courier::{OptimizerState, SnapshotSource};
-use crate::bindings::queue::BatchLimits;
+use crate::bindings::queue as wit;
 use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
-use crate::bindings::sync::SyncReport;
+use crate::bindings::sync::{SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
-use crate::courier::Server;
+use crate::courier::{Server, now_ms, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::exports;
 use crate::queue;
+use crate::resend;
 use crate::restore::{self, Staging, download_path};
 use crate::settled::unsettled;
 use crate::store::{Store, load_current};
 
-/// First and longest wait between attempts; each wait doubles the one before.
-const BACKOFF_BASE: Duration = Duration::from_millis(200);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
-
-/// Attempts for the one-call restore, which has no parameter for it.
+/// Failures in a row after which the one-call restore gives up; it has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;
+
+/// A restore that would leave less than this share of the points is refused unless forced.
+const KEPT_SHARE: f64 = 0.75;
 
 /// How long the one-call restore waits for the server's optimizer, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(60);
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
-/// Batches of the one-call restore: the defaults of the documentation of Qdrant Edge.
-const RESTORE_LIMITS: BatchLimits = BatchLimits {
-    operations: 10,
-    bytes: 8 << 20,
-};
+impl Queue for &mut Store {
+    type Error = Error;
 
-/// After this many accepted batches in a row, a byte limit that a 413 lowered is doubled, to see
-/// whether the server takes more again.
-const PROBE_AFTER: u32 = 64;
+    fn next_batch(
+        &mut self,
+        limits: Limits,
+        until: Option<u64>,
+        done: Option<Progress>,
+    ) -> Result<Option<Batch>> {
+        let limits = wit::BatchLimits {
+            operations: limits.operations,
+            bytes: limits.bytes,
+            points: limits.points,
+            present_only: limits.present_only,
+        };
+        let done = done.map(|done| wit::Progress {
+            sequence: done.sequence,
+            points: done.points,
+        });
+        Ok(
+            queue::next_batch(self, limits, until, done)?.map(|batch| Batch {
+                first: batch.first,
+                last: batch.last,
+                operations: batch.operations,
+                points: batch.points,
+                rest: batch.rest,
+                request: request_of(batch.request),
+            }),
+        )
+    }
+
+    fn acknowledge(&mut self, last: u64) -> Result<()> {
+        Store::acknowledge(self, last)
+    }
+
+    fn reject(&mut self, sequence: u64, status: u16, message: &str) -> Result<()> {
+        Store::reject(self, sequence, status, message)
+    }
+
+    fn standing(&mut self) -> Result<Standing> {
+        Ok(standing_of(queue::standing(self)?))
+    }
+
+    fn changing_vectors(&mut self) -> Result<Vec<String>> {
+        queue::changing_vectors(self)
+    }
+
+    fn bind(&mut self, binding: &Binding) -> Result<()> {
+        binding::store(self.directory(), binding)
+    }
+}
+
+impl Network for &Server {
+    type Error = Error;
+
+    fn exchange(&mut self, request: &Request) -> Result<std::result::Result<Answer, NoAnswer>> {
+        Server::exchange(self, request)
+    }
+
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+
+    fn fresh_id(&mut self) -> String {
+        let (high, low) = (random(), random());
+        // RFC 9562, version 4.
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xfff,
+            0x8000 | ((low >> 48) & 0x3fff),
+            low & 0xffff_ffff_ffff
+        )
+    }
+}
+
+/// A request as the upload machine knows it.
+pub fn request_of(request: wit::UploadRequest) -> Request {
+    Request::new(&request.method, request.path, request.body)
+}
+
+fn standing_of(standing: wit::QueueStanding) -> Standing {
+    Standing {
+        acknowledged: standing.acknowledged,
+        restored: standing.restored,
+        refused_in_a_row: standing.refused_in_a_row,
+        refused_words: standing.refused_words,
+        refused_status: standing.refused_status,
+        binding: standing.binding.map(binding::from_wit),
+        config: standing.config,
+        creation: standing.creation,
+    }
+}
+
+/// Randomly keyed by WASI at start-up, so two devices differ.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
+    if options.attempts == 0 {
+        return Err(invalid("options.attempts", "0; at least 1 is needed"));
+    }
+    let defaults = Upload::default();
+    let mut uploader = Uploader::new(
+        server.target().clone(),
+        Upload {
+            limits: Limits {
+                operations: options.operations,
+                bytes: options.bytes,
+                ..defaults.limits
+            },
+            attempts: options.attempts,
+            patience: Duration::from_millis(options.patience_ms),
+            ..defaults
+        },
+        random(),
+    );
+    uploader.permit(Permissions {
+        rebind: options.rebind,
+        resend: options.resend,
+    });
+    Ok(uploader)
+}
 
 /// Drains the queue; see `sync.sync`.
-pub fn drain(
-    store: &mut Store,
-    server: &Server,
-    limits: BatchLimits,
-    attempts: u32,
-) -> Result<SyncReport> {
-    if attempts == 0 {
-        return Err(invalid("attempts", "0 attempts; at least 1 is needed"));
+pub fn drain(store: &mut Store, server: &Server, options: &SyncOptions) -> Result<SyncReport> {
+    let mut uploader = uploader(server, options)?;
+    if options.resend {
+        resend::resend(store)?;
     }
+    run(store, server, &mut uploader)
+}
+
+fn run(store: &mut Store, server: &Server, uploader: &mut Uploader) -> Result<SyncReport> {
     let mut report = SyncReport {
         uploaded: 0,
         requests: 0,
         rejected: 0,
         remaining: 0,
+        created_collection: false,
         failure: None,
     };
-    let outcome = upload(store, server, limits, attempts, &mut report);
-    report.remaining = queue::status(store)?.queued;
-    match outcome {
-        Ok(()) => {}
-        Err(error @ Error::Server(_)) => report.failure = Some(error),
-        Err(error) => return Err(error),
-    }
-    Ok(report)
-}
-
-fn upload(
-    store: &mut Store,
-    server: &Server,
-    limits: BatchLimits,
-    attempts: u32,
-    report: &mut SyncReport,
-) -> Result<()> {
-    let config = store.shard()?.config().to_json().to_string();
-    persist(attempts, || server.ensure_collection(&config))?;
-    let BatchLimits {
-        mut operations,
-        mut bytes,
-    } = limits;
-    let mut accepted = 0;
-    while let Some(batch) = queue::next_batch(store, BatchLimits { operations, bytes }, None)? {
-        match persist(attempts, || server.send(&batch.request)) {
-            Ok(()) => {
-                store.acknowledge(batch.last)?;
-                report.uploaded += u64::from(batch.operations);
+    uploader.begin();
+    let mut prepared = false;
+    loop {
+        let (mut queue, mut network) = (&mut *store, server);
+        let step = if prepared {
+            uploader.step(&mut queue, &mut network, None)?
+        } else {
+            uploader.prepare(&mut queue, &mut network, true)?
+        };
+        match step {
+            Step::Done => break,
+            Step::Collection { created } => {
+                prepared = true;
+                report.created_collection |= created;
+            }
+            Step::Uploaded { operations } => {
+                report.uploaded += u64::from(operations);
                 report.requests += 1;
-                operations = operations.saturating_mul(2).min(limits.operations);
-                accepted += 1;
-                if accepted >= PROBE_AFTER {
-                    accepted = 0;
-                    bytes = bytes.saturating_mul(2).min(limits.bytes);
-                }
             }
-            Err(Error::Server(failure)) => {
-                if failure.class == FailureClass::TooLarge {
-                    accepted = 0;
-                    let sent = u32::try_from(batch.request.body.len()).unwrap_or(u32::MAX);
-                    bytes = sent.min(bytes).div_ceil(2).max(1);
+            Step::Rejected { .. } => report.rejected += 1,
+            Step::Again => {}
+            Step::Wait { after, failure } => {
+                if uploader.gives_up(after) {
+                    report.failure = Some(server_error(failure));
+                    break;
                 }
-                match failure.class {
-                    FailureClass::Reject | FailureClass::TooLarge if batch.operations > 1 => {
-                        operations = (batch.operations / 2).max(1);
-                    }
-                    // One operation that the server takes at no size is refused like any other.
-                    FailureClass::Reject | FailureClass::TooLarge => {
-                        let status = failure.status.unwrap_or_default();
-                        store.reject(batch.first, status, &failure.message)?;
-                        report.rejected += 1;
-                        operations = limits.operations;
-                    }
-                    FailureClass::Retry | FailureClass::Stop => return Err(Error::Server(failure)),
-                }
+                thread::sleep(after);
             }
-            Err(error) => return Err(error),
+            Step::Stop(failure) => {
+                report.failure = Some(server_error(failure));
+                break;
+            }
         }
     }
-    Ok(())
-}
-
-/// Tries again while failures are passing ones.
-fn persist<T>(attempts: u32, mut run: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut backoff = BACKOFF_BASE;
-    for _ in 1..attempts {
-        match run() {
-            Err(Error::Server(failure)) if failure.class == FailureClass::Retry => {
-                thread::sleep(wait(backoff, &failure));
-                backoff = (backoff * 2).min(BACKOFF_LONGEST);
-            }
-            outcome => return outcome,
-        }
+    if report.requests > 0 && report.failure.is_none() {
+        let (mut queue, mut network) = (&mut *store, server);
+        uploader.conclude(&mut queue, &mut network)?;
     }
-    run()
-}
-
-/// What the server asks for, or between half and all of the backoff, so that devices that failed
-/// together do not come back together.
-fn wait(backoff: Duration, failure: &ServerFailure) -> Duration {
-    match failure.retry_after_ms {
-        Some(milliseconds) => Duration::from_millis(milliseconds),
-        None => backoff.mul_f64(0.5 + 0.5 * random_fraction()),
-    }
-}
-
-/// Randomly keyed by WASI at start-up, so two devices differ.
-fn random_fraction() -> f64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let bits = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
+    report.remaining = queue::status(store)?.queued;
+    Ok(report)
 }
 
 /// Drains the queue, downloads a snapshot and restores from it; see `sync.restore`.
@@ -167,41 +239,63 @@ pub fn restore(
     directory: Directory,
     server: &Server,
     source: SnapshotSource,
+    force: bool,
     options: Options,
 ) -> Result<Opened> {
-    let barrier = match exports::with_store(|store| {
-        let report = drain(store, server, RESTORE_LIMITS, RESTORE_ATTEMPTS)?;
-        match report.failure {
-            Some(failure) => Err(failure),
-            None => Ok(store.current().acknowledged),
-        }
+    let defaults = Upload::default();
+    let mut uploader = uploader(
+        server,
+        &SyncOptions {
+            operations: defaults.limits.operations,
+            bytes: defaults.limits.bytes,
+            attempts: RESTORE_ATTEMPTS,
+            patience_ms: u64::try_from(defaults.patience.as_millis()).unwrap_or(u64::MAX),
+            rebind: false,
+            resend: false,
+        },
+    )?;
+    let before = match exports::with_store(|store| {
+        Ok((
+            standing_of(queue::standing(store)?),
+            store.shard()?.info()?.points,
+        ))
     }) {
-        Err(Error::NotOpen) => 0,
-        outcome => outcome?,
+        Ok(before) => Some(before),
+        Err(Error::NotOpen) => None,
+        Err(error) => return Err(error),
     };
-    let before = settle(server)?;
+    let standing = before.as_ref().map(|(standing, _)| standing);
+    let binding = check(&mut uploader, server, standing, force)?;
+    let mut barrier = 0;
+    if before.is_some() {
+        barrier = exports::with_store(|store| {
+            uploader.accept(&mut &mut *store, &binding)?;
+            let report = run(store, server, &mut uploader)?;
+            match report.failure {
+                Some(failure) => Err(failure),
+                None => Ok(store.current().acknowledged),
+            }
+        })?;
+    }
+    let optimizer = settle(server)?;
     let snapshot = download_path(&directory)?;
     let mut download = Download::start(server.clone(), source, snapshot.clone())?;
-    let downloaded = loop {
-        match persist(RESTORE_ATTEMPTS, || download.step()) {
-            Ok(progress) if progress.done => break Ok(()),
-            Ok(_) => {}
-            Err(error) => break Err(error),
-        }
-    };
+    let downloaded = fetch(&mut download);
     drop(download);
+    let kept = before.filter(|_| !force).map(|(_, points)| points);
     let restored = downloaded.and_then(|()| {
-        let after = persist(RESTORE_ATTEMPTS, || server.optimizer())?;
+        let after = persist(|| server.optimizer())?;
         let source = Source {
             server,
             barrier,
-            unsettled: unsettled(&before, &after),
+            binding,
+            unsettled: unsettled(&optimizer, &after),
             deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
                 Err(Error::NotOpen) => Vec::new(),
                 deleted => deleted?,
             },
         };
-        replace_generation(&directory, &snapshot, Some(&source), options)
+        replace_generation(&directory, &snapshot, Some(&source), kept, options)
     });
     let cleared = directory.clear_staging();
     let opened = restored?;
@@ -209,11 +303,93 @@ pub fn restore(
     Ok(opened)
 }
 
+/// Whether the collection may be restored from; tried again while failures are passing ones.
+fn check(
+    uploader: &mut Uploader,
+    server: &Server,
+    standing: Option<&Standing>,
+    force: bool,
+) -> Result<Binding> {
+    loop {
+        match uploader.check_restore(standing, &mut &*server, force)? {
+            RestoreCheck::Ready(binding) => return Ok(binding),
+            RestoreCheck::Wait { after, failure } => {
+                if uploader.gives_up(after) {
+                    return Err(server_error(failure));
+                }
+                thread::sleep(after);
+            }
+            RestoreCheck::Stop(failure) => {
+                if standing.is_some() {
+                    exports::with_store(|store| uploader.keep_finding(&mut &mut *store))?;
+                }
+                return Err(server_error(failure));
+            }
+        }
+    }
+}
+
+fn fetch(download: &mut Download) -> Result<()> {
+    let mut attempts = attempts();
+    loop {
+        match download.step() {
+            Ok(progress) if progress.done => return Ok(()),
+            Ok(progress) => attempts.progressed(progress.bytes),
+            Err(error) => wait(&mut attempts, error)?,
+        }
+    }
+}
+
+fn attempts() -> DownloadAttempts {
+    DownloadAttempts::new(
+        edge_sync_upload::BackoffOptions::default(),
+        RESTORE_ATTEMPTS,
+        random(),
+    )
+}
+
+/// Waits before the next attempt, or gives the error back.
+fn wait(attempts: &mut DownloadAttempts, error: Error) -> Result<()> {
+    let Error::Server(failure) = error else {
+        return Err(error);
+    };
+    match attempts.failed(&judged(&failure)) {
+        Some(after) => {
+            thread::sleep(after);
+            Ok(())
+        }
+        None => Err(Error::Server(failure)),
+    }
+}
+
+fn judged(failure: &ServerFailure) -> Failure {
+    let class = match failure.class {
+        FailureClass::Retry => Class::Retry,
+        FailureClass::Unclear => Class::Unclear,
+        _ => Class::Stop,
+    };
+    Failure {
+        retry_after: failure.retry_after_ms.map(Duration::from_millis),
+        ..Failure::stop(&failure.request, "").with_class(class)
+    }
+}
+
+/// Asks again while failures are passing ones.
+fn persist<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempts = attempts();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => wait(&mut attempts, error)?,
+        }
+    }
+}
+
 /// Waits for the server's optimizer, but not for ever.
 fn settle(server: &Server) -> Result<OptimizerState> {
     let mut waited = Duration::ZERO;
     loop {
-        let state = persist(RESTORE_ATTEMPTS, || server.optimizer())?;
+        let state = persist(|| server.optimizer())?;
         if !state.running || waited >= SETTLE {
             return Ok(state);
         }
@@ -226,6 +402,7 @@ fn settle(server: &Server) -> Result<OptimizerState> {
 struct Source<'a> {
     server: &'a Server,
     barrier: u64,
+    binding: Binding,
     /// Why it may not be what the server held.
     unsettled: Option<&'static str>,
     /// What this device deleted, as far as it knows.
@@ -248,7 +425,7 @@ fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Re
     let mut note = format!("unsettled: {why}; another restore later gets what the server holds");
     let alive = staging.held(&source.deleted)?;
     if !alive.is_empty() {
-        match persist(RESTORE_ATTEMPTS, || source.server.absent(&alive)) {
+        match persist(|| source.server.absent(&alive)) {
             Ok(absent) => {
                 let deleted = staging.delete_again(&absent)?;
                 notes.push(format!("{deleted} deleted points were deleted again"));
@@ -265,14 +442,17 @@ fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Re
 
 /// Restores from a local file; see `sync.restore-file`.
 pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> Result<Opened> {
-    replace_generation(&directory, snapshot, None, options)
+    replace_generation(&directory, snapshot, None, None, options)
 }
 
-/// Stages and promotes. A shard that was open is open again afterwards, whatever happened.
+/// Stages and promotes. A shard that was open is open again afterwards, whatever happened. `source`:
+/// of a snapshot that a server made. `kept`: points that the shard
+/// holds, if losing many of them is to be refused.
 fn replace_generation(
     directory: &Directory,
     snapshot: &Path,
     source: Option<&Source<'_>>,
+    kept: Option<u64>,
     options: Options,
 ) -> Result<Opened> {
     match exports::close() {
@@ -281,18 +461,31 @@ fn replace_generation(
         Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {
-        let barrier = match source {
-            Some(source) => source.barrier,
+        let (barrier, binding) = match source {
+            Some(source) => (source.barrier, Some(&source.binding)),
             // What waits for upload is not on the server, so it cannot be in its snapshot.
             None => match load_current(directory) {
-                Ok(current) => current.acknowledged,
-                Err(Error::NotFound(_)) => 0,
+                Ok(current) => (current.acknowledged, None),
+                Err(Error::NotFound(_)) => (0, None),
                 Err(error) => return Err(error),
             },
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
+        if let Some(held) = kept
+            // What was replayed may have added that many.
+            && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
+        {
+            return Err(invalid(
+                "force",
+                format!(
+                    "the snapshot has {} points and the shard {held}; a restore would drop the \
+                     difference. If that is meant, force it",
+                    staged.points
+                ),
+            ));
+        }
         let notes = repair(&staging, &staged, source)?;
-        let mut opened = exports::open_with(|| staging.promote())?;
+        let mut opened = exports::open_with(|| staging.promote(binding))?;
         opened.notes.extend(notes);
         Ok(opened)
     };

@@ -205,6 +205,49 @@ impl Operation {
         }
     }
 
+    /// The operation on at most `count` of its points, from the `from`-th on. An operation on one
+    /// point, or on none, stays whole.
+    pub fn piece(&self, from: usize, count: usize) -> Self {
+        let mut piece = self.clone();
+        if let Self::DeletePoints { ids }
+        | Self::DeleteVectors { ids, .. }
+        | Self::SetPayload { ids, .. }
+        | Self::OverwritePayload { ids, .. }
+        | Self::DeletePayload { ids, .. }
+        | Self::ClearPayload { ids } = &mut piece
+        {
+            let from = from.min(ids.len());
+            let to = from.saturating_add(count).min(ids.len());
+            *ids = ids[from..to].to_vec();
+        }
+        piece
+    }
+
+    /// The element of `points/batch` that changes those of the operation's points that the server
+    /// has: it selects them by a filter, so that a missing one is no error. Where REST has no such
+    /// form, the plain element.
+    pub fn element_for_present(&self) -> Value {
+        let element = Element::new(self);
+        let by_filter = matches!(
+            self,
+            Self::DeleteVectors { .. }
+                | Self::SetPayload { .. }
+                | Self::OverwritePayload { .. }
+                | Self::DeletePayload { .. }
+                | Self::ClearPayload { .. }
+        );
+        if !by_filter {
+            return element.into_json();
+        }
+        let mut body = Map::new();
+        body.insert(
+            "filter".to_owned(),
+            json!({ "must": [{ "has_id": element.points }] }),
+        );
+        body.extend(element.rest);
+        json!({ element.kind: body })
+    }
+
     /// The operation without the points in `ids`; none if nothing is left of it.
     fn without(&self, ids: &HashSet<PointId>) -> Option<Cow<'_, Self>> {
         let gone = |id: &PointId| ids.contains(id);

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use edge_sync_upload::{Answer, Request};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
@@ -154,27 +155,32 @@ impl Courier {
         Ok(Courier { owner })
     }
 
-    /// Sends one request and waits for the server's confirmation.
-    pub fn send(&self, request: UploadRequest) -> Result<()> {
-        self.owner.call(move |state| {
-            state.run("send", Body::Answer, |guest, store, server| {
+    /// Sends one request and reads the answer, whatever its status.
+    ///
+    /// Errors: [`Error::Server`] if there is no answer; its class says whether the server may have
+    /// got the request.
+    pub(crate) fn exchange(&self, request: &Request) -> Result<Answer> {
+        let server_wide = request.server_wide;
+        let request = UploadRequest {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            body: request.body.clone(),
+        };
+        let answer = self.owner.call(move |state| {
+            state.run("exchange", Body::Answer, |guest, store, server| {
                 guest
                     .edge_sync_shard_courier()
-                    .call_send(store, server, &request)
+                    .call_exchange(store, server, &request, server_wide)
             })
-        })
-    }
-
-    /// Creates the collection from a shard's configuration if it is not there. True if it was
-    /// created.
-    pub fn ensure_collection(&self, config: &str) -> Result<bool> {
-        let config = config.to_owned();
-        self.owner.call(move |state| {
-            state.run("ensure-collection", Body::Answer, |guest, store, server| {
-                guest
-                    .edge_sync_shard_courier()
-                    .call_ensure_collection(store, server, &config)
-            })
+        })?;
+        Ok(Answer {
+            status: answer.status,
+            request: answer.request,
+            host: answer.host,
+            retry_after: answer.retry_after,
+            location: answer.location,
+            content_encoding: answer.content_encoding,
+            body: answer.body,
         })
     }
 

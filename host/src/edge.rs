@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use edge_sync_upload::Uploader;
+
 use crate::component::Component;
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
@@ -10,8 +12,30 @@ use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, sta
 use crate::shard::{Shard, ShardOptions};
 use crate::signal::Cancel;
 use crate::status::{SyncRecord, now_ms};
-use crate::sync::{Progress, SyncOptions, SyncReport, Uploader};
+use crate::sync::{Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader};
 use crate::syncer::{Syncer, SyncerOptions};
+use crate::types::Corruption;
+
+/// The URL and the collection that the shard in `directory` was synced with; none before the first
+/// sync. Can be asked beside the process that has the directory.
+///
+/// Errors: [`Error::Io`]; [`Error::Corrupt`] if the file is not readable as one.
+pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<(String, String)>> {
+    let path = directory.as_ref().join("server.json");
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let binding: edge_sync_upload::Binding = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::Corrupt(Corruption {
+            file: path.display().to_string(),
+            offset: None,
+            message: format!("not a binding to a collection: {error}"),
+        })
+    })?;
+    Ok(Some((binding.url, binding.collection)))
+}
 
 /// A shard, kept in step with a collection on a server if there is one.
 ///
@@ -107,10 +131,11 @@ impl Builder {
         let server = match self.server {
             Some(settings) => {
                 let staging = staging_folder(&self.directory)?;
+                let uploader = uploader(&settings, &self.sync);
                 let courier = Courier::start(&self.component, staging, settings)?;
                 Some(Server {
                     courier: Arc::new(courier),
-                    uploader: Arc::new(Mutex::new(Uploader::new(self.sync.clone()))),
+                    uploader: Arc::new(Mutex::new(uploader)),
                 })
             }
             None => None,
@@ -168,6 +193,17 @@ impl EdgeSync {
     pub fn sync_with(
         &self,
         cancel: &Cancel,
+        progress: impl FnMut(Progress<'_>),
+    ) -> Result<SyncReport> {
+        self.sync_permitted(SyncPermissions::default(), cancel, progress)
+    }
+
+    /// [`EdgeSync::sync_with`], and what a person has allowed: to go on with another server or
+    /// collection, to send everything again.
+    pub fn sync_permitted(
+        &self,
+        permissions: SyncPermissions,
+        cancel: &Cancel,
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<SyncReport> {
         let server = self.server.as_ref().ok_or_else(|| Error::Setting {
@@ -175,11 +211,25 @@ impl EdgeSync {
             message: "no server is set".to_owned(),
         })?;
         let _paused = self.syncer.as_ref().map(Syncer::pause);
-        let report = server
+        let mut uploader = server
             .uploader
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .run(&self.shard, &*server.courier, None, cancel, &mut progress)?;
+            .unwrap_or_else(PoisonError::into_inner);
+        if permissions.resend {
+            self.shard.resend()?;
+        }
+        if permissions.resend || permissions.rebind {
+            permit(&mut uploader, permissions);
+        }
+        let report = run(
+            &mut uploader,
+            &self.shard,
+            &server.courier,
+            None,
+            cancel,
+            &mut progress,
+        )?;
+        drop(uploader);
         self.note(|record| {
             record.note(report.failure.as_ref());
             record.note_queue(self.shard.queue_status().ok().as_ref());
@@ -191,10 +241,34 @@ impl EdgeSync {
     /// Reads and writes through [`EdgeSync::shard`] go on meanwhile. On failure everything is as
     /// before.
     ///
+    /// The collection must be the one that the shard was synced with, and the snapshot must hold
+    /// most of the points of the shard ([`Error::WouldDrop`]); [`EdgeSync::restore_forced`] takes it
+    /// whatever it is.
+    ///
     /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`].
     pub fn restore(
         &self,
         source: &RestoreSource,
+        cancel: &Cancel,
+        progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<RestoreReport> {
+        self.restore_from(source, false, cancel, progress)
+    }
+
+    /// [`EdgeSync::restore`] from any collection, whatever it drops.
+    pub fn restore_forced(
+        &self,
+        source: &RestoreSource,
+        cancel: &Cancel,
+        progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<RestoreReport> {
+        self.restore_from(source, true, cancel, progress)
+    }
+
+    fn restore_from(
+        &self,
+        source: &RestoreSource,
+        force: bool,
         cancel: &Cancel,
         mut progress: impl FnMut(RestoreProgress<'_>),
     ) -> Result<RestoreReport> {
@@ -212,6 +286,7 @@ impl EdgeSync {
                 .as_mut()
                 .map(|(courier, uploader)| (*courier, &mut **uploader)),
             source,
+            force,
             &self.sync,
             cancel,
             &mut progress,
@@ -231,10 +306,11 @@ impl EdgeSync {
         self.shard.remove(discard_unsent)?;
         if let Some(server) = &self.server {
             // What it knows about the server's collection was checked against this shard.
-            *server
+            server
                 .uploader
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Uploader::new(self.sync.clone());
+                .unwrap_or_else(PoisonError::into_inner)
+                .forget();
         }
         self.note(|record| *record = SyncRecord::default());
         Ok(())

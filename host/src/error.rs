@@ -93,6 +93,17 @@ pub enum Error {
         /// Operations in the rejected log.
         rejected: u64,
     },
+    /// The snapshot holds far fewer points than the shard; nothing was changed.
+    #[error(
+        "the snapshot has {snapshot} points and the shard has {held}: a restore would drop the \
+         difference"
+    )]
+    WouldDrop {
+        /// Points in the shard.
+        held: u64,
+        /// Points in the snapshot, with what waits for upload.
+        snapshot: u64,
+    },
     /// The component file cannot be found or read.
     #[error("cannot load the component {}: {message}", path.display())]
     ComponentMissing {
@@ -174,6 +185,7 @@ impl Error {
             Error::MemoryLimit { .. } => "memory-limit",
             Error::Locked { .. } => "locked",
             Error::Unsent { .. } => "unsent",
+            Error::WouldDrop { .. } => "would-drop",
             Error::ComponentMissing { .. } => "component-missing",
             Error::BadComponent(_) => "bad-component",
             Error::Setting { .. } => "setting",

@@ -26,7 +26,6 @@
 //! # }
 //! ```
 
-mod backoff;
 mod bindings;
 mod component;
 mod courier;
@@ -47,10 +46,9 @@ mod sync;
 mod syncer;
 mod types;
 
-pub use backoff::BackoffOptions;
 pub use component::{Component, ComponentOptions};
 pub use courier::{Courier, HttpLimits, ServerSettings};
-pub use edge::{Builder, EdgeSync};
+pub use edge::{Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
 pub use instance::TimeLimits;
 pub use lock::DirectoryLock;
@@ -60,11 +58,12 @@ pub use secret::Secret;
 pub use shard::{Shard, ShardOptions};
 pub use signal::Cancel;
 pub use status::{FailureNote, SyncRecord, WorkerState};
-pub use sync::{Progress, SyncOptions, SyncReport};
+pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
-    BatchLimits, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point, PointId,
-    PointTarget, QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
-    SearchRequest, Selection, ServerFailure, SnapshotSource, SparseVector, StorageFailure,
-    StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
+    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point,
+    PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
+    RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
+    ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
+    UploadBatch, UploadRequest, Vector,
 };

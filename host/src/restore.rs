@@ -17,7 +17,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::backoff::Backoff;
+use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
+
 use crate::bindings::exports::edge_sync::shard::courier::OptimizerState;
 use crate::bindings::exports::edge_sync::shard::restore::Staged;
 use crate::courier::Courier;
@@ -26,7 +27,7 @@ use crate::instance::Instance;
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, Shard};
 use crate::signal::Cancel;
-use crate::sync::{Progress, SyncOptions, Uploader};
+use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
 use crate::types::{FailureClass, Opened, PointId, SnapshotSource};
 
 /// Name of the staging folder in the data directory.
@@ -40,6 +41,9 @@ const LEDGER: &str = "snapshots-on-server.json";
 
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
+
+/// A restore that would leave less than this share of the points is refused unless forced.
+const KEPT_SHARE: f64 = 0.75;
 
 /// Where the snapshot comes from.
 #[derive(Clone, Debug)]
@@ -110,39 +114,55 @@ pub struct RestoreReport {
     pub unsettled: Option<String>,
 }
 
-/// Runs the restore. Uploads by others must be held back by the caller.
+/// Runs the restore. Uploads by others must be held back by the caller. Unless `force`, the
+/// collection must be the one that the shard was synced with, and the snapshot must hold most of the
+/// points.
 pub(crate) fn restore(
     shard: &Shard,
-    server: Option<(&Courier, &mut Uploader)>,
+    mut server: Option<(&Courier, &mut Uploader)>,
     source: &RestoreSource,
+    force: bool,
     options: &SyncOptions,
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
 ) -> Result<RestoreReport> {
     let present = shard.is_present()?;
+    let held = if present { shard.info()?.points } else { 0 };
     let mut uploaded = 0;
-    let staging = Staging::clear(shard.directory())?;
+    let mut from_collection = None;
     let mut doubt = None;
+    let staging = Staging::clear(shard.directory())?;
     let (barrier, snapshot_bytes) = match source {
         RestoreSource::Server(from) => {
-            let (courier, uploader) = server.ok_or(Error::Setting {
+            let (courier, uploader) = server.as_mut().ok_or(Error::Setting {
                 name: "url",
                 message: "a restore from the server needs one".to_owned(),
             })?;
+            let binding = check(shard, present, courier, uploader, force, cancel, progress)?;
             let barrier = if present {
                 shard.queue_status()?.logged
             } else {
                 0
             };
+            if present {
+                let mut queue = shard;
+                uploader.accept(&mut queue, &binding)?;
+            }
             if present && shard.queue_status()?.queued > 0 {
-                let report = uploader.run(shard, courier, Some(barrier), cancel, &mut |step| {
-                    progress(RestoreProgress::Uploading(step));
-                })?;
+                let report = crate::sync::run(
+                    uploader,
+                    shard,
+                    courier,
+                    Some(barrier),
+                    cancel,
+                    &mut |step| progress(RestoreProgress::Uploading(step)),
+                )?;
                 if let Some(failure) = report.failure {
                     return Err(failure);
                 }
                 uploaded = report.uploaded;
             }
+            from_collection = Some(uploader.binding().clone());
             let before = settle(courier, options, cancel, progress)?;
             let bytes = download(courier, *from, options, cancel, progress)?;
             let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
@@ -152,7 +172,7 @@ pub(crate) fn restore(
                     "the server did not tell whether its optimizer ran meanwhile: {error}"
                 )),
             };
-            doubt = unsettled.map(|why| (courier, why));
+            doubt = unsettled.map(|why| (*courier, why));
             (barrier, bytes)
         }
         RestoreSource::File(file) => {
@@ -189,16 +209,30 @@ pub(crate) fn restore(
         }
         unsettled = Some(why);
     }
+    let points = staged.points.saturating_sub(deletes_applied);
     if cancel.is_cancelled() {
         abandon(shard, instance);
         return Err(Error::Cancelled);
     }
 
+    // What was replayed may have added that many.
+    if !force && ((points + staged.replayed) as f64) < held as f64 * KEPT_SHARE {
+        abandon(shard, instance);
+        return Err(Error::WouldDrop {
+            held,
+            snapshot: points,
+        });
+    }
+
     progress(RestoreProgress::Switching);
-    let opened = shard.promote(instance)?;
+    let binding = from_collection.map(|binding| Binding { points, ..binding });
+    let opened = shard.promote(instance, binding.as_ref().map(wit_binding))?;
+    if let (Some((_, uploader)), Some(binding)) = (server, binding) {
+        uploader.restored(&binding);
+    }
     Ok(RestoreReport {
         opened,
-        points: staged.points.saturating_sub(deletes_applied),
+        points,
         replayed: staged.replayed,
         snapshot_bytes,
         uploaded,
@@ -206,6 +240,49 @@ pub(crate) fn restore(
         deletes_applied,
         unsettled,
     })
+}
+
+/// Whether the collection may be restored from; asked again while failures are passing ones.
+fn check(
+    shard: &Shard,
+    present: bool,
+    courier: &Courier,
+    uploader: &mut Uploader,
+    force: bool,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<Binding> {
+    let standing = if present {
+        Some(standing(shard.standing()?))
+    } else {
+        None
+    };
+    uploader.begin();
+    loop {
+        cancel.check()?;
+        let mut server = courier;
+        match uploader.check_restore(standing.as_ref(), &mut server, force)? {
+            RestoreCheck::Ready(binding) => return Ok(binding),
+            RestoreCheck::Stop(failure) => {
+                if present {
+                    let mut queue = shard;
+                    uploader.keep_finding(&mut queue)?;
+                }
+                return Err(server_error(failure));
+            }
+            RestoreCheck::Wait { after, failure } => {
+                let failure = server_error(failure);
+                if uploader.gives_up(after) {
+                    return Err(failure);
+                }
+                progress(RestoreProgress::Waiting {
+                    after,
+                    failure: &failure,
+                });
+                cancel.sleep(after)?;
+            }
+        }
+    }
 }
 
 /// Waits until the server's optimizer is at rest, or for as long as the options say.
@@ -249,30 +326,27 @@ fn persist<T>(
     progress: &mut dyn FnMut(RestoreProgress<'_>),
     mut ask: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let mut backoff = Backoff::new(options.backoff.clone());
+    let mut attempts =
+        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
     loop {
         cancel.check()?;
         let error = match ask() {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        let passing = error.ends_instance() || error.failure_class() == Some(FailureClass::Retry);
-        if !passing || backoff.failures() + 1 >= options.attempts {
+        let after = if error.ends_instance() {
+            attempts.broke(None)
+        } else {
+            attempts.failed(&judged(&error))
+        };
+        let Some(after) = after.filter(|after| *after <= options.patience) else {
             return Err(error);
-        }
-        let after = backoff.next(retry_after(&error));
+        };
         progress(RestoreProgress::Waiting {
             after,
             failure: &error,
         });
         cancel.sleep(after)?;
-    }
-}
-
-fn retry_after(error: &Error) -> Option<Duration> {
-    match error {
-        Error::Server(failure) => failure.retry_after_ms.map(Duration::from_millis),
-        _ => None,
     }
 }
 
@@ -359,9 +433,9 @@ fn download(
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
 ) -> Result<u64> {
-    let mut backoff = Backoff::new(options.backoff.clone());
+    let mut attempts =
+        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
     let mut download = None;
-    let mut furthest = 0;
     loop {
         cancel.check()?;
         let outcome = match &mut download {
@@ -387,22 +461,19 @@ fn download(
                 if so_far.done {
                     return Ok(so_far.bytes);
                 }
-                // What is cut at the same place each time would never end otherwise.
-                if so_far.bytes > furthest {
-                    furthest = so_far.bytes;
-                    backoff.reset();
-                }
+                attempts.progressed(so_far.bytes);
             }
             Err(error) => {
                 let lost = error.ends_instance();
-                let passing = lost || error.failure_class() == Some(FailureClass::Retry);
-                if !passing || backoff.failures() >= options.attempts {
-                    return Err(error);
-                }
-                if lost {
+                let after = if lost {
                     download = None;
-                }
-                let after = backoff.next(retry_after(&error));
+                    attempts.broke(None)
+                } else {
+                    attempts.failed(&judged(&error))
+                };
+                let Some(after) = after.filter(|after| *after <= options.patience) else {
+                    return Err(error);
+                };
                 progress(RestoreProgress::Waiting {
                     after,
                     failure: &error,
@@ -410,6 +481,25 @@ fn download(
                 cancel.sleep(after)?;
             }
         }
+    }
+}
+
+/// A failed download, as the counter of attempts takes it.
+fn judged(error: &Error) -> Failure {
+    let (class, retry_after) = match error {
+        Error::Server(failure) => (
+            match failure.class {
+                FailureClass::Retry => Class::Retry,
+                FailureClass::Unclear => Class::Unclear,
+                _ => Class::Stop,
+            },
+            failure.retry_after_ms.map(Duration::from_millis),
+        ),
+        _ => (Class::Stop, None),
+    };
+    Failure {
+        retry_after,
+        ..Failure::stop("GET snapshot", error.to_string()).with_class(class)
     }
 }
 

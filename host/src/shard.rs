@@ -15,8 +15,9 @@ use crate::lock::DirectoryLock;
 use crate::origin::Outbound;
 use crate::owner::Owner;
 use crate::types::{
-    BatchLimits, Durability, Info, Opened, Point, PointId, QueueStatus, Receipt, RejectedOperation,
-    ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection, StoredPoint, UploadBatch,
+    Binding, Durability, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
+    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
+    Selection, StoredPoint, UploadBatch,
 };
 
 /// The data directory's name in the guest.
@@ -254,8 +255,11 @@ impl Shard {
 
     /// Puts `staged`, which has staged a generation, in the place of the instance in force. Calls
     /// that come meanwhile wait. If it fails, the old generation is open again.
-    pub(crate) fn promote(&self, staged: Instance) -> Result<Opened> {
-        self.inner.owner.call(move |state| state.promote(staged))
+    /// `binding`: the collection that the snapshot came from.
+    pub(crate) fn promote(&self, staged: Instance, binding: Option<Binding>) -> Result<Opened> {
+        self.inner
+            .owner
+            .call(move |state| state.promote(staged, binding))
     }
 
     fn wrote(&self) {
@@ -282,6 +286,11 @@ fn remove_shard(directory: &Path) -> Result<()> {
     std::fs::File::open(directory)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io("sync", directory))?;
+    if let Err(error) = std::fs::remove_file(directory.join("server.json"))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove the binding to a collection: {error}");
+    }
     for name in ["log", "rejected", "generations"] {
         let folder = directory.join(name);
         if let Err(error) = std::fs::remove_dir_all(&folder)
@@ -437,8 +446,27 @@ calls! {
     /// The next operations to upload, up to the sequence `until`. Asking again without
     /// [`Shard::acknowledge`] gives the same.
     [write Reads] next_batch / next_batch_async = edge_sync_shard_queue.call_next_batch
-    (limits: BatchLimits = limits => limits, until: Option<u64> = until => until)
+    (limits: QueueLimits = limits => limits, until: Option<u64> = until => until,
+     done: Option<QueueProgress> = done => done)
         -> Option<UploadBatch>;
+
+    /// What an upload has to know before it begins.
+    [read Reads] standing / standing_async = edge_sync_shard_queue.call_standing
+    () -> QueueStanding;
+
+    /// Names of vectors that queued operations add or drop.
+    [read Reads] changing_vectors / changing_vectors_async
+        = edge_sync_shard_queue.call_changing_vectors
+    () -> Vec<String>;
+
+    /// Stores which collection holds what was acknowledged.
+    [write Reads] bind / bind_async = edge_sync_shard_queue.call_bind
+    (binding: Binding = binding => &binding) -> ();
+
+    /// Queues everything that the shard holds again, in place of what waits. Returns the number of
+    /// operations queued.
+    [optimize Writes] resend / resend_async = edge_sync_shard_queue.call_resend
+    () -> u64;
 
     /// The server has confirmed everything up to `last`.
     [write Reads] acknowledge / acknowledge_async = edge_sync_shard_queue.call_acknowledge
@@ -636,7 +664,7 @@ impl ShardState {
         outcome
     }
 
-    fn promote(&mut self, mut staged: Instance) -> Result<Opened> {
+    fn promote(&mut self, mut staged: Instance, binding: Option<Binding>) -> Result<Opened> {
         let was_absent = matches!(self.phase, Phase::Absent);
         match self.close_instance() {
             Ok(()) => {}
@@ -647,7 +675,9 @@ impl ShardState {
             )),
         }
         let promoted = staged.call("promote", self.options.times.open, |guest, store| {
-            guest.edge_sync_shard_restore().call_promote(store)
+            guest
+                .edge_sync_shard_restore()
+                .call_promote(store, binding.as_ref())
         });
         match promoted {
             Ok(opened) => {

@@ -59,7 +59,7 @@ pub enum WorkerState {
 pub struct FailureNote {
     /// [`Error::kind`].
     pub kind: String,
-    /// `retry`, `stop`, `reject` or `too-large` for a failed exchange.
+    /// `retry`, `unclear`, `stop`, `reject`, `too-large` or `missing` for a failed exchange.
     pub class: Option<String>,
     /// What the error says.
     pub message: String,
@@ -86,6 +86,8 @@ pub(crate) fn class_name(class: FailureClass) -> &'static str {
         FailureClass::Stop => "stop",
         FailureClass::Reject => "reject",
         FailureClass::TooLarge => "too-large",
+        FailureClass::Unclear => "unclear",
+        FailureClass::Missing => "missing",
     }
 }
 

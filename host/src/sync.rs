@@ -1,42 +1,67 @@
-//! Carrying batches from the shard's queue to the server, and what to do when that fails.
+//! Carrying batches from the shard's queue to the server. What to ask next, what an answer means and
+//! what then is [`edge_sync_upload`]'s; here are only the instances, the waiting and the report.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::backoff::{Backoff, BackoffOptions};
-use crate::courier::Courier;
+use edge_sync_upload as upload;
+use edge_sync_upload::{
+    Answer, Batch, Binding, Class, Failure, Limits, NoAnswer, NoAnswerKind, Permissions, Request,
+    Standing, Step, Target, Uploader,
+};
+
+use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::signal::Cancel;
-use crate::types::{BatchLimits, FailureClass, UploadBatch, UploadRequest};
+use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
 
-/// After this many accepted batches in a row, a byte limit that a 413 lowered is doubled, to see
-/// whether the server takes more again.
-const PROBE_AFTER: u32 = 64;
+pub use edge_sync_upload::BackoffOptions;
 
 /// How to upload.
 #[derive(Clone, Debug)]
 pub struct SyncOptions {
-    /// Most operations and bytes a batch. Default: 10 operations, 8 MiB.
+    /// Most operations and bytes a request. Default: 10 operations, 8 MiB.
     pub batch: BatchLimits,
     /// Waits between attempts.
     pub backoff: BackoffOptions,
     /// Failures in a row after which a sync gives up. The background worker never gives up.
-    /// Default: 8, which is about a minute.
+    /// Default: 8.
     pub attempts: u32,
     /// How long a restore waits for the server's optimizer before it asks for a snapshot: one that is
     /// taken meanwhile may hold deleted points. Default: one minute.
     pub settle: Duration,
+    /// Longest wait between two attempts of a sync in the foreground. A server that asks for more
+    /// ends the sync. Default: 1 minute.
+    pub patience: Duration,
 }
 
 impl Default for SyncOptions {
     fn default() -> SyncOptions {
+        let upload::Options {
+            backoff,
+            attempts,
+            patience,
+            ..
+        } = upload::Options::default();
         SyncOptions {
             batch: BatchLimits::default(),
-            backoff: BackoffOptions::default(),
-            attempts: 8,
+            backoff,
+            attempts,
+            patience,
             settle: Duration::from_secs(60),
         }
     }
+}
+
+/// What a person has allowed, for one sync.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SyncPermissions {
+    /// Take the server and the collection of the settings for the ones that were synced with before,
+    /// in a new place.
+    pub rebind: bool,
+    /// Queue everything that the shard holds again, for a collection that has lost it or is another
+    /// one; it is created if it is not there.
+    pub resend: bool,
 }
 
 /// What a sync did.
@@ -84,519 +109,261 @@ pub enum Progress<'a> {
     },
 }
 
-/// The shard's side.
-pub(crate) trait Queue {
-    fn next_batch(&self, limits: BatchLimits, until: Option<u64>) -> Result<Option<UploadBatch>>;
-    fn acknowledge(&self, last: u64) -> Result<()>;
-    fn reject(&self, sequence: u64, status: u16, message: &str) -> Result<()>;
-    /// The body that creates the collection.
-    fn config(&self) -> Result<String>;
-    fn queued(&self) -> Result<u64>;
-}
+impl upload::Queue for &Shard {
+    type Error = Error;
 
-/// The network's side.
-pub(crate) trait Server {
-    fn ensure_collection(&self, config: &str) -> Result<bool>;
-    fn send(&self, request: UploadRequest) -> Result<()>;
-}
-
-impl Queue for Shard {
-    fn next_batch(&self, limits: BatchLimits, until: Option<u64>) -> Result<Option<UploadBatch>> {
-        Shard::next_batch(self, limits, until)
+    fn next_batch(
+        &mut self,
+        limits: Limits,
+        until: Option<u64>,
+        done: Option<upload::Progress>,
+    ) -> Result<Option<Batch>> {
+        let limits = QueueLimits {
+            operations: limits.operations,
+            bytes: limits.bytes,
+            points: limits.points,
+            present_only: limits.present_only,
+        };
+        let done = done.map(|done| Done {
+            sequence: done.sequence,
+            points: done.points,
+        });
+        Ok(
+            Shard::next_batch(self, limits, until, done)?.map(|batch| Batch {
+                first: batch.first,
+                last: batch.last,
+                operations: batch.operations,
+                points: batch.points,
+                rest: batch.rest,
+                request: Request::new(
+                    &batch.request.method,
+                    batch.request.path,
+                    batch.request.body,
+                ),
+            }),
+        )
     }
 
-    fn acknowledge(&self, last: u64) -> Result<()> {
+    fn acknowledge(&mut self, last: u64) -> Result<()> {
         Shard::acknowledge(self, last)
     }
 
-    fn reject(&self, sequence: u64, status: u16, message: &str) -> Result<()> {
+    fn reject(&mut self, sequence: u64, status: u16, message: &str) -> Result<()> {
         Shard::reject(self, sequence, status, message)
     }
 
-    fn config(&self) -> Result<String> {
-        Ok(self.info()?.config)
+    fn standing(&mut self) -> Result<Standing> {
+        Shard::standing(self).map(standing)
     }
 
-    fn queued(&self) -> Result<u64> {
-        Ok(self.queue_status()?.queued)
-    }
-}
-
-impl Server for Courier {
-    fn ensure_collection(&self, config: &str) -> Result<bool> {
-        Courier::ensure_collection(self, config)
+    fn changing_vectors(&mut self) -> Result<Vec<String>> {
+        Shard::changing_vectors(self)
     }
 
-    fn send(&self, request: UploadRequest) -> Result<()> {
-        Courier::send(self, request)
+    fn bind(&mut self, binding: &Binding) -> Result<()> {
+        Shard::bind(self, wit_binding(binding))
     }
 }
 
-/// What one step of an upload came to.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Nothing waits.
-    Done,
-    /// The collection is there; true if it was created just now.
-    Collection(bool),
-    Uploaded(u32),
-    Rejected {
-        sequence: u64,
-        failure: Error,
-    },
-    /// The batch was refused as a whole; a smaller one comes next.
-    Smaller,
-    /// Passing: go on after this long.
-    Wait {
-        after: Duration,
-        failure: Error,
-    },
-    /// Going on is pointless until a person has changed something.
-    Stop(Error),
+/// What the component says of the queue, for the upload machine.
+pub(crate) fn standing(standing: crate::types::QueueStanding) -> Standing {
+    Standing {
+        acknowledged: standing.acknowledged,
+        restored: standing.restored,
+        refused_in_a_row: standing.refused_in_a_row,
+        refused_words: standing.refused_words,
+        refused_status: standing.refused_status,
+        binding: standing.binding.map(|bound| Binding {
+            url: bound.url,
+            collection: bound.collection,
+            alias_of: bound.alias_of,
+            id: bound.id,
+            operation: bound.operation,
+            points: bound.points,
+            lost: bound.lost,
+        }),
+        config: standing.config,
+        creation: standing.creation,
+    }
 }
 
-/// Uploads step by step, and remembers what it learnt about the server.
-#[derive(Debug)]
-pub(crate) struct Uploader {
-    options: SyncOptions,
-    backoff: Backoff,
-    /// Operations a batch now: halved towards the operation at fault, doubled on success.
-    operations: u32,
-    /// Bytes a batch now: halved by 413.
-    bytes: u32,
-    accepted: u32,
-    ensured: bool,
+/// The binding as the component takes it.
+pub(crate) fn wit_binding(binding: &Binding) -> crate::types::Binding {
+    crate::types::Binding {
+        url: binding.url.clone(),
+        collection: binding.collection.clone(),
+        alias_of: binding.alias_of.clone(),
+        id: binding.id.clone(),
+        operation: binding.operation,
+        points: binding.points,
+        lost: binding.lost.clone(),
+    }
 }
 
-impl Uploader {
-    pub(crate) fn new(mut options: SyncOptions) -> Uploader {
-        options.batch.operations = options.batch.operations.max(1);
-        options.batch.bytes = options.batch.bytes.max(1);
-        Uploader {
-            backoff: Backoff::new(options.backoff.clone()),
-            operations: options.batch.operations,
-            bytes: options.batch.bytes,
-            accepted: 0,
-            ensured: false,
-            options,
+impl upload::Server for &Courier {
+    type Error = Error;
+
+    fn exchange(&mut self, request: &Request) -> Result<std::result::Result<Answer, NoAnswer>> {
+        match Courier::exchange(self, request) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Error::Server(failure)) => Ok(Err(NoAnswer {
+                kind: match failure.class {
+                    FailureClass::Retry => NoAnswerKind::Unreached,
+                    FailureClass::Stop => NoAnswerKind::Denied,
+                    _ => NoAnswerKind::Cut,
+                },
+                request: failure.request,
+                message: failure.message,
+            })),
+            // A trap may have been about this one exchange; a fresh instance tries again.
+            Err(error) if error.ends_instance() => Ok(Err(NoAnswer {
+                kind: NoAnswerKind::Cut,
+                request: request.describe(),
+                message: error.to_string(),
+            })),
+            Err(error) => Err(error),
         }
     }
 
-    /// Does the next thing. An error is the shard's; what the server or the way to it fails at is
-    /// a step.
-    pub(crate) fn step(
-        &mut self,
-        queue: &impl Queue,
-        server: &impl Server,
-        until: Option<u64>,
-    ) -> Result<Step> {
-        let limits = BatchLimits {
-            operations: self.operations,
-            bytes: self.bytes,
-        };
-        let Some(batch) = queue.next_batch(limits, until)? else {
-            return Ok(Step::Done);
-        };
-        if !self.ensured {
-            return self.ensure(queue, server);
-        }
-        let body_bytes = batch.request.body.len();
-        match server.send(batch.request) {
-            Ok(()) => {
-                queue.acknowledge(batch.last)?;
-                self.succeeded();
-                Ok(Step::Uploaded(batch.operations))
-            }
-            Err(error) => match (&error, error.failure_class()) {
-                (Error::Server(failure), Some(FailureClass::Reject | FailureClass::TooLarge)) => {
-                    // An answer, whatever it says, ends a run of failures to get one.
-                    self.backoff.reset();
-                    if failure.class == FailureClass::TooLarge {
-                        self.accepted = 0;
-                        self.bytes = u32::try_from(body_bytes)
-                            .unwrap_or(u32::MAX)
-                            .min(self.bytes)
-                            .div_ceil(2)
-                            .max(1);
-                    }
-                    if batch.operations > 1 {
-                        self.operations = (batch.operations / 2).max(1);
-                        return Ok(Step::Smaller);
-                    }
-                    queue.reject(
-                        batch.first,
-                        failure.status.unwrap_or_default(),
-                        &failure.message,
-                    )?;
-                    Ok(Step::Rejected {
-                        sequence: batch.first,
-                        failure: error,
-                    })
-                }
-                _ => {
-                    // No answer at all: perhaps the way is too slow for this much in one go.
-                    if !matches!(&error, Error::Server(failure) if failure.status.is_some()) {
-                        self.operations = (batch.operations / 2).max(1);
-                    }
-                    Ok(self.failed(error))
-                }
+    fn now_ms(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            })
+    }
+
+    fn fresh_id(&mut self) -> String {
+        let bits = fastrand::u128(..);
+        // RFC 9562, version 4.
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            bits >> 96,
+            (bits >> 80) & 0xffff,
+            (bits >> 64) & 0xfff,
+            0x8000 | ((bits >> 48) & 0x3fff),
+            bits & 0xffff_ffff_ffff
+        )
+    }
+}
+
+/// A failure of the upload machine as an error.
+pub(crate) fn server_error(failure: Failure) -> Error {
+    Error::Server(ServerFailure {
+        class: match failure.class {
+            Class::Retry => FailureClass::Retry,
+            Class::Unclear => FailureClass::Unclear,
+            Class::Stop => FailureClass::Stop,
+            Class::Reject => FailureClass::Reject,
+            Class::TooLarge => FailureClass::TooLarge,
+            Class::Missing => FailureClass::Missing,
+        },
+        status: failure.status,
+        request: failure.request,
+        message: failure.message,
+        retry_after_ms: failure
+            .retry_after
+            .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+    })
+}
+
+/// The machine for one server.
+pub(crate) fn uploader(server: &ServerSettings, options: &SyncOptions) -> Uploader {
+    let defaults = upload::Options::default();
+    Uploader::new(
+        Target::new(&server.url, &server.collection),
+        upload::Options {
+            limits: Limits {
+                operations: options.batch.operations,
+                bytes: options.batch.bytes,
+                ..defaults.limits
             },
+            backoff: options.backoff.clone(),
+            attempts: options.attempts,
+            patience: options.patience,
+        },
+        fastrand::u64(..),
+    )
+}
+
+/// What a person has allowed, for the machine.
+pub(crate) fn permit(uploader: &mut Uploader, permissions: SyncPermissions) {
+    uploader.permit(Permissions {
+        rebind: permissions.rebind,
+        resend: permissions.resend,
+    });
+}
+
+/// Looks at the collection, even if nothing waits, unless that was done; then uploads until nothing
+/// waits up to `until`, or a failure ends it, which the report tells.
+pub(crate) fn run(
+    uploader: &mut Uploader,
+    shard: &Shard,
+    courier: &Courier,
+    until: Option<u64>,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<SyncReport> {
+    let (mut queue, mut server) = (shard, courier);
+    let queued = || shard.queue_status().map(|status| status.queued);
+    let total = queued()?;
+    let mut report = SyncReport::default();
+    uploader.begin();
+    loop {
+        if cancel.is_cancelled() {
+            report.failure = Some(Error::Cancelled);
+            break;
         }
-    }
-
-    fn ensure(&mut self, queue: &impl Queue, server: &impl Server) -> Result<Step> {
-        Ok(match server.ensure_collection(&queue.config()?) {
-            Ok(created) => {
-                self.ensured = true;
-                Step::Collection(created)
+        let step = if uploader.is_ready() {
+            uploader.step(&mut queue, &mut server, until)?
+        } else {
+            uploader.prepare(&mut queue, &mut server, true)?
+        };
+        match step {
+            Step::Done => break,
+            Step::Again => {}
+            Step::Collection { created } => report.created_collection |= created,
+            Step::Uploaded { operations } => {
+                report.uploaded += u64::from(operations);
+                report.requests += 1;
+                let done = report.uploaded + report.rejected;
+                progress(Progress::Uploaded {
+                    done,
+                    total: total.max(done),
+                });
             }
-            Err(error) => self.failed(error),
-        })
-    }
-
-    /// Creates the collection if it is missing, even if nothing waits, and uploads until nothing
-    /// waits up to `until`, or a failure ends it, which the report tells.
-    pub(crate) fn run(
-        &mut self,
-        queue: &impl Queue,
-        server: &impl Server,
-        until: Option<u64>,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<SyncReport> {
-        let total = queue.queued()?;
-        let mut report = SyncReport::default();
-        self.backoff.reset();
-        loop {
-            if cancel.is_cancelled() {
-                report.failure = Some(Error::Cancelled);
-                break;
+            Step::Rejected { sequence, failure } => {
+                report.rejected += 1;
+                progress(Progress::Rejected {
+                    sequence,
+                    failure: &server_error(failure),
+                });
             }
-            let step = if self.ensured {
-                self.step(queue, server, until)
-            } else {
-                self.ensure(queue, server)
-            };
-            match step? {
-                Step::Done => break,
-                Step::Smaller => {}
-                Step::Collection(created) => report.created_collection |= created,
-                Step::Uploaded(operations) => {
-                    report.uploaded += u64::from(operations);
-                    report.requests += 1;
-                    let done = report.uploaded + report.rejected;
-                    progress(Progress::Uploaded {
-                        done,
-                        total: total.max(done),
-                    });
+            Step::Wait { after, failure } => {
+                let gives_up = uploader.gives_up(after);
+                let failure = server_error(failure);
+                if gives_up {
+                    report.failure = Some(failure);
+                    break;
                 }
-                Step::Rejected { sequence, failure } => {
-                    report.rejected += 1;
-                    progress(Progress::Rejected {
-                        sequence,
-                        failure: &failure,
-                    });
-                }
-                Step::Wait { after, failure } => {
-                    if self.backoff.failures() >= self.options.attempts {
-                        report.failure = Some(failure);
-                        break;
-                    }
-                    progress(Progress::Waiting {
-                        after,
-                        failure: &failure,
-                    });
-                    if cancel.sleep(after).is_err() {
-                        report.failure = Some(failure);
-                        break;
-                    }
-                }
-                Step::Stop(failure) => {
+                progress(Progress::Waiting {
+                    after,
+                    failure: &failure,
+                });
+                if cancel.sleep(after).is_err() {
                     report.failure = Some(failure);
                     break;
                 }
             }
-        }
-        report.remaining = queue.queued()?;
-        Ok(report)
-    }
-
-    fn succeeded(&mut self) {
-        self.backoff.reset();
-        self.operations = self
-            .operations
-            .saturating_mul(2)
-            .min(self.options.batch.operations);
-        self.accepted += 1;
-        if self.accepted >= PROBE_AFTER {
-            self.accepted = 0;
-            self.bytes = self.bytes.saturating_mul(2).min(self.options.batch.bytes);
-        }
-    }
-
-    /// A failure that says nothing about the batch.
-    fn failed(&mut self, error: Error) -> Step {
-        let passing = match &error {
-            Error::Server(failure) => failure.class == FailureClass::Retry,
-            // A trap may have been about this one exchange; a fresh instance tries again.
-            other => other.ends_instance(),
-        };
-        if !passing {
-            // The collection may have been deleted, or the server be another now.
-            self.ensured = false;
-            return Step::Stop(error);
-        }
-        let retry_after = match &error {
-            Error::Server(failure) => failure.retry_after_ms.map(Duration::from_millis),
-            _ => None,
-        };
-        Step::Wait {
-            after: self.backoff.next(retry_after),
-            failure: error,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::types::ServerFailure;
-
-    /// Operations 1 to `last`, each of `bytes` bytes.
-    struct FakeQueue {
-        last: u64,
-        bytes: u64,
-        acknowledged: Cell<u64>,
-        rejected: RefCell<Vec<u64>>,
-    }
-
-    impl FakeQueue {
-        fn new(last: u64, bytes: u64) -> FakeQueue {
-            FakeQueue {
-                last,
-                bytes,
-                acknowledged: Cell::new(0),
-                rejected: RefCell::default(),
+            Step::Stop(failure) => {
+                report.failure = Some(server_error(failure));
+                break;
             }
         }
     }
-
-    impl Queue for FakeQueue {
-        fn next_batch(
-            &self,
-            limits: BatchLimits,
-            until: Option<u64>,
-        ) -> Result<Option<UploadBatch>> {
-            let first = self.acknowledged.get() + 1;
-            let end = until.unwrap_or(u64::MAX).min(self.last);
-            if first > end {
-                return Ok(None);
-            }
-            let fit = (u64::from(limits.bytes) / self.bytes).max(1);
-            let last = end.min(first + fit.min(u64::from(limits.operations)) - 1);
-            let ids: Vec<String> = (first..=last).map(|id| id.to_string()).collect();
-            let body = ids.join(",");
-            let padding = ((last - first + 1) * self.bytes) as usize - body.len();
-            Ok(Some(UploadBatch {
-                first,
-                last,
-                operations: (last - first + 1) as u32,
-                request: UploadRequest {
-                    method: "POST".into(),
-                    path: "/points/batch?wait=true".into(),
-                    body: body + &" ".repeat(padding),
-                },
-            }))
-        }
-
-        fn acknowledge(&self, last: u64) -> Result<()> {
-            self.acknowledged.set(last);
-            Ok(())
-        }
-
-        fn reject(&self, sequence: u64, _: u16, _: &str) -> Result<()> {
-            assert_eq!(sequence, self.acknowledged.get() + 1);
-            self.acknowledged.set(sequence);
-            self.rejected.borrow_mut().push(sequence);
-            Ok(())
-        }
-
-        fn config(&self) -> Result<String> {
-            Ok("{}".into())
-        }
-
-        fn queued(&self) -> Result<u64> {
-            Ok(self.last - self.acknowledged.get())
-        }
+    if report.requests > 0 && report.failure.is_none() {
+        uploader.conclude(&mut queue, &mut server)?;
     }
-
-    #[derive(Default)]
-    struct FakeServer {
-        bad: BTreeSet<u64>,
-        max_bytes: Option<usize>,
-        /// Answers to give before any other, last first.
-        failures: RefCell<Vec<Error>>,
-        received: RefCell<Vec<u64>>,
-        requests: Cell<u32>,
-        ensured: Cell<u32>,
-    }
-
-    fn failure(class: FailureClass, status: Option<u16>) -> Error {
-        Error::Server(ServerFailure {
-            class,
-            status,
-            request: "POST /points/batch".into(),
-            message: "scripted".into(),
-            retry_after_ms: Some(0),
-        })
-    }
-
-    impl Server for FakeServer {
-        fn ensure_collection(&self, _: &str) -> Result<bool> {
-            self.ensured.set(self.ensured.get() + 1);
-            Ok(true)
-        }
-
-        fn send(&self, request: UploadRequest) -> Result<()> {
-            self.requests.set(self.requests.get() + 1);
-            if let Some(error) = self.failures.borrow_mut().pop() {
-                return Err(error);
-            }
-            if self.max_bytes.is_some_and(|max| request.body.len() > max) {
-                return Err(failure(FailureClass::TooLarge, Some(413)));
-            }
-            let ids: Vec<u64> = request
-                .body
-                .trim()
-                .split(',')
-                .map(|id| id.parse().unwrap())
-                .collect();
-            if ids.iter().any(|id| self.bad.contains(id)) {
-                return Err(failure(FailureClass::Reject, Some(400)));
-            }
-            self.received.borrow_mut().extend(ids);
-            Ok(())
-        }
-    }
-
-    fn quick() -> SyncOptions {
-        SyncOptions {
-            backoff: BackoffOptions {
-                base: Duration::ZERO,
-                cap: Duration::ZERO,
-                ..BackoffOptions::default()
-            },
-            ..SyncOptions::default()
-        }
-    }
-
-    fn run(uploader: &mut Uploader, queue: &FakeQueue, server: &FakeServer) -> SyncReport {
-        uploader
-            .run(queue, server, None, &Cancel::new(), &mut |_| {})
-            .unwrap()
-    }
-
-    proptest! {
-        /// Whatever the server refuses, everything else arrives once and in order, and exactly
-        /// what it refuses is in the rejected log.
-        #[test]
-        fn bisection_finds_exactly_the_operations_at_fault(
-            last in 1_u64..200,
-            bad in proptest::collection::btree_set(1_u64..200, 0..20),
-            operations in 1_u32..40,
-        ) {
-            let queue = FakeQueue::new(last, 10);
-            let server = FakeServer { bad: bad.clone(), ..FakeServer::default() };
-            let mut options = quick();
-            options.batch.operations = operations;
-            let report = run(&mut Uploader::new(options), &queue, &server);
-            let (expected_bad, expected_good): (Vec<u64>, Vec<u64>) =
-                (1..=last).partition(|id| bad.contains(id));
-            prop_assert_eq!(&*queue.rejected.borrow(), &expected_bad);
-            prop_assert_eq!(&*server.received.borrow(), &expected_good);
-            prop_assert_eq!(report.uploaded, expected_good.len() as u64);
-            prop_assert_eq!(report.rejected, expected_bad.len() as u64);
-            prop_assert!(report.failure.is_none());
-        }
-    }
-
-    #[test]
-    fn a_413_halves_the_batch_and_is_remembered() {
-        let queue = FakeQueue::new(2000, 100);
-        let server = FakeServer {
-            max_bytes: Some(350),
-            ..FakeServer::default()
-        };
-        let report = run(&mut Uploader::new(quick()), &queue, &server);
-        assert_eq!(report.uploaded, 2000);
-        assert!(queue.rejected.borrow().is_empty());
-        // 2 or 3 operations a request fit; a refusal each time would double the requests.
-        assert!(server.requests.get() < 1100, "{}", server.requests.get());
-    }
-
-    #[test]
-    fn one_operation_that_is_too_large_is_rejected() {
-        let queue = FakeQueue::new(3, 100);
-        let server = FakeServer {
-            max_bytes: Some(50),
-            ..FakeServer::default()
-        };
-        let report = run(&mut Uploader::new(quick()), &queue, &server);
-        assert_eq!(report.rejected, 3);
-    }
-
-    #[test]
-    fn passing_failures_are_tried_again_and_a_sync_gives_up_in_the_end() {
-        let queue = FakeQueue::new(20, 10);
-        let server = FakeServer::default();
-        let failures = |count| -> Vec<Error> {
-            (0..count)
-                .map(|_| failure(FailureClass::Retry, Some(503)))
-                .collect()
-        };
-        *server.failures.borrow_mut() = failures(5);
-        let mut uploader = Uploader::new(quick());
-        let report = run(&mut uploader, &queue, &server);
-        assert_eq!((report.uploaded, report.remaining), (20, 0));
-
-        let queue = FakeQueue::new(20, 10);
-        *server.failures.borrow_mut() = failures(100);
-        let report = run(&mut uploader, &queue, &server);
-        assert_eq!((report.uploaded, report.remaining), (0, 20));
-        assert_eq!(
-            report.failure.and_then(|error| error.failure_class()),
-            Some(FailureClass::Retry)
-        );
-    }
-
-    #[test]
-    fn wrong_settings_stop_at_once_keep_the_queue_and_check_the_collection_again() {
-        let queue = FakeQueue::new(20, 10);
-        let server = FakeServer::default();
-        server
-            .failures
-            .borrow_mut()
-            .push(failure(FailureClass::Stop, Some(401)));
-        let mut uploader = Uploader::new(quick());
-        let report = run(&mut uploader, &queue, &server);
-        assert_eq!((report.remaining, server.requests.get()), (20, 1));
-        assert!(report.failure.is_some());
-        let report = run(&mut uploader, &queue, &server);
-        assert_eq!((report.uploaded, server.ensured.get()), (20, 2));
-    }
-
-    #[test]
-    fn stops_at_the_barrier() {
-        let queue = FakeQueue::new(20, 10);
-        let server = FakeServer::default();
-        Uploader::new(quick())
-            .run(&queue, &server, Some(13), &Cancel::new(), &mut |_| {})
-            .unwrap();
-        assert_eq!(queue.acknowledged.get(), 13);
-    }
+    report.remaining = queued()?;
+    Ok(report)
 }

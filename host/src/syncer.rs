@@ -4,11 +4,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use edge_sync_upload::{Step, Uploader};
+
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::shard::Shard;
 use crate::status::{SyncRecord, WorkerState, now_ms};
-use crate::sync::{Step, Uploader};
+use crate::sync::server_error;
 
 /// When the background worker acts by itself.
 #[derive(Clone, Debug)]
@@ -253,19 +255,35 @@ impl Worker {
                     break (WorkerState::Paused, None, Duration::ZERO);
                 }
             }
-            let step = uploader.step(&self.shard, &*self.courier, None);
+            let (mut queue, mut server) = (&self.shard, &*self.courier);
+            let step = uploader.step(&mut queue, &mut server, None);
             exchanged |= !matches!(step, Ok(Step::Done) | Err(_));
             match step {
-                Ok(Step::Done) => break (WorkerState::Idle, None, self.options.interval),
+                Ok(Step::Done) => {
+                    if exchanged
+                        && let Err(error) = uploader.conclude_now_and_then(&mut queue, &mut server)
+                    {
+                        tracing::warn!("noting what the server holds: {error}");
+                    }
+                    break (WorkerState::Idle, None, self.options.interval);
+                }
                 Ok(Step::Rejected { sequence, failure }) => {
+                    let failure = server_error(failure);
                     tracing::warn!(sequence, "the server refuses an operation: {failure}");
                 }
-                Ok(Step::Collection(_) | Step::Uploaded(_) | Step::Smaller) => {}
+                Ok(Step::Collection { created }) => {
+                    if created {
+                        tracing::info!("created the collection");
+                    }
+                }
+                Ok(Step::Uploaded { .. } | Step::Again) => {}
                 Ok(Step::Wait { after, failure }) => {
+                    let failure = server_error(failure);
                     tracing::info!(?after, "upload failed in passing: {failure}");
                     break (WorkerState::Waiting, Some(failure), after);
                 }
                 Ok(Step::Stop(failure)) => {
+                    let failure = server_error(failure);
                     tracing::error!("upload stopped: {failure}");
                     let wait = self.options.stopped_interval;
                     break (WorkerState::Stopped, Some(failure), wait);

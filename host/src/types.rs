@@ -3,7 +3,10 @@
 use crate::bindings::exports::edge_sync::shard as wit;
 
 pub use wit::courier::SnapshotSource;
-pub use wit::queue::{BatchLimits, QueueStatus, RejectedOperation, UploadBatch, UploadRequest};
+pub use wit::queue::{
+    BatchLimits as QueueLimits, Binding, Progress as QueueProgress, QueueStanding, QueueStatus,
+    RejectedOperation, UploadBatch, UploadRequest,
+};
 pub use wit::shard::{
     Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, ShardInfo as Info,
     Target,
@@ -112,6 +115,15 @@ impl SearchRequest {
         self.filter = Some(json.into());
         self
     }
+}
+
+/// How much to send at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Most operations a request. A point that is upserted counts as one.
+    pub operations: u32,
+    /// Most bytes of a request's body; a single larger operation still goes out alone.
+    pub bytes: u32,
 }
 
 impl Default for BatchLimits {

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use wasmtime::component::ResourceAny;
 
 use super::bindings::exports::edge_sync::shard::courier::{Server as Address, SnapshotSource};
-use super::bindings::exports::edge_sync::shard::queue::BatchLimits;
+use super::bindings::exports::edge_sync::shard::queue::{BatchLimits, UploadRequest};
 use super::bindings::exports::edge_sync::shard::shard as wit;
+use super::bindings::exports::edge_sync::shard::sync::SyncOptions;
 use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
 };
@@ -110,7 +111,20 @@ fn address() -> Address {
 const LIMITS: BatchLimits = BatchLimits {
     operations: 4,
     bytes: 1 << 20,
+    points: 10_000,
+    present_only: false,
 };
+
+fn sync_options() -> SyncOptions {
+    SyncOptions {
+        operations: LIMITS.operations,
+        bytes: LIMITS.bytes,
+        attempts: ATTEMPTS,
+        patience_ms: 60_000,
+        rebind: false,
+        resend: false,
+    }
+}
 
 /// Attempts at every exchange.
 const ATTEMPTS: u32 = 3;
@@ -268,7 +282,7 @@ impl Life {
                 let report = shard.call(|guest, store| {
                     guest
                         .edge_sync_shard_sync()
-                        .call_sync(store, &address(), LIMITS, ATTEMPTS)
+                        .call_sync(store, &address(), sync_options())
                 })?;
                 if let Some(failure) = report.failure {
                     return Err(Failed::Ended(Ended::Error(failure)));
@@ -296,6 +310,7 @@ impl Life {
                         GUEST_ROOT,
                         &address(),
                         *source,
+                        false,
                         options,
                     )
                 });
@@ -349,7 +364,9 @@ impl Life {
                 };
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_close(store))?;
                 self.shard = None;
-                staged.call(|guest, store| guest.edge_sync_shard_restore().call_promote(store))?;
+                staged.call(|guest, store| {
+                    guest.edge_sync_shard_restore().call_promote(store, None)
+                })?;
                 self.shard = Some(staged);
                 self.adopt_snapshot();
                 self.check_local()?;
@@ -859,23 +876,34 @@ fn call_write(shard: &mut Instance, write: &Write) -> Result<wit::Receipt, Ended
     })
 }
 
-/// Drains the queue through `queue` and `courier`. Passing failures are tried again at once.
+/// Drains the queue through `queue` and `courier`, as a host does that drives them by itself. Passing
+/// failures are tried again at once. The collection is made if it is not there.
 fn carry(shard: &mut Instance) -> Result<(), Failed> {
-    let config = shard
-        .call(|guest, store| guest.edge_sync_shard_shard().call_info(store))?
-        .config;
-    persist(|| {
-        shard.call(|guest, store| {
-            guest
-                .edge_sync_shard_courier()
-                .call_ensure_collection(store, &address(), &config)
+    let creation = shard
+        .call(|guest, store| guest.edge_sync_shard_queue().call_standing(store))?
+        .creation;
+    let mut exchange = |method: &str, body: &str| {
+        let request = UploadRequest {
+            method: method.to_owned(),
+            path: String::new(),
+            body: body.to_owned(),
+        };
+        persist(|| {
+            shard.call(|guest, store| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_exchange(store, &address(), &request, false)
+            })
         })
-    })?;
+    };
+    if exchange("GET", "")?.status == 404 {
+        exchange("PUT", &creation)?;
+    }
     loop {
         let batch = shard.call(|guest, store| {
             guest
                 .edge_sync_shard_queue()
-                .call_next_batch(store, LIMITS, None)
+                .call_next_batch(store, LIMITS, None, None)
         })?;
         let Some(batch) = batch else { return Ok(()) };
         persist(|| {
@@ -929,7 +957,7 @@ fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {
     for _ in 1..ATTEMPTS {
         match run() {
             Err(Ended::Error(GuestError::Server(failure)))
-                if failure.class == FailureClass::Retry => {}
+                if matches!(failure.class, FailureClass::Retry | FailureClass::Unclear) => {}
             outcome => return outcome,
         }
     }

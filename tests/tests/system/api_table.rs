@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use edge_sync_engine::{CollectionConfig, Request, Shard, parse_request};
-use edge_sync_host::{BatchLimits, EdgeSync, Error};
+use edge_sync_host::{EdgeSync, Error, QueueLimits};
 use edge_sync_tests::api::examples::{self, Example};
 use edge_sync_tests::api::schema::{Bodies, Part};
 use edge_sync_tests::api::{engine, table};
@@ -108,12 +108,14 @@ impl Trio {
         if let Err(error) = self.natively(example) {
             self.problems.push(format!("{name}, natively: {error}"));
         }
-        let limits = BatchLimits {
+        let limits = QueueLimits {
             operations: 1000,
             bytes: 16 << 20,
+            points: 10_000,
+            present_only: false,
         };
         let shard = self.edge.shard();
-        while let Some(batch) = shard.next_batch(limits, None).expect("a batch") {
+        while let Some(batch) = shard.next_batch(limits, None, None).expect("a batch") {
             let request = &batch.request;
             let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
             let upload_path = request.path.split('?').next().unwrap_or_default();

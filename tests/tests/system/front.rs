@@ -93,6 +93,11 @@ impl Front {
         routes.push((method, path_end.to_owned(), times, canned));
     }
 
+    /// Passes everything on from now on.
+    pub fn clear(&self) {
+        self.routes.lock().expect("no panic").clear();
+    }
+
     /// `METHOD path` of every request so far.
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().expect("no panic").clone()

@@ -8,8 +8,9 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use edge_sync_host::{
-    BatchLimits, Durability, EdgeSync, Error, NamedVector, Point, PointId, PointTarget,
-    ScrollRequest, SearchRequest, Selection, ShardOptions, SparseVector, Target, Vector,
+    Durability, EdgeSync, Error, NamedVector, Point, PointId, PointTarget, QueueLimits,
+    QueueProgress as Done, ScrollRequest, SearchRequest, Selection, ShardOptions, SparseVector,
+    Target, Vector,
 };
 use edge_sync_tests::api::examples;
 use edge_sync_tests::api::mutate::{Mutant, Mutator};
@@ -325,14 +326,20 @@ fn typed(edge: &EdgeSync, mutator: &Mutator, rng: &mut Rng) -> (String, Result<(
             )
         }
         14 => {
-            let limits = BatchLimits {
+            let limits = QueueLimits {
                 operations: limit(rng),
                 bytes: limit(rng),
+                points: limit(rng),
+                present_only: rng.bool(),
             };
             let until = rng.bool().then(|| rng.u64(..));
+            let done = rng.bool().then(|| Done {
+                sequence: rng.u64(..4),
+                points: limit(rng),
+            });
             (
-                format!("next-batch {limits:?} {until:?}"),
-                shard.next_batch(limits, until).map(drop),
+                format!("next-batch {limits:?} {until:?} {done:?}"),
+                shard.next_batch(limits, until, done).map(drop),
             )
         }
         _ => {

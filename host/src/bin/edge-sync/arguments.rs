@@ -15,7 +15,7 @@ from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERV
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
 8 data directory in use, 9 bad snapshot (nothing changed), 10 synced but operations were rejected,
-130 interrupted.";
+11 a restore would drop many points (--force), 130 interrupted.";
 
 /// A local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
 #[derive(Parser, Debug)]
@@ -301,6 +301,14 @@ pub struct Sync {
     /// interrupted
     #[arg(long)]
     pub watch: bool,
+    /// Take the server and the collection for the ones that this shard was synced with before, in a
+    /// new place
+    #[arg(long)]
+    pub rebind: bool,
+    /// Send everything that the shard holds again, to a collection that has lost it or is another
+    /// one; creates it if it is not there
+    #[arg(long)]
+    pub resend: bool,
 }
 
 #[derive(Args, Debug)]
@@ -332,6 +340,9 @@ pub struct Restore {
     /// Longest wait for the server's optimizer, which may spoil a snapshot; default 60
     #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot")]
     pub settle: Option<u64>,
+    /// Restore although many points would be dropped, or from another collection than before
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Subcommand, Debug)]

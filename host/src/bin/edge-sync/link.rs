@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_sync_host::{
     EdgeSync, Error, Progress, QueueStatus, RejectedOperation, RestoreProgress, RestoreReport,
-    RestoreSource, SnapshotSource, SyncOptions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
+    RestoreSource, SnapshotSource, SyncOptions, SyncPermissions, SyncRecord, SyncReport,
+    SyncerOptions, WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -27,6 +28,12 @@ impl Session {
         if arguments.watch {
             builder = builder.background(SyncerOptions::default());
         }
+        if arguments.watch && (arguments.rebind || arguments.resend) {
+            return Err(Error::Setting {
+                name: "watch",
+                message: "--rebind and --resend are for one sync; run that first".to_owned(),
+            });
+        }
         let edge = builder.open()?;
         self.notes(&edge);
         self.stop_on_interrupt()?;
@@ -35,7 +42,13 @@ impl Session {
         }
         let bar = self.output.bar(COUNT_BAR);
         bar.set_message("uploading");
-        let report = edge.sync_with(&self.cancel, |step| self.show_upload(&bar, &step));
+        let permissions = SyncPermissions {
+            rebind: arguments.rebind,
+            resend: arguments.resend,
+        };
+        let report = edge.sync_permitted(permissions, &self.cancel, |step| {
+            self.show_upload(&bar, &step);
+        });
         bar.finish_and_clear();
         let report = report?;
         self.close(edge)?;
@@ -119,9 +132,28 @@ impl Session {
         self.stop_on_interrupt()?;
         let bar = self.output.bar(SPINNER);
         bar.set_message("asking for the snapshot");
-        let report = edge.restore(&source, &self.cancel, |step| self.show_restore(&bar, &step));
-        bar.finish_and_clear();
-        let report = report?;
+        let run = |force| {
+            let show = |step: RestoreProgress<'_>| self.show_restore(&bar, &step);
+            let report = if force {
+                edge.restore_forced(&source, &self.cancel, show)
+            } else {
+                edge.restore(&source, &self.cancel, show)
+            };
+            bar.finish_and_clear();
+            report
+        };
+        let report = match run(arguments.force) {
+            Err(error @ Error::WouldDrop { .. }) => {
+                if !self
+                    .output
+                    .confirm(&format!("{error}. Restore all the same?"))?
+                {
+                    return Err(error);
+                }
+                run(true)?
+            }
+            outcome => outcome?,
+        };
         let points = edge.shard().info()?.points;
         self.close(edge)?;
         for note in restore_notes(&report) {

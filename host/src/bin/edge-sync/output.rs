@@ -30,6 +30,8 @@ pub mod exit {
     pub const BAD_SNAPSHOT: u8 = 9;
     /// The sync is done, but the server refused some operations: see `edge-sync rejected list`.
     pub const REJECTED: u8 = 10;
+    /// A restore would drop many points, so a person has to decide; nothing was changed.
+    pub const UNDECIDED: u8 = 11;
     /// Interrupted.
     pub const CANCELLED: u8 = 130;
 }
@@ -42,12 +44,13 @@ pub fn exit_code(error: &Error) -> u8 {
         Error::NotFound(_) => exit::NOT_FOUND,
         Error::Storage(_) | Error::Corrupt(_) | Error::Io { .. } => exit::STORAGE,
         Error::Server(ServerFailure {
-            class: FailureClass::Retry,
+            class: FailureClass::Retry | FailureClass::Unclear,
             ..
         }) => exit::UNREACHABLE,
         Error::Server(_) => exit::REFUSED,
         Error::Locked { .. } => exit::LOCKED,
         Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,
+        Error::WouldDrop { .. } => exit::UNDECIDED,
         Error::Cancelled => exit::CANCELLED,
         _ => exit::INTERNAL,
     }
@@ -92,6 +95,23 @@ impl Output {
         } else {
             eprintln!("note: {note}");
         }
+    }
+
+    /// Asks a person on the terminal. False without one, and with `--json`.
+    pub fn confirm(self, question: &str) -> Result<bool, Error> {
+        if self.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return Ok(false);
+        }
+        eprint!("{question} [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin()
+            .read_line(&mut answer)
+            .map_err(|source| Error::Io {
+                operation: "read the answer from",
+                path: "the terminal".into(),
+                source,
+            })?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     /// A failure, on stderr.
@@ -185,6 +205,8 @@ fn class_name(class: FailureClass) -> &'static str {
         FailureClass::Stop => "stop",
         FailureClass::Reject => "reject",
         FailureClass::TooLarge => "too-large",
+        FailureClass::Unclear => "unclear",
+        FailureClass::Missing => "missing",
     }
 }
 
@@ -195,12 +217,17 @@ fn hint(error: &Error) -> Option<&'static str> {
             Some("make one with `edge-sync create` or `edge-sync restore`")
         }
         Error::Server(failure) => match failure.class {
-            FailureClass::Retry => Some("what waits for upload is kept; `edge-sync sync` goes on"),
-            FailureClass::Stop => {
-                Some("what waits for upload is kept; check --url, --collection and the API key")
+            FailureClass::Retry | FailureClass::Unclear => {
+                Some("what waits for upload is kept; `edge-sync sync` goes on")
             }
+            // The other reasons to stop say what to do.
+            FailureClass::Stop if matches!(failure.status, Some(401 | 403)) => {
+                Some("what waits for upload is kept; check the URL and the API key")
+            }
+            FailureClass::Stop => Some("what waits for upload is kept"),
             _ => None,
         },
+        Error::WouldDrop { .. } => Some("if that is meant: `edge-sync restore --force`"),
         Error::MemoryLimit { .. } => Some("give it more with --memory-mib, up to 4096"),
         _ => None,
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Args;
 use edge_sync_host::{
     BatchLimits, Component, ComponentOptions, Durability, Error, Secret, ServerSettings,
-    ShardOptions, SyncOptions,
+    ShardOptions, SyncOptions, bound_server,
 };
 use serde::Deserialize;
 
@@ -235,7 +235,13 @@ impl Settings {
         if let (None, Some(path)) = (&merged.api_key, &merged.api_key_file) {
             merged.api_key = Some(read_key(path)?);
         }
-        Ok(Settings(merged))
+        let mut settings = Settings(merged);
+        // Once a shard is in step with a collection, that is where its commands go.
+        if let Some((url, collection)) = bound_server(settings.data_dir())? {
+            settings.0.url.get_or_insert(url);
+            settings.0.collection.get_or_insert(collection);
+        }
+        Ok(settings)
     }
 
     pub fn data_dir(&self) -> &Path {

@@ -16,8 +16,8 @@ pub struct BackoffOptions {
 }
 
 impl Default for BackoffOptions {
-    fn default() -> BackoffOptions {
-        BackoffOptions {
+    fn default() -> Self {
+        Self {
             base: Duration::from_millis(200),
             cap: Duration::from_secs(30),
             retry_after_cap: Duration::from_secs(3600),
@@ -27,32 +27,36 @@ impl Default for BackoffOptions {
 
 /// Counts failures in a row.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     options: BackoffOptions,
     failures: u32,
+    random: fastrand::Rng,
 }
 
 impl Backoff {
-    pub(crate) fn new(options: BackoffOptions) -> Backoff {
-        Backoff {
+    /// `seed` makes the jitter; two devices need two.
+    pub fn new(options: BackoffOptions, seed: u64) -> Self {
+        Self {
             options,
             failures: 0,
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Begins a new row.
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Failures since the last [`Backoff::reset`].
-    pub(crate) fn failures(&self) -> u32 {
+    pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Notes a failure and says how long to wait. What the server asked for is waited in full,
-    /// with the jitter on top.
-    pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let jitter = self.ceiling().mul_f64(fastrand::f64());
+    /// Notes a failure and says how long to wait. What the server asked for is waited in full, up
+    /// to the cap, with the jitter on top.
+    pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
+        let jitter = self.ceiling().mul_f64(self.random.f64());
         self.failures = self.failures.saturating_add(1);
         match retry_after {
             Some(asked) => asked.min(self.options.retry_after_cap) + jitter,
@@ -74,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ceiling_doubles_up_to_the_cap_and_starts_over() {
-        let mut backoff = Backoff::new(BackoffOptions::default());
+    fn the_ceiling_doubles_up_to_the_cap_and_starts_over() {
+        let mut backoff = Backoff::new(BackoffOptions::default(), 1);
         let mut ceilings = Vec::new();
         for _ in 0..40 {
             let ceiling = backoff.ceiling();
@@ -89,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn waits_as_long_as_the_server_asks() {
-        let mut backoff = Backoff::new(BackoffOptions::default());
+    fn waits_as_long_as_the_server_asks_up_to_the_cap() {
+        let mut backoff = Backoff::new(BackoffOptions::default(), 1);
         let asked = Duration::from_secs(7);
         let wait = backoff.next(Some(asked));
         assert!(wait >= asked && wait <= asked + Duration::from_millis(200));
-        let wait = backoff.next(Some(Duration::from_secs(86_400)));
+        let wait = backoff.next(Some(Duration::from_secs(u64::MAX)));
         assert!(wait <= Duration::from_secs(3601));
     }
 }

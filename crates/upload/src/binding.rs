@@ -1,0 +1,73 @@
+//! Which collection the device's acknowledged writes are in.
+
+use serde::{Deserialize, Serialize};
+
+/// What was acknowledged is in this collection and in no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Binding {
+    /// The server's URL, without a slash at its end.
+    pub url: String,
+    /// The collection, as it was asked for: a name or an alias.
+    pub collection: String,
+    /// The collection that the alias led to; none if it is no alias, or the server did not say.
+    pub alias_of: Option<String>,
+    /// The identity in the collection's metadata, if an edge-sync created it.
+    pub id: Option<String>,
+    /// The highest number that the server gave an operation of this device, or that it was asked
+    /// for. A collection made anew, or taken back to a backup, counts from below.
+    pub operation: Option<u64>,
+    /// Points that the server counted when it was last asked.
+    pub points: u64,
+    /// Why the collection is not the one that it was, once that was found. Nothing is uploaded until
+    /// a person has decided.
+    pub lost: Option<String>,
+}
+
+impl Binding {
+    /// Whether this is the place that the settings name.
+    pub fn is_at(&self, target: &Target) -> bool {
+        self.url == target.url && self.collection == target.collection
+    }
+}
+
+/// The place that the settings name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The server's URL, as [`Target::new`] left it.
+    pub url: String,
+    /// The collection, or an alias of one.
+    pub collection: String,
+}
+
+impl Target {
+    /// Slashes at the end of the URL, and the case of scheme and host, do not make another place.
+    pub fn new(url: &str, collection: &str) -> Self {
+        let url = url.trim().trim_end_matches('/');
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let (host, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let url = format!("{}://{}{path}", scheme.to_lowercase(), host.to_lowercase());
+        Self {
+            url,
+            collection: collection.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_has_several_spellings() {
+        let place = Target::new("http://host:6333/Prefix", "c");
+        for url in ["HTTP://HOST:6333/Prefix/", " http://host:6333/Prefix// "] {
+            assert_eq!(Target::new(url, "c"), place);
+        }
+        assert_ne!(Target::new("http://host:6333/prefix", "c"), place);
+        assert_ne!(Target::new("http://host:6333/Prefix", "d"), place);
+    }
+}

@@ -1,0 +1,339 @@
+//! The server's collection: one description, leniently read, that answers three questions. May we
+//! upload, may we restore, may we create.
+//!
+//! Fields that a newer server adds, and settings that are no business of a device, are not looked
+//! at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+/// Where in a collection's metadata the identity is kept.
+const METADATA_KEY: &str = "edge-sync";
+
+/// What `GET /collections/{c}` says, as far as it matters here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerCollection {
+    /// Identity of each vector by name.
+    vectors: BTreeMap<String, String>,
+    /// How many shards it has, over all shard keys.
+    pub shards: u64,
+    /// Whether writes need a shard key.
+    pub shard_keys: bool,
+    /// How many copies of each shard there are. Each numbers its operations by itself.
+    pub replicas: u64,
+    /// Points, as the server counts them.
+    pub points: Option<u64>,
+    /// The identity that was given at creation, if an edge-sync created it.
+    pub id: Option<String>,
+    /// Fields with a payload index.
+    pub indexes: BTreeSet<String>,
+}
+
+/// What the device holds, as far as the server must agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalVectors {
+    current: BTreeMap<String, String>,
+    /// Names that the collection had when the log began.
+    original: BTreeSet<String>,
+}
+
+impl ServerCollection {
+    /// Reads the `result` of `GET /collections/{c}`.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing.
+    pub fn read(result: &Value) -> Result<Self, String> {
+        let params = result
+            .pointer("/config/params")
+            .filter(|params| params.is_object())
+            .ok_or("the description of the collection has no `config.params`")?;
+        let number = |name: &str| params.get(name).and_then(Value::as_u64).unwrap_or(1);
+        Ok(Self {
+            vectors: identities(params),
+            shards: number("shard_number"),
+            shard_keys: params.get("sharding_method").and_then(Value::as_str) == Some("custom"),
+            replicas: number("replication_factor"),
+            points: result.get("points_count").and_then(Value::as_u64),
+            id: result
+                .pointer(&format!("/config/metadata/{METADATA_KEY}/id"))
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+            indexes: result
+                .get("payload_schema")
+                .and_then(Value::as_object)
+                .map(|schema| schema.keys().cloned().collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Whether operation numbers of this collection come from one sequence.
+    pub fn numbers_operations(&self) -> bool {
+        self.shards == 1 && !self.shard_keys && self.replicas == 1
+    }
+
+    /// Whether it has a vector of this name.
+    pub fn has_vector(&self, name: &str) -> bool {
+        self.vectors.contains_key(name)
+    }
+
+    /// Whether the device's writes belong here. Vectors that only one side has are fine: the queue
+    /// may hold the very operation that adds or drops them, or another device may have done so.
+    /// `changing` names vectors that queued operations add or drop.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn may_upload(&self, local: &LocalVectors, changing: &[String]) -> Result<(), String> {
+        self.one_shard()?;
+        self.same_vectors(local, changing)
+    }
+
+    /// Whether a snapshot of it may replace the device's shard. `local`: none where there is no
+    /// shard yet.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    pub fn may_restore(&self, local: Option<&LocalVectors>) -> Result<(), String> {
+        self.one_shard()?;
+        match local {
+            Some(local) => self.same_vectors(local, &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn one_shard(&self) -> Result<(), String> {
+        if self.shard_keys {
+            return Err(
+                "the collection is sharded by keys (sharding_method: custom); a device can only \
+                 be kept in step with a collection of one shard"
+                    .to_owned(),
+            );
+        }
+        if self.shards != 1 {
+            return Err(format!(
+                "the collection has {} shards; a device can only be kept in step with a \
+                 collection of one shard (shard_number: 1)",
+                self.shards
+            ));
+        }
+        Ok(())
+    }
+
+    fn same_vectors(&self, local: &LocalVectors, changing: &[String]) -> Result<(), String> {
+        for (name, ours) in &local.current {
+            if let Some(theirs) = self.vectors.get(name)
+                && ours != theirs
+                && !changing.contains(name)
+            {
+                return Err(format!(
+                    "vector `{name}` is {ours} here and {theirs} there: the server's collection \
+                     is another one"
+                ));
+            }
+        }
+        let known = |name: &String| {
+            local.current.contains_key(name)
+                || local.original.contains(name)
+                || changing.contains(name)
+        };
+        let nothing_in_common = !self.vectors.keys().any(known);
+        if nothing_in_common && !self.vectors.is_empty() && !local.current.is_empty() {
+            return Err(format!(
+                "the server's collection has the vectors {}, this shard has {}: it is another one",
+                listed(self.vectors.keys()),
+                listed(local.current.keys())
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl LocalVectors {
+    /// From the body of `PUT /collections/{c}` as the shard is now, and as it was when the log
+    /// began. A body that is none has no vectors.
+    pub fn read(current: &str, original: &str) -> Self {
+        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        Self {
+            current: identities(&parse(current)),
+            original: identities(&parse(original)).into_keys().collect(),
+        }
+    }
+}
+
+/// The body that creates a collection with one shard and an identity. `config` is the body of
+/// `PUT /collections/{c}` that the shard was made from.
+///
+/// # Errors
+/// `config` is no JSON object.
+pub fn creation_body(config: &str, id: &str) -> Result<String, String> {
+    let mut body: Map<String, Value> = serde_json::from_str(config)
+        .map_err(|error| format!("the shard's configuration is no JSON object: {error}"))?;
+    body.insert("shard_number".to_owned(), json!(1));
+    let metadata = body
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if !metadata.is_object() {
+        *metadata = Value::Object(Map::new());
+    }
+    metadata[METADATA_KEY] = json!({ "id": id });
+    Ok(Value::Object(body).to_string())
+}
+
+/// What makes a vector that vector and no other: size, distance, datatype, multivector comparator;
+/// for a sparse one its modifier. `params` has `vectors` and `sparse_vectors`.
+fn identities(params: &Value) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    if let Some(vectors) = params.get("vectors").and_then(Value::as_object) {
+        if vectors.contains_key("size") && vectors.get("size").is_some_and(Value::is_u64) {
+            found.insert(String::new(), dense(&params["vectors"]));
+        } else {
+            found.extend(
+                vectors
+                    .iter()
+                    .map(|(name, vector)| (name.clone(), dense(vector))),
+            );
+        }
+    }
+    if let Some(vectors) = params.get("sparse_vectors").and_then(Value::as_object) {
+        found.extend(
+            vectors
+                .iter()
+                .map(|(name, vector)| (name.clone(), sparse(vector))),
+        );
+    }
+    found
+}
+
+fn dense(vector: &Value) -> String {
+    let text = |name: &str, otherwise: &str| {
+        vector
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or(otherwise)
+            .to_lowercase()
+    };
+    let size = vector
+        .get("size")
+        .and_then(Value::as_u64)
+        .unwrap_or_default();
+    let mut identity = format!(
+        "{size} x {}, {}",
+        text("datatype", "float32"),
+        text("distance", "?")
+    );
+    if let Some(comparator) = vector.pointer("/multivector_config/comparator") {
+        identity.push_str(&format!(
+            ", multivector {}",
+            comparator.as_str().unwrap_or("?")
+        ));
+    }
+    identity
+}
+
+fn sparse(vector: &Value) -> String {
+    let modifier = vector
+        .get("modifier")
+        .and_then(Value::as_str)
+        .unwrap_or("none")
+        .to_lowercase();
+    format!("sparse, modifier {modifier}")
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(params: Value) -> ServerCollection {
+        ServerCollection::read(&json!({"config": {"params": params}, "points_count": 3})).unwrap()
+    }
+
+    fn local(current: &Value, original: &Value) -> LocalVectors {
+        LocalVectors::read(&current.to_string(), &original.to_string())
+    }
+
+    #[test]
+    fn unknown_fields_and_other_settings_do_not_matter() {
+        let ours = json!({"vectors": {"size": 3, "distance": "Euclid"}});
+        let theirs = info(json!({
+            "vectors": {"size": 3, "distance": "Euclid", "on_disk": true, "new_in_2.0": {"a": 1}},
+            "shard_number": 1, "something_new": [1],
+        }));
+        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[]), Ok(()));
+        assert_eq!(theirs.may_restore(Some(&local(&ours, &ours))), Ok(()));
+        assert_eq!(theirs.may_restore(None), Ok(()));
+    }
+
+    #[test]
+    fn names_that_only_one_side_has_do_not_matter() {
+        let a = json!({"size": 3, "distance": "Euclid"});
+        let ours = json!({"vectors": {"a": a, "new": {"size": 9, "distance": "Dot"}}});
+        let theirs = info(json!({"vectors": {"a": a, "others": {"size": 5, "distance": "Dot"}}}));
+        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[]), Ok(()));
+        // Its only vector was dropped here, and another made.
+        let now = json!({"vectors": {"b": a}});
+        let only = info(json!({"vectors": {"a": a}}));
+        assert_eq!(
+            only.may_upload(&local(&now, &json!({"vectors": {"a": a}})), &[]),
+            Ok(())
+        );
+        assert!(only.may_upload(&local(&now, &now), &[]).is_err());
+    }
+
+    #[test]
+    fn a_vector_in_common_must_be_the_same_unless_the_queue_changes_it() {
+        let vector = |size: u64| json!({"vectors": {"a": {"size": size, "distance": "Dot"}}});
+        let theirs = info(vector(3));
+        let ours = local(&vector(4), &vector(4));
+        let words = theirs.may_upload(&ours, &[]).unwrap_err();
+        assert!(words.contains("`a` is 4 x float32, dot here and 3 x float32, dot there"));
+        assert_eq!(theirs.may_upload(&ours, &["a".to_owned()]), Ok(()));
+    }
+
+    #[test]
+    fn several_shards_and_keys_are_told() {
+        let params = |more: Value| {
+            let mut params = json!({"vectors": {"size": 3, "distance": "Dot"}});
+            for (name, value) in more.as_object().unwrap() {
+                params[name] = value.clone();
+            }
+            params
+        };
+        let ours = local(&params(json!({})), &params(json!({})));
+        let two = info(params(json!({"shard_number": 2})));
+        assert!(two.may_upload(&ours, &[]).unwrap_err().contains("2 shards"));
+        assert!(two.may_restore(None).is_err());
+        let keyed = info(params(json!({"sharding_method": "custom"})));
+        assert!(keyed.may_upload(&ours, &[]).unwrap_err().contains("keys"));
+    }
+
+    #[test]
+    fn a_collection_of_ours_is_made_with_one_shard_and_an_identity() {
+        let body = creation_body(
+            r#"{"vectors": {"size": 3, "distance": "Dot"}, "shard_number": 4, "metadata": {"a": 1}}"#,
+            "x",
+        )
+        .unwrap();
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["shard_number"], 1);
+        assert_eq!(body["metadata"]["a"], 1);
+        let info = json!({"config": {"params": body.clone(), "metadata": body["metadata"]}});
+        assert_eq!(
+            ServerCollection::read(&info).unwrap().id.as_deref(),
+            Some("x")
+        );
+    }
+
+    #[test]
+    fn a_description_without_parameters_is_none() {
+        for result in [json!(null), json!([]), json!({"config": {"params": 1}})] {
+            assert!(ServerCollection::read(&result).is_err());
+        }
+    }
+}
