@@ -71,6 +71,16 @@ pub fn close() -> Result<()> {
     })
 }
 
+/// Runs with the staged generation.
+fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
+    with_state(|state| match state {
+        State::Staged(staging) => run(staging),
+        State::Open(_) | State::Closed => {
+            Err(invalid("staged", "nothing is staged in this instance"))
+        }
+    })
+}
+
 fn promote(binding: Option<queue::Binding>) -> Result<Opened> {
     let binding = binding.map(crate::binding::from_wit);
     with_state(|state| match std::mem::replace(state, State::Closed) {
@@ -340,6 +350,24 @@ impl restore::Guest for Component {
         promote(binding)
     }
 
+    fn deleted_here(until: u64) -> Result<Vec<PointId>> {
+        with_store(|store| {
+            let deleted = crate::restore::deleted_here(store, until)?;
+            Ok(deleted.into_iter().map(convert::id_out).collect())
+        })
+    }
+
+    fn held(ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        with_staging(|staging| {
+            let held = staging.held(&convert::ids_in("ids", ids)?)?;
+            Ok(held.into_iter().map(convert::id_out).collect())
+        })
+    }
+
+    fn delete_again(ids: Vec<PointId>) -> Result<u64> {
+        with_staging(|staging| staging.delete_again(&convert::ids_in("ids", ids)?))
+    }
+
     fn abandon() -> Result<()> {
         with_state(|state| match state {
             State::Staged(_) => {
@@ -354,7 +382,7 @@ impl restore::Guest for Component {
 }
 
 impl courier::Guest for Component {
-    type Download = std::cell::RefCell<crate::courier::Download>;
+    type Download = std::cell::RefCell<crate::download::Download>;
 
     fn exchange(
         server: courier::Server,
@@ -401,18 +429,28 @@ impl courier::Guest for Component {
         crate::courier::Server::new(server)?.send(&crate::sync::request_of(request))
     }
 
+    fn optimizer(server: courier::Server) -> Result<courier::OptimizerState> {
+        crate::courier::Server::new(server)?.optimizer()
+    }
+
+    fn absent(server: courier::Server, ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        let ids = convert::ids_in("ids", ids)?;
+        let absent = crate::courier::Server::new(server)?.absent(&ids)?;
+        Ok(absent.into_iter().map(convert::id_out).collect())
+    }
+
     fn start_download(
         server: courier::Server,
         source: courier::SnapshotSource,
         file: String,
     ) -> Result<courier::Download> {
         let server = crate::courier::Server::new(server)?;
-        let download = crate::courier::Download::start(server, source, file.into())?;
+        let download = crate::download::Download::start(server, source, file.into())?;
         Ok(courier::Download::new(std::cell::RefCell::new(download)))
     }
 }
 
-impl courier::GuestDownload for std::cell::RefCell<crate::courier::Download> {
+impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
     fn step(&self) -> Result<courier::DownloadProgress> {
         match self.try_borrow_mut() {
             Ok(mut download) => download.step(),

@@ -11,6 +11,7 @@
 //! - after a failure that leaves the engine's memory in doubt, nothing more is accepted and
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -495,11 +496,13 @@ pub fn first_checkpoint(directory: &Directory, generation: u64, watch: &Watch) -
 }
 
 /// How far a replay came.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Replayed {
     pub operations: u64,
     /// Sequence of the last operation applied; 0 if there was none.
     pub last: u64,
+    /// Points that were written whole.
+    pub upserted: HashSet<PointId>,
 }
 
 /// Applies logged operations to an engine, in order.
@@ -511,7 +514,11 @@ pub fn replay(
     let mut batch = Vec::with_capacity(REPLAY_BATCH);
     for record in records {
         let record = record?;
-        batch.push(Operation::decode(&record.payload)?);
+        let operation = Operation::decode(&record.payload)?;
+        if let Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } = &operation {
+            replayed.upserted.insert(point.id);
+        }
+        batch.push(operation);
         replayed.operations += 1;
         replayed.last = record.sequence;
         if batch.len() == REPLAY_BATCH {

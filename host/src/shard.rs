@@ -558,6 +558,10 @@ calls! {
     [write Reads] drop_rejected_up_to / drop_rejected_up_to_async
         = edge_sync_shard_queue.call_drop_rejected_up_to
     (last: u64 = last => last) -> u64;
+    /// Points that the log deleted last, of its operations up to `until`, as far as it goes back. A
+    /// snapshot that was taken while the server's optimizer ran may hold them all the same.
+    [read Reads] deleted_here / deleted_here_async = edge_sync_shard_restore.call_deleted_here
+    (until: u64 = until => until) -> Vec<PointId>;
 
     /// Where the upload queue stands.
     [read Reads] queue_status / queue_status_async = edge_sync_shard_queue.call_status

@@ -355,13 +355,20 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
     shard.upsert((1..4).map(point).collect()).expect("a write");
     refuse_point(&server, 2);
     assert_eq!(edge.sync().expect("a report").rejected, 1);
-    edge.restore(
-        &RestoreSource::Server(SnapshotSource::Stream),
-        &Cancel::new(),
-        |_| {},
-    )
-    .expect("a restore");
+    let report = edge
+        .restore(
+            &RestoreSource::Server(SnapshotSource::Stream),
+            &Cancel::new(),
+            |_| {},
+        )
+        .expect("a restore");
     assert_eq!(shard.count(None).expect("a count"), 2);
+    let told = "1 refused point is only in the rejected log now";
+    assert!(
+        report.opened.notes.iter().any(|note| note == told),
+        "{:?}",
+        report.opened.notes
+    );
 
     server.faults().clear();
     shard.retry_rejected(2).expect("a retry");

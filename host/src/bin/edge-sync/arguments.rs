@@ -374,6 +374,9 @@ pub struct Restore {
     /// cut resumes
     #[arg(long)]
     pub stored: bool,
+    /// Longest wait for the server's optimizer, which may spoil a snapshot; default 60
+    #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot")]
+    pub settle: Option<u64>,
     /// Restore although many points would be dropped, or from another collection than before
     #[arg(long)]
     pub force: bool,

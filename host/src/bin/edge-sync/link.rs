@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use edge_sync_host::{
     EdgeSync, Error, Progress, RestoreProgress, RestoreReport, RestoreSource, SnapshotSource,
-    SyncPermissions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
+    SyncOptions, SyncPermissions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -110,7 +110,12 @@ impl Session {
     pub fn restore(&self, arguments: &Restore) -> Result<u8, Error> {
         let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
             .options(self.shard_options())
-            .sync_options(self.settings.sync_options());
+            .sync_options(SyncOptions {
+                settle: arguments
+                    .settle
+                    .map_or(SyncOptions::default().settle, Duration::from_secs),
+                ..self.settings.sync_options()
+            });
         let source = match &arguments.snapshot {
             Some(file) => RestoreSource::File(file.clone()),
             None => {
@@ -151,6 +156,9 @@ impl Session {
         };
         let points = edge.shard().info()?.points;
         self.close(edge)?;
+        for note in restore_notes(&report) {
+            self.output.note(&note);
+        }
         self.output.say(
             &restore_json(&report, points),
             &restore_text(&report, points, self.settings.data_dir()),
@@ -168,6 +176,19 @@ impl Session {
             RestoreProgress::Uploading(step) => {
                 style(COUNT_BAR);
                 self.show_upload(bar, step);
+            }
+            RestoreProgress::Settling { waited, limit } => {
+                style(SPINNER);
+                bar.set_message(format!(
+                    "waiting for the server's optimizer, {} of at most {} s",
+                    waited.as_secs(),
+                    limit.as_secs()
+                ));
+            }
+            RestoreProgress::StoredInstead => {
+                let note = "the server is busy with another snapshot; it was asked to store one, as \
+                            with --stored";
+                bar.suspend(|| self.output.note(note));
             }
             RestoreProgress::Downloading { bytes, total } => {
                 style(if total.is_some() {
@@ -233,9 +254,51 @@ fn restore_json(report: &RestoreReport, points: u64) -> Value {
         "snapshot_bytes": report.snapshot_bytes,
         "uploaded": report.uploaded,
         "replayed_while_staging": report.replayed,
+        "duplicates_removed": report.duplicates_removed,
+        "deletes_applied": report.deletes_applied,
+        "unsettled": report.unsettled,
     });
     merge(&mut value, opened_json(&report.opened));
     value
+}
+
+/// What a person should know of a snapshot that was not sound.
+fn restore_notes(report: &RestoreReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if report.duplicates_removed > 0 {
+        notes.push(format!(
+            "{} old cop{} of points, which the snapshot held beside the newest, {} removed",
+            report.duplicates_removed,
+            if report.duplicates_removed == 1 {
+                "y"
+            } else {
+                "ies"
+            },
+            if report.duplicates_removed == 1 {
+                "was"
+            } else {
+                "were"
+            },
+        ));
+    }
+    if report.deletes_applied > 0 {
+        notes.push(format!(
+            "{} deleted point{} came back with the snapshot and {} deleted again",
+            report.deletes_applied,
+            plural(report.deletes_applied),
+            if report.deletes_applied == 1 {
+                "was"
+            } else {
+                "were"
+            },
+        ));
+    }
+    if let Some(why) = &report.unsettled {
+        notes.push(format!(
+            "unsettled: {why}; points that others deleted may be here until the next restore"
+        ));
+    }
+    notes
 }
 
 fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String {
