@@ -249,9 +249,13 @@ pub fn deleted_here(store: &Store, until: u64) -> Result<Vec<PointId>> {
 /// Tells of points that the server refused and the new generation lacks: they are nowhere else.
 fn refused_only(store: &Store) -> Result<Option<String>> {
     let mut refused = HashSet::new();
-    for entry in store.rejected().iter() {
+    // Above 0: all of them. One in memory at a time, since they may be large.
+    for sequence in store.rejected().after(0) {
+        let Some(entry) = store.rejected().get(sequence)? else {
+            continue;
+        };
         if let Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } =
-            Operation::decode(&entry?.operation)?
+            Operation::decode(&entry.operation)?
         {
             refused.insert(point.id);
         }

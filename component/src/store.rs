@@ -16,7 +16,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use edge_sync_engine::{CollectionConfig, Operation, Request, Shard, Write};
+use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Write};
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
 use edge_sync_rollback::Journal;
 use edge_sync_rollback::wasi::{self as rollback, Watch};
