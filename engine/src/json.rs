@@ -333,7 +333,9 @@ impl<'a> Node<'a> {
             .as_u64()
             .ok_or_else(|| self.expected("an unsigned integer"))?;
         if number < min as u64 {
-            return Err(self.out_of_range(format!("value {number} invalid, must be {min} or larger")));
+            return Err(
+                self.out_of_range(format!("value {number} invalid, must be {min} or larger"))
+            );
         }
         Ok(number)
     }

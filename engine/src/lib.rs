@@ -32,6 +32,8 @@ pub use error::{Error, Result, StorageKind};
 pub use json::Strictness;
 pub use operation::{Operation, UpdateMode, Upload, merge_uploads};
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
-pub use request::{ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,};
+pub use request::{
+    ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,
+};
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
 pub use snapshot::{SnapshotLimits, unpack_snapshot};

@@ -226,7 +226,10 @@ fn no_other_collection(node: &Node<'_>, what: &str) -> Error {
     node.unsupported(
         format!("{what}: a local shard has no other collections to look into"),
         404,
-        format!("Not found: Collection {} not found", name.unwrap_or_default()),
+        format!(
+            "Not found: Collection {} not found",
+            name.unwrap_or_default()
+        ),
     )
 }
 

@@ -136,12 +136,8 @@ fn parse_body(method: &str, path: &str, node: &Node<'_>) -> Result<Request> {
                     .collect::<Result<_>>()?,
             ))
         }
-        ("POST", ["points", "query", "groups"]) => {
-            read(Read::Groups(Box::new(groups_body(node)?)))
-        }
-        ("POST", ["points", "search", "matrix", "pairs"]) => {
-            read(matrix(node, MatrixForm::Pairs)?)
-        }
+        ("POST", ["points", "query", "groups"]) => read(Read::Groups(Box::new(groups_body(node)?))),
+        ("POST", ["points", "search", "matrix", "pairs"]) => read(matrix(node, MatrixForm::Pairs)?),
         ("POST", ["points", "search", "matrix", "offsets"]) => {
             read(matrix(node, MatrixForm::Offsets)?)
         }

@@ -71,7 +71,10 @@ fn vector_of_any_shape(node: &Node<'_>, embed: Embed) -> Result<Vector> {
         Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
             Err(no_inference(
                 node,
-                format!("{}: inference needs a server; embed before calling", node.path()),
+                format!(
+                    "{}: inference needs a server; embed before calling",
+                    node.path()
+                ),
             ))
         }
         Value::Object(map) if map.contains_key("text") || map.contains_key("model") => {

@@ -595,9 +595,8 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
             PayloadSchemaParams::Integer(params)
                 if params.lookup == Some(false) && params.range == Some(false) =>
             {
-                return Err(node.out_of_range(
-                    "the `lookup` and `range` capabilities can't be both disabled",
-                ));
+                return Err(node
+                    .out_of_range("the `lookup` and `range` capabilities can't be both disabled"));
             }
             PayloadSchemaParams::Text(params)
                 if params.min_token_len.is_some()

@@ -62,7 +62,7 @@ pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncRepor
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point,
-    PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
+    PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal,
     RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
     ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
     UploadBatch, UploadRequest, Vector,

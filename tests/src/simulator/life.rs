@@ -1,6 +1,6 @@
 //! A device's life: steps, what each must lead to, and what may be found after an interruption.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -14,13 +14,13 @@ use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
 };
 use super::disk::Names;
-use super::expected::{Expected, Rejected, write_others};
+use super::expected::{Expected, Rejected};
 use super::filesystem::GUEST_ROOT;
 use super::guest::{Ended, Instance, Program};
-use super::model::{DIMENSIONS, Point, STAMP, State, Write};
+use super::model::{DIMENSIONS, Effect, Fate, Point, STAMP, State, Write};
 use super::world::Shared;
 
-/// Ids from here on are other devices'.
+/// Ids from here on are other devices' alone.
 pub const OTHERS_FROM: u64 = 1000;
 
 /// Stamps from here on are other devices'.
@@ -52,7 +52,7 @@ pub enum Step {
     Stage,
     /// Its third: the switch.
     Promote,
-    /// Another device writes points to the server, and deletes some.
+    /// Another device writes points to the server, and deletes some. They may be this device's.
     Others(Vec<(u64, Point)>, Vec<u64>),
     /// From now on the server refuses upserts of these points. Nothing may wait for upload.
     Refuse(Vec<u64>),
@@ -229,10 +229,7 @@ impl Life {
 
     fn run(&mut self, step: &Step) -> Result<(), Failed> {
         if let Step::Others(points, deleted) = step {
-            let mut world = self.world.lock();
-            world
-                .server
-                .write(|state| write_others(state, points, deleted));
+            self.world.lock().server.write(points, deleted);
             self.expected.others(points, deleted);
             return Ok(());
         }
@@ -328,8 +325,10 @@ impl Life {
                 download(shard, *source)?;
                 self.note_snapshot(before);
                 // What the switch is to keep of the writes before the barrier is in the snapshot.
+                let shared = self.world.lock().server.shared.clone();
                 if let Some((_, snapshot)) = &self.expected.snapshot
-                    && let Some(difference) = snapshot.difference(&self.expected.server)
+                    && let Some(difference) =
+                        snapshot.difference_but(&self.expected.server, &shared)
                 {
                     return Err(Violation(format!(
                         "the snapshot lacks what was written before it: {difference}"
@@ -635,15 +634,46 @@ impl Life {
         Ok(found.rejected.check(&self.expected)?)
     }
 
-    /// The server holds all of it.
+    /// The server holds all of it. Of a point that others write as well, it got all of it, in order:
+    /// the last to reach the server wins.
     fn check_uploaded(&mut self) -> Result<(), Violation> {
         let world = self.world.lock();
-        match world.server.state().difference(&self.expected.server) {
-            Some(difference) => Err(Violation(format!(
+        let server = &world.server;
+        if let Some(difference) = server
+            .state()
+            .difference_but(&self.expected.server, &server.shared)
+        {
+            return Err(Violation(format!(
                 "the queue is drained, but the server differs: {difference}"
-            ))),
-            None => Ok(()),
+            )));
         }
+        let arrived = server.effects.iter().flat_map(|effects| effects.iter());
+        let arrived = fates(arrived.map(|(id, effect)| (*id, effect.clone())));
+        let written = fates(
+            self.expected
+                .writes
+                .iter()
+                .flat_map(|(_, write)| write.effects()),
+        );
+        for id in &server.shared {
+            let fate = |fates: &BTreeMap<u64, Fate>| {
+                let fate = fates.get(id).cloned().unwrap_or_default();
+                // What came for a point that was not there is in the rejected log.
+                if server.missed.contains(id) {
+                    fate.without_marks()
+                } else {
+                    fate
+                }
+            };
+            let (arrived, written) = (fate(&arrived), fate(&written));
+            if arrived != written {
+                return Err(Violation(format!(
+                    "the queue is drained, but what the server got of point {id} comes to \
+                     {arrived:?}, and what was written to {written:?}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What arrived at the server was written, and arrived in order.
@@ -754,6 +784,15 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// What writes come to, point by point.
+fn fates(effects: impl Iterator<Item = (u64, Effect)>) -> BTreeMap<u64, Fate> {
+    let mut fates: BTreeMap<u64, Fate> = BTreeMap::new();
+    for (id, effect) in effects {
+        fates.entry(id).or_default().then(&effect);
+    }
+    fates
 }
 
 /// A step that was under way when its instance ended.
