@@ -465,8 +465,12 @@ pub(crate) fn update_vectors(node: &Node<'_>) -> Result<Kind> {
 
 /// The body of `POST /points/vectors/delete`.
 pub(crate) fn delete_vectors(node: &Node<'_>) -> Result<Kind> {
-    node.fields(&["points", "filter", "vector", "shard_key"])?;
-    let list = node.required("vector")?;
+    node.fields(&["points", "filter", "vector", "vectors", "shard_key"])?;
+    // As older clients spell it.
+    let list = match node.get("vectors") {
+        Some(list) if node.get("vector").is_none() => list,
+        _ => node.required("vector")?,
+    };
     let names = list.strings()?;
     if names.is_empty() {
         return Err(list.out_of_range("must specify vector names to delete"));
@@ -527,6 +531,13 @@ pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
     node.fields(&["field_name", "field_schema"])?;
     let name = node.required("field_name")?;
     let path = name.json_path()?;
+    if node.is_read_as_server() && node.get("field_schema").is_none() {
+        return Err(Error::refused(
+            400,
+            "Bad request: Can't auto-detect field type, please specify `field_schema` in the \
+             request",
+        ));
+    }
     let schema = node.required("field_schema")?;
     field_schema(&schema, &path)?;
     Ok(Kind::CreatePayloadIndex {

@@ -53,6 +53,9 @@ pub struct Options {
     pub down: bool,
     /// Largest request body, in bytes.
     pub body_limit: usize,
+    /// Write requests are applied as a whole or not at all, as a shard on a device takes them, and
+    /// not operation by operation, point by point, as a server does.
+    pub whole_writes: bool,
 }
 
 impl Default for Options {
@@ -63,6 +66,7 @@ impl Default for Options {
             directory: None,
             down: false,
             body_limit: edge_sync_rest::Options::default().body_limit,
+            whole_writes: false,
         }
     }
 }
@@ -95,7 +99,7 @@ impl QdrantDouble {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let backend = Arc::new(NativeBackend::open(&directory)?);
+        let backend = Arc::new(NativeBackend::open(&directory, options.whole_writes)?);
         let router = edge_sync_rest::router(
             Arc::clone(&backend),
             edge_sync_rest::Options {

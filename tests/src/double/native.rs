@@ -41,6 +41,7 @@ pub(super) struct NativeBackend {
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
     aliases: RwLock<Aliases>,
     snapshots_made: AtomicU64,
+    whole_writes: bool,
 }
 
 struct Collection {
@@ -159,8 +160,10 @@ impl Collection {
         let mut receipts = Vec::new();
         for (operation, effect) in write.operations().zip(&effects) {
             if !operation.is_of_the_collection() {
-                // Wrong dimensions are found before anything else.
-                self.check_dimensions(&operation)?;
+                // Wrong dimensions of a new point are found before anything else.
+                if effect.is_upsert() {
+                    self.check_dimensions(&operation)?;
+                }
                 if is_keyed {
                     return Err(Error::invalid("", "Shard key not specified"));
                 }
@@ -183,6 +186,21 @@ impl Collection {
         Ok(receipts.pop().unwrap_or_default())
     }
 
+    /// Applies all of it, or nothing of what is refused before anything is applied.
+    fn write_whole(&mut self, write: Write, path: &str) -> Result<Value> {
+        self.shard()?.validate(&write).map_err(refusal)?;
+        let operations = write.len();
+        for step in write.steps() {
+            self.apply_whole(step)?;
+        }
+        self.operations += 1;
+        let receipt = json!({"operation_id": self.operations, "status": "completed"});
+        if path == "/points/batch" {
+            return Ok(Value::Array(vec![receipt; operations]));
+        }
+        Ok(receipt)
+    }
+
     fn check_dimensions(&mut self, operation: &Write) -> Result<()> {
         match self.shard()?.validate(operation) {
             Err(error) if error.to_string().contains("Vector dimension error") => {
@@ -193,14 +211,16 @@ impl Collection {
         }
     }
 
-    /// Applies one operation and counts it, if it is refused as well: the server has logged it then.
+    /// Applies one operation and counts it. One on points is counted if it is refused as well: the
+    /// server has logged it then.
     fn apply(&mut self, operation: Write) -> Result<()> {
-        // An operation on the collection is one more for its description.
-        self.operations += if operation.is_of_the_collection() {
-            2
-        } else {
-            1
-        };
+        if operation.is_of_the_collection() {
+            self.apply_whole(operation)?;
+            // One for the collection's description, one for the shard.
+            self.operations += 2;
+            return Ok(());
+        }
+        self.operations += 1;
         self.shard()?.validate(&operation).map_err(refusal)?;
         let required = operation.required_points();
         let held: BTreeSet<_> = self
@@ -267,7 +287,7 @@ fn held(shard: &Shard, config: &Value) -> Result<Held> {
 
 impl NativeBackend {
     /// Opens the collections in `directory`, which is made if missing.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, whole_writes: bool) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let mut collections = BTreeMap::new();
         for entry in fs::read_dir(directory)? {
@@ -285,6 +305,7 @@ impl NativeBackend {
             collections: RwLock::new(collections),
             aliases: RwLock::new(Aliases::load(directory)?),
             snapshots_made: AtomicU64::new(0),
+            whole_writes,
         })
     }
 
@@ -499,6 +520,7 @@ impl Backend for NativeBackend {
             let request = parse_request_as(Strictness::Server, method, path, body);
             match request.map_err(refusal)? {
                 Request::Read(read) => collection.shard()?.read(read).map_err(refusal),
+                Request::Write(write) if self.whole_writes => collection.write_whole(write, path),
                 Request::Write(write) => collection.write(write, method, path, body),
             }
         })?;

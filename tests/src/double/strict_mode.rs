@@ -66,6 +66,11 @@ impl Effect {
         }
     }
 
+    /// Whether it writes whole points.
+    pub(super) fn is_upsert(&self) -> bool {
+        self.kind == Kind::Upsert
+    }
+
     /// Whether it adds to what is stored.
     fn stores(&self) -> bool {
         matches!(self.kind, Kind::Upsert | Kind::UpdateVectors)
