@@ -9,7 +9,8 @@ use super::expected::Expected;
 use super::faults::{Odds, Plan};
 use super::guest::Program;
 use super::life::{
-    Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Violation, options,
+    Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Trouble, Violation,
+    options,
 };
 use super::model::{MARK, Point, Write};
 use super::server::Server;
@@ -40,6 +41,8 @@ pub struct Mix {
     pub shared: bool,
     /// They delete such points, so that a change of one may come to a server that no longer has it.
     pub missing: bool,
+    /// The life ends with something that a person has to put right.
+    pub trouble: bool,
 }
 
 /// Own point ids, few, so that points are written again and again.
@@ -105,6 +108,7 @@ impl Schedule {
             http,
         });
         let mut life = Life::new(program, Shared::new(world), Expected::default());
+        life.drains_by_sync = mix.missing;
         life.options = Options {
             durability: [
                 Durability::Always,
@@ -144,7 +148,13 @@ impl Schedule {
         if !self.life.is_open() {
             self.recover(None, false)?;
         }
-        self.life.finish()
+        self.life.finish()?;
+        if self.mix.trouble {
+            let trouble = Trouble::ALL[self.random.usize(..Trouble::ALL.len())];
+            taken.push(format!("{trouble:?}"));
+            self.life.end_in(trouble, self.next_stamp)?;
+        }
+        Ok(())
     }
 
     fn create(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {

@@ -195,6 +195,11 @@ impl Server {
             return answer;
         }
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        if (method, path) == ("GET", "/aliases") {
+            let alias = json!({"alias_name": "c", "collection_name": "made"});
+            let aliases: Vec<Value> = self.alias.then_some(alias).into_iter().collect();
+            return success(json!({"aliases": aliases}));
+        }
         let Some(path) = path.strip_prefix("/collections/c") else {
             return self.unexpected(method, uri);
         };

@@ -33,6 +33,27 @@ fn nothing_is_lost_of_points_that_others_write_too() {
     });
 }
 
+/// They delete them as well: a change of a point that is gone is put aside, and holds up nothing.
+#[test]
+fn nothing_is_held_up_by_points_that_others_deleted() {
+    live(Mix {
+        shared: true,
+        missing: true,
+        trouble: false,
+    });
+}
+
+/// A queue is never stuck for ever: where a person has to put something right, the upload says so,
+/// and then everything arrives.
+#[test]
+fn what_a_person_has_to_put_right_is_told() {
+    live(Mix {
+        shared: true,
+        missing: true,
+        trouble: true,
+    });
+}
+
 fn live(mix: Mix) {
     let program = program();
     let maker = snapshot::maker();
