@@ -330,7 +330,10 @@ mod tests {
             assert_eq!(check(&path, &record), Ok(()));
             let held = |at: usize| {
                 let at = at as u64;
-                record.extents.iter().any(|(from, length)| (*from..*from + *length).contains(&at))
+                record
+                    .extents
+                    .iter()
+                    .any(|(from, length)| (*from..*from + *length).contains(&at))
             };
             for (at, byte) in content.iter().enumerate() {
                 assert!(*byte == 0 || held(at), "byte {at} is in no extent");

@@ -188,9 +188,7 @@ mod tests {
     const SEGMENT: &str = "f413efea-a665-47b8-b694-96d7394ab33d";
 
     fn with_files(files: &str) -> String {
-        format!(
-            "{{\"segment_id\":\"{SEGMENT}\",\"segment_version\":7,\"file_versions\":{files}}}"
-        )
+        format!("{{\"segment_id\":\"{SEGMENT}\",\"segment_version\":7,\"file_versions\":{files}}}")
     }
 
     #[test]

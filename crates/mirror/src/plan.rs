@@ -110,10 +110,7 @@ fn check_lineage(mirror: &Mirror, archive: &Archive) -> Result<(), String> {
             .ok()
             .as_deref()
             .and_then(parse);
-        let now = archived
-            .texts
-            .get(name::STATE)
-            .and_then(|text| parse(text));
+        let now = archived.texts.get(name::STATE).and_then(|text| parse(text));
         if let (Some(before), Some(now)) = (before, now)
             && before.get("initial_version").filter(|v| !v.is_null())
                 != now.get("initial_version").filter(|v| !v.is_null())
@@ -208,9 +205,10 @@ fn compare_texts(
     };
     let vectors_before = vectors(&before(name::STATE)?)?;
     let vectors_now = vectors(now(name::STATE).unwrap_or_default())?;
-    for file in kept.iter().filter(|file| {
-        file.starts_with("vector_storage") || file.starts_with("vector_index")
-    }) {
+    for file in kept
+        .iter()
+        .filter(|file| file.starts_with("vector_storage") || file.starts_with("vector_index"))
+    {
         let of_file = |vector: &&String| is_of_vector(file, vector);
         if !vectors_now.keys().any(|vector| of_file(&vector)) {
             return Err(format!("{file} was not sent, and no vector has that name"));
@@ -291,9 +289,12 @@ fn vector_entries(state: &Map<String, Value>) -> BTreeMap<String, Value> {
         .iter()
         .filter_map(|kind| Some((kind, config?.get(kind)?.as_object()?)))
         .flat_map(|(kind, vectors)| {
-            vectors
-                .iter()
-                .map(move |(name, entry)| (name.clone(), Value::from(vec![(*kind).into(), entry.clone()])))
+            vectors.iter().map(move |(name, entry)| {
+                (
+                    name.clone(),
+                    Value::from(vec![(*kind).into(), entry.clone()]),
+                )
+            })
         })
         .collect()
 }
