@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use edge_sync_mirror::{
@@ -153,13 +154,10 @@ pub fn walk(folder: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 /// Compares the files below `segments` with those of a full snapshot, byte for byte, by another
-/// reader of archives.
+/// reading of the archive.
 pub fn assert_equals_full(segments: &Path, full: &[u8]) {
     let mut there: BTreeSet<String> = walk(segments).into_keys().collect();
-    let mut archive = tar::Archive::new(full);
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+    for (name, blocks) in Parts::of(full).0 {
         let Some((segment, file)) = name
             .strip_prefix("segments/")
             .and_then(|rest| rest.split_once("/files/"))
@@ -168,34 +166,82 @@ pub fn assert_equals_full(segments: &Path, full: &[u8]) {
         };
         let name = format!("{segment}/{file}");
         assert!(there.remove(&name), "{name} is not there");
-        assert_same(&mut entry, &segments.join(&name));
+        assert_same(&blocks, &segments.join(&name));
     }
     assert_eq!(there, BTreeSet::new(), "more than the server has");
 }
 
-fn assert_same(expected: &mut dyn Read, path: &Path) {
-    const PIECE: usize = 1 << 20;
-    let mut file = File::open(path).unwrap();
-    let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
-    loop {
-        let read = fill(expected, &mut one);
-        assert_eq!(read, fill(&mut file, &mut other), "{}", path.display());
-        assert!(one[..read] == other[..read], "{} differs", path.display());
-        if read < PIECE {
-            return;
+/// Compares a file with an entry: its length; where the entry has data, byte for byte; and where
+/// the file has data, that the entry has the same or nothing but zeros.
+fn assert_same(blocks: &[u8], path: &Path) {
+    let (length, pieces) = pieces(blocks);
+    let file = File::open(path).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), length, "{}", path.display());
+    let expect = |at: u64, found: &[u8]| {
+        let mut expected = vec![0; found.len()];
+        let end = at + found.len() as u64;
+        for (from, data) in &pieces {
+            let to = from + data.len() as u64;
+            let (begin, stop) = (at.max(*from), end.min(to));
+            if begin < stop {
+                expected[(begin - at) as usize..(stop - at) as usize]
+                    .copy_from_slice(&data[(begin - from) as usize..(stop - from) as usize]);
+            }
         }
+        assert!(expected == found, "{} differs at {at}", path.display());
+    };
+    for (at, data) in &pieces {
+        let mut found = vec![0; data.len()];
+        file.read_exact_at(&mut found, *at).unwrap();
+        expect(*at, &found);
+    }
+    let mut end = 0;
+    while let Ok(at) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(end)) {
+        end = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(at)).unwrap();
+        let mut found = vec![0; (end - at) as usize];
+        file.read_exact_at(&mut found, at).unwrap();
+        expect(at, &found);
     }
 }
 
-fn fill(from: &mut dyn Read, buffer: &mut [u8]) -> usize {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..]).unwrap() {
-            0 => break,
-            read => filled += read,
-        }
+/// The length of the file in an entry, and what it has where.
+fn pieces(blocks: &[u8]) -> (u64, Vec<(u64, &[u8])>) {
+    let mut begin = 0;
+    let mut header = tar::Header::from_byte_slice(&blocks[..512]);
+    if header.entry_type() == tar::EntryType::GNULongName {
+        begin = 512 + (header.entry_size().unwrap() as usize).next_multiple_of(512);
+        header = tar::Header::from_byte_slice(&blocks[begin..begin + 512]);
     }
-    filled
+    begin += 512;
+    let stored = header.entry_size().unwrap() as usize;
+    if header.entry_type() != tar::EntryType::GNUSparse {
+        return (stored as u64, vec![(0, &blocks[begin..begin + stored])]);
+    }
+    let number = |field: &[u8]| {
+        let digits = std::str::from_utf8(field).unwrap().trim_matches(['\0', ' ']);
+        u64::from_str_radix(digits, 8).unwrap()
+    };
+    let gnu = header.as_bytes();
+    let mut map: Vec<(u64, u64)> = Vec::new();
+    let mut read_map = |fields: &[u8]| {
+        for field in fields.chunks_exact(24).filter(|field| field[0] != 0) {
+            map.push((number(&field[..12]), number(&field[12..])));
+        }
+    };
+    read_map(&gnu[386..482]);
+    let mut more = gnu[482] == 1;
+    while more {
+        read_map(&blocks[begin..begin + 504]);
+        more = blocks[begin + 504] == 1;
+        begin += 512;
+    }
+    let mut pieces = Vec::new();
+    for (at, length) in map {
+        let end = begin + length as usize;
+        pieces.push((at, &blocks[begin..end]));
+        begin = end;
+    }
+    (number(&gnu[483..495]), pieces)
 }
 
 /// An archive taken apart: each entry's blocks as they are, headers before it included.
