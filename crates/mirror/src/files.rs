@@ -107,8 +107,8 @@ pub(crate) fn piece_of(buffer: &mut [u8], left: u64) -> &mut [u8] {
 }
 
 /// Whether a file is what its record says, at the cost of asking for its size and time; it is read
-/// only where the time tells nothing. Otherwise what is wrong with it.
-pub(crate) fn check(path: &Path, record: &FileRecord) -> Result<(), String> {
+/// only where the time tells nothing. Returns its time; otherwise what is wrong with it.
+pub(crate) fn check(path: &Path, record: &FileRecord) -> Result<Option<u64>, String> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -126,12 +126,13 @@ pub(crate) fn check(path: &Path, record: &FileRecord) -> Result<(), String> {
             record.length
         ));
     }
-    if record.modified.is_some() && modified(&metadata) == record.modified {
-        return Ok(());
+    let time = modified(&metadata);
+    if time.is_some() && time == record.modified {
+        return Ok(time);
     }
     // A backup was put back, or somebody wrote to it.
     match checksum(path) {
-        Ok(crc) if crc == record.crc32c => Ok(()),
+        Ok(crc) if crc == record.crc32c => Ok(time),
         Ok(_) => Err("its checksum is wrong".to_owned()),
         Err(error) => Err(error.to_string()),
     }
@@ -327,7 +328,7 @@ mod tests {
             let (_, record) = file.finish(content.len() as u64).unwrap();
             assert_eq!(fs::read(&path).unwrap(), content);
             assert_eq!(record.crc32c, crc32c::crc32c(&content));
-            assert_eq!(check(&path, &record), Ok(()));
+            assert_eq!(check(&path, &record), Ok(record.modified));
             let held = |at: usize| {
                 let at = at as u64;
                 record
@@ -382,8 +383,8 @@ mod tests {
         let (_, record) = file.finish(7).unwrap();
         let earlier = FileRecord {
             modified: record.modified.map(|time| time - 1),
-            ..record
+            ..record.clone()
         };
-        assert_eq!(check(&path, &earlier), Ok(()));
+        assert_eq!(check(&path, &earlier), Ok(record.modified));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::files;
 use crate::manifest::SnapshotManifest;
-use crate::mirror::{Mirror, Origin};
+use crate::mirror::{Mirror, Origin, segment_folder};
 
 /// The part of a mirror that the server need not send again, and how often the answer to it was
 /// of no use.
@@ -32,21 +32,25 @@ impl Offer {
     /// Offers what is intact of `mirror`, if it is of `origin` and says from which moment it is;
     /// else nothing. Looks at the size and the time of every file; reads a file only if its time
     /// is not what it was.
-    pub fn of(mirror: Mirror, origin: &Origin) -> Self {
+    pub fn of(mut mirror: Mirror, origin: &Origin) -> Self {
         if mirror.origin() != origin || mirror.lineage().is_none() {
             return Self::everything();
         }
-        let withheld = mirror
-            .segments()
-            .iter()
-            .filter_map(|(segment, record)| {
-                let damage = record.files.iter().find_map(|(file, record)| {
-                    let wrong = files::check(&mirror.path(segment, file), record).err()?;
-                    Some(format!("{file}: {wrong}"))
-                });
-                Some((segment.clone(), damage?))
-            })
-            .collect();
+        let Mirror { folder, content } = &mut mirror;
+        let mut withheld = BTreeMap::new();
+        for (segment, record) in &mut content.segments {
+            let in_segment = segment_folder(folder, segment);
+            for (file, record) in &mut record.files {
+                match files::check(&in_segment.join(file), record) {
+                    // So that what had to be read is not read again.
+                    Ok(modified) => record.modified = modified,
+                    Err(wrong) => {
+                        withheld.insert(segment.clone(), format!("{file}: {wrong}"));
+                        break;
+                    }
+                }
+            }
+        }
         Self {
             mirror: Some(Arc::new(mirror)),
             withheld,

@@ -33,7 +33,10 @@ fn harm(path: &std::path::Path, damage: Damage) {
             use std::os::unix::fs::FileExt;
             let at = length / 2;
             let mut byte = [0];
-            File::open(path).unwrap().read_exact_at(&mut byte, at).unwrap();
+            File::open(path)
+                .unwrap()
+                .read_exact_at(&mut byte, at)
+                .unwrap();
             open().write_all_at(&[byte[0] ^ 1], at).unwrap();
         }
         Damage::Folder => {

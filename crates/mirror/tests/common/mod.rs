@@ -218,7 +218,9 @@ fn pieces(blocks: &[u8]) -> (u64, Vec<(u64, &[u8])>) {
         return (stored as u64, vec![(0, &blocks[begin..begin + stored])]);
     }
     let number = |field: &[u8]| {
-        let digits = std::str::from_utf8(field).unwrap().trim_matches(['\0', ' ']);
+        let digits = std::str::from_utf8(field)
+            .unwrap()
+            .trim_matches(['\0', ' ']);
         u64::from_str_radix(digits, 8).unwrap()
     };
     let gnu = header.as_bytes();
