@@ -17,6 +17,7 @@ const CHANGED: &str = "47c73603-d316-479a-ae50-720681f6bb18";
 
 struct Case {
     room: Room,
+    before: Mirror,
     offer: Offer,
     answer: Parts,
 }
@@ -24,11 +25,13 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let room = Room::new();
-        let offer = Offer::of(room.mirror_of(BEFORE), &origin());
+        let (_, before) = Server::at(BEFORE).pull(&room, Offer::everything());
+        let offer = Offer::of(before.clone(), &origin());
         assert!(offer.is_whole());
         let answer = Parts::of(&recorded(STEP, "answer.tar.gz").unwrap());
         Self {
             room,
+            before,
             offer,
             answer,
         }
@@ -85,7 +88,7 @@ impl Case {
 
     /// The mirror that was offered is as it was, and honest answers lead to the server's files.
     fn expect_heals(&self, offer: Offer) {
-        assert!(Offer::of(self.before(), &origin()).is_whole());
+        assert!(Offer::of(self.before.clone(), &origin()).is_whole());
         let server = Server::at(STEP);
         let (rounds, mirror) = server.pull(&self.room, offer);
         assert_eq!(rounds, 1);
@@ -107,26 +110,6 @@ impl Case {
             matches!(last, Err(Error::BadSnapshot(_))),
             "{reason}: {last:?}"
         );
-    }
-
-    fn before(&self) -> Mirror {
-        // The last mirror that the chain up to BEFORE made.
-        let mut folders: Vec<_> = std::fs::read_dir(self.room.dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.join("mirror.json").exists())
-            .collect();
-        folders.sort_by_key(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            name.split('-').next().unwrap().parse::<u32>().unwrap()
-        });
-        let mirrors = folders
-            .iter()
-            .map(|folder| Mirror::load(folder).unwrap().unwrap());
-        mirrors
-            .into_iter()
-            .find(|mirror| mirror.manifest() == self.offer.manifest())
-            .unwrap()
     }
 
     fn manifest(&mut self, segment: &str, change: impl FnOnce(&mut Value)) {
@@ -436,7 +419,7 @@ fn what_the_server_has_no_more_is_gone() {
             .path(UNCHANGED, "payload_storage/tracker.dat")
             .exists()
     );
-    let before = case.before();
+    let before = case.before.clone();
     assert!(before.path(UNCHANGED, file).exists());
     assert!(Offer::of(before, &origin()).is_whole());
 }
@@ -459,7 +442,7 @@ fn what_was_not_offered_is_not_kept() {
 #[test]
 fn damage_that_shows_while_the_mirror_is_copied() {
     let case = Case::new();
-    let before = case.before();
+    let before = case.before.clone();
     let path = before.path(UNCHANGED, "vector_storage-v/vectors/chunk_0.mmap");
     let time = std::fs::metadata(&path).unwrap().modified().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
