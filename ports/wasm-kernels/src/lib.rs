@@ -5,9 +5,10 @@
 //!
 //! - integers are exact;
 //! - floating-point sums of at least 16 values are added up in another order than the scalar ones, in
-//!   that of the engine's kernels for x86: with `relaxed-simd` on a processor with fused multiply-add
-//!   the result is theirs, bit by bit;
-//! - transforms are those of the scalar code, bit by bit.
+//!   that of the engine's kernels for x86;
+//! - what is not a sum is the same to the bit.
+//!
+//! Results do not depend on the processor: no relaxed instructions are used.
 //!
 //! No input is out of bounds: of two slices of different lengths the longer one is cut.
 #![no_std]
@@ -18,9 +19,9 @@ pub mod scalar;
 mod simd;
 
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-pub use scalar::{binary, byte, code, float, hadamard, half, quantile, sparse, turbo};
+pub use scalar::{binary, byte, float, hadamard, half, quantile, sparse, turbo};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub use simd::{binary, byte, code, float, hadamard, half, quantile, sparse, turbo};
+pub use simd::{binary, byte, float, hadamard, half, quantile, sparse, turbo};
 
 pub mod product;
 

@@ -2,27 +2,16 @@
 
 use core::arch::wasm32::*;
 
-use super::lanes::{load, look_up, sum_u32, widen_sums};
+use super::lanes::{load, look_up, sum_u32};
 use crate::scalar;
 
 /// So many vectors of counts of up to eight fit into bytes.
 const COUNTS: usize = 31;
 
-/// How many bits differ.
-pub fn differing_bits(a: &[u8], b: &[u8]) -> u64 {
-    let (a, b) = crate::cut(a, b);
-    let (a, a_rest) = a.as_chunks::<16>();
-    let (b, b_rest) = b.as_chunks::<16>();
-    let mut total = scalar::binary::differing_bits(a_rest, b_rest);
-    for (a, b) in a.chunks(COUNTS).zip(b.chunks(COUNTS)) {
-        let mut counts = u8x16_splat(0);
-        for (a, b) in a.iter().zip(b) {
-            counts = u8x16_add(counts, differing(load(a), load(b)));
-        }
-        total += sum_u32(widen_sums(counts));
-    }
-    total
-}
+pub use crate::scalar::binary::differing_bits;
+
+/// Fewer words than this are done before the sums of vectors are added up.
+const SHORT: usize = 3;
 
 /// Σᵢ 2ⁱ · (bits of the vector that differ from plane `i` of the query), for words of `WORD` bytes:
 /// the query has `planes` words for each word of the vector.
@@ -31,6 +20,9 @@ pub fn differing_bits_of_planes<const WORD: usize>(
     query: &[u8],
     planes: usize,
 ) -> u64 {
+    if vector.len() < SHORT * WORD {
+        return scalar::binary::differing_bits_of_planes::<WORD>(vector, query, planes);
+    }
     match (WORD, planes) {
         (16, 4) => of_long_words::<4>(vector, query),
         (16, 8) => of_long_words::<8>(vector, query),
@@ -43,7 +35,7 @@ pub fn differing_bits_of_planes<const WORD: usize>(
 fn of_long_words<const PLANES: usize>(vector: &[u8], query: &[u8]) -> u64 {
     let (vector, _) = vector.as_chunks::<16>();
     let (query, _) = query.as_chunks::<16>().0.as_chunks::<PLANES>();
-    let mut totals = [0; PLANES];
+    let mut total = 0;
     for (vector, query) in vector.chunks(COUNTS).zip(query.chunks(COUNTS)) {
         let mut counts = [u8x16_splat(0); PLANES];
         for (word, planes) in vector.iter().zip(query) {
@@ -52,15 +44,16 @@ fn of_long_words<const PLANES: usize>(vector: &[u8], query: &[u8]) -> u64 {
                 *count = u8x16_add(*count, differing(word, load(plane)));
             }
         }
-        for (total, counts) in totals.iter_mut().zip(counts) {
-            *total += sum_u32(widen_sums(counts));
+        // The weights of four planes keep sums of two bytes within 16 bits.
+        for (four, counts) in counts.as_chunks::<4>().0.iter().enumerate() {
+            let [zero, one, two, three] = counts.map(|counts| u16x8_extadd_pairwise_u8x16(counts));
+            let low = u16x8_add(zero, u16x8_shl(one, 1));
+            let high = u16x8_add(two, u16x8_shl(three, 1));
+            let weighted = u16x8_add(low, u16x8_shl(high, 2));
+            total += sum_u32(u32x4_extadd_pairwise_u16x8(weighted)) << (4 * four);
         }
     }
-    let weighted = totals
-        .iter()
-        .enumerate()
-        .map(|(plane, total)| total << plane);
-    weighted.sum()
+    total
 }
 
 /// Each byte of the vector meets `PLANES` of the query, which are in a row.

@@ -2,7 +2,7 @@
 
 use core::arch::wasm32::*;
 
-use super::lanes::{load, multiply_add_f32, store, sum_halves, sum_neighbours};
+use super::lanes::{load, store, sum_halves, sum_neighbours};
 use crate::scalar::{self, half::value};
 
 /// Σ a·b.
@@ -11,7 +11,6 @@ pub fn dot(a: &[u16], b: &[u16]) -> f32 {
         a,
         b,
         scalar::half::dot,
-        |sum, a, b| multiply_add_f32(a, b, sum),
         |sum, a, b| f32x4_add(f32x4_mul(a, b), sum),
         |a, b| a * b,
     )
@@ -25,10 +24,6 @@ pub fn euclid(a: &[u16], b: &[u16]) -> f32 {
         scalar::half::euclid,
         |sum, a, b| {
             let difference = f32x4_sub(a, b);
-            multiply_add_f32(difference, difference, sum)
-        },
-        |sum, a, b| {
-            let difference = f32x4_sub(a, b);
             f32x4_add(f32x4_mul(difference, difference), sum)
         },
         |a, b| (a - b) * (a - b),
@@ -37,10 +32,13 @@ pub fn euclid(a: &[u16], b: &[u16]) -> f32 {
 
 /// Σ |a − b|.
 pub fn manhattan(a: &[u16], b: &[u16]) -> f32 {
-    let step = |sum, a, b| f32x4_add(f32x4_abs(f32x4_sub(a, b)), sum);
-    sum(a, b, scalar::half::manhattan, step, step, |a, b| {
-        (a - b).abs()
-    })
+    sum(
+        a,
+        b,
+        scalar::half::manhattan,
+        |sum, a, b| f32x4_add(f32x4_abs(f32x4_sub(a, b)), sum),
+        |a, b| (a - b).abs(),
+    )
 }
 
 /// The values of all of `from`.
@@ -62,17 +60,16 @@ fn sum(
     a: &[u16],
     b: &[u16],
     short: impl Fn(&[u16], &[u16]) -> f32,
-    wide: impl Fn(v128, v128, v128) -> v128,
-    narrow: impl Fn(v128, v128, v128) -> v128,
+    step: impl Fn(v128, v128, v128) -> v128,
     term: impl Fn(f32, f32) -> f32,
 ) -> f32 {
     let (a, b) = crate::cut(a, b);
     let (mut sum, block) = if a.len() >= 32 {
         let [s1, s2, s3, s4] =
-            fold(a, b, wide).map(|[low, high]| sum_neighbours(f32x4_add(high, low)));
+            fold(a, b, step).map(|[low, high]| sum_neighbours(f32x4_add(high, low)));
         (s1 + s2 + s3 + s4, 32)
     } else if a.len() >= 16 {
-        let [[s1, s2], [s3, s4]] = fold(a, b, narrow).map(|pair| pair.map(sum_halves));
+        let [[s1, s2], [s3, s4]] = fold(a, b, step).map(|pair| pair.map(sum_halves));
         (s1 + s2 + s3 + s4, 16)
     } else {
         return short(a, b);

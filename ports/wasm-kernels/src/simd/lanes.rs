@@ -48,31 +48,9 @@ pub fn load_i8s(lanes: &[i8; 8]) -> v128 {
     unsafe { i16x8_load_extend_i8x8(core::ptr::from_ref(lanes).cast()) }
 }
 
-/// a · b + c, rounded once or twice.
-#[inline(always)]
-pub fn multiply_add_f32(a: v128, b: v128, c: v128) -> v128 {
-    #[cfg(target_feature = "relaxed-simd")]
-    return f32x4_relaxed_madd(a, b, c);
-    #[cfg(not(target_feature = "relaxed-simd"))]
-    f32x4_add(f32x4_mul(a, b), c)
-}
-
-/// a · b + c, rounded once or twice.
-#[inline(always)]
-pub fn multiply_add_f64(a: v128, b: v128, c: v128) -> v128 {
-    #[cfg(target_feature = "relaxed-simd")]
-    return f64x2_relaxed_madd(a, b, c);
-    #[cfg(not(target_feature = "relaxed-simd"))]
-    f64x2_add(f64x2_mul(a, b), c)
-}
-
-/// The bytes of `table` at `indexes`, which must be less than 16.
+/// The bytes of `table` at `indexes`, which are less than 16.
 #[inline(always)]
 pub fn look_up(table: v128, indexes: v128) -> v128 {
-    // The two differ only for greater indexes.
-    #[cfg(target_feature = "relaxed-simd")]
-    return i8x16_relaxed_swizzle(table, indexes);
-    #[cfg(not(target_feature = "relaxed-simd"))]
     u8x16_swizzle(table, indexes)
 }
 

@@ -2,7 +2,6 @@
 
 pub mod binary;
 pub mod byte;
-pub mod code;
 pub mod float;
 pub mod hadamard;
 pub mod half;

@@ -2,23 +2,19 @@
 
 use core::arch::wasm32::*;
 
-use super::lanes::{load, multiply_add_f64, store};
+use super::lanes::{load, store};
 use crate::scalar;
 
-/// `positions[i] = 1 + probabilities[i] · count`; fours of them with fused multiply-add, as the
-/// engine's kernel for x86 does it.
+/// `positions[i] = 1 + probabilities[i] · count`.
 pub fn desired_positions(positions: &mut [f64], probabilities: &[f64], count: f64) {
     let length = positions.len().min(probabilities.len());
-    let fused = length - length % 4;
-    let (positions, rest) = positions[..length].split_at_mut(fused);
-    let (probabilities, rest_probabilities) = probabilities[..length].split_at(fused);
-    let (positions, _) = positions.as_chunks_mut::<2>();
-    let (probabilities, _) = probabilities.as_chunks::<2>();
+    let (positions, last) = positions[..length].as_chunks_mut::<2>();
+    let (probabilities, last_probabilities) = probabilities[..length].as_chunks::<2>();
     for (positions, probabilities) in positions.iter_mut().zip(probabilities) {
-        let position = multiply_add_f64(load(probabilities), f64x2_splat(count), f64x2_splat(1.0));
-        store(positions, position);
+        let product = f64x2_mul(load(probabilities), f64x2_splat(count));
+        store(positions, f64x2_add(f64x2_splat(1.0), product));
     }
-    scalar::quantile::desired_positions(rest, rest_probabilities, count);
+    scalar::quantile::desired_positions(last, last_probabilities, count);
 }
 
 /// How many values are less than `limit`.

@@ -96,67 +96,57 @@ pub fn weighted_vectors<const PLANES: usize>(
         return scalar::turbo::weighted_vectors::<PLANES>(codebook, a, b, weights);
     }
     let table = load(codebook);
-    let (a, a_rest) = a.as_chunks::<16>();
-    let (b, b_rest) = b.as_chunks::<16>();
+    let blocks = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0);
     // Two vectors of weights for each place of a code in its byte.
     let (all_weights, _) = weights.as_chunks::<8>().0.as_chunks::<2>();
     let mut sum = i64x2_splat(0);
     let mut done = 0;
-    for ((a, b), weights) in a.iter().zip(b).zip(all_weights.chunks_exact(PLANES)) {
+    for ((a, b), weights) in blocks.zip(all_weights.chunks_exact(PLANES)) {
         let (a, b) = (load(a), load(b));
-        let products: [[v128; 2]; 4] = core::array::from_fn(|place| {
-            if place >= PLANES {
-                return [i16x8_splat(0); 2];
-            }
+        let weights = weights.as_flattened();
+        let product = |place| {
             let [a_low, a_high] = signed(values::<PLANES>(table, a, place));
             let [b_low, b_high] = signed(values::<PLANES>(table, b, place));
             // At most 2¹⁴.
             [i16x8_mul(a_low, b_low), i16x8_mul(a_high, b_high)]
-        });
-        for (half, products) in [0, 1].map(|half| (half, products.map(|pair| pair[half]))) {
-            // Half of the codes of the block, in the order of the dimensions.
-            let ordered = if PLANES == 2 {
-                let [first, second, _, _] = products;
-                [
-                    mix_low(first, second),
-                    mix_high(first, second),
-                    first,
-                    first,
-                ]
-            } else {
-                let [first, second, third, fourth] = products;
-                let low = (mix_low(first, second), mix_low(third, fourth));
-                let high = (mix_high(first, second), mix_high(third, fourth));
-                [
-                    mix_pairs_low(low.0, low.1),
-                    mix_pairs_high(low.0, low.1),
-                    mix_pairs_low(high.0, high.1),
-                    mix_pairs_high(high.0, high.1),
-                ]
-            };
-            let weights = weights.as_flattened()[half * PLANES..][..PLANES].iter();
-            for (products, weights) in ordered.iter().zip(weights) {
-                // At most 2³⁰.
-                let pairs = i32x4_dot_i16x8(*products, load(weights));
-                sum = i64x2_add(sum, i64x2_extend_low_i32x4(pairs));
-                sum = i64x2_add(sum, i64x2_extend_high_i32x4(pairs));
-            }
+        };
+        // The products are put in the order of the dimensions, which is that of the weights.
+        if PLANES == 2 {
+            let [[a_low, a_high], [b_low, b_high]] = [product(0), product(1)];
+            sum = add_weighted(sum, mix_low(a_low, b_low), &weights[0]);
+            sum = add_weighted(sum, mix_high(a_low, b_low), &weights[1]);
+            sum = add_weighted(sum, mix_low(a_high, b_high), &weights[2]);
+            sum = add_weighted(sum, mix_high(a_high, b_high), &weights[3]);
+        } else {
+            let [a, b, c, d] = [product(0), product(1), product(2), product(3)];
+            let (low, high) = weights.split_at(4);
+            sum = add_weighted_fours(sum, [a[0], b[0], c[0], d[0]], low);
+            sum = add_weighted_fours(sum, [a[1], b[1], c[1], d[1]], high);
         }
-        done += 1;
+        done += 16;
     }
-    // With fewer weights than codes, the last of the whole blocks are among the rest.
-    let a_rest = if done == a.len() {
-        a_rest
-    } else {
-        &a[done..].as_flattened()[..]
-    };
-    let b_rest = if done == b.len() {
-        b_rest
-    } else {
-        &b[done..].as_flattened()[..]
-    };
-    let weights = &weights[done * 16 * PLANES..];
-    sum_i64(sum) + scalar::turbo::weighted_vectors::<PLANES>(codebook, a_rest, b_rest, weights)
+    let weights = &weights[done * PLANES..];
+    let rest = scalar::turbo::weighted_vectors::<PLANES>(codebook, &a[done..], &b[done..], weights);
+    sum_i64(sum) + rest
+}
+
+#[inline(always)]
+fn add_weighted(sum: v128, products: v128, weights: &[i16; 8]) -> v128 {
+    // At most 2³⁰.
+    let pairs = i32x4_dot_i16x8(products, load(weights));
+    let sum = i64x2_add(sum, i64x2_extend_low_i32x4(pairs));
+    i64x2_add(sum, i64x2_extend_high_i32x4(pairs))
+}
+
+/// For the products of codes at four places in eight bytes.
+#[inline(always)]
+fn add_weighted_fours(sum: v128, [a, b, c, d]: [v128; 4], weights: &[[i16; 8]]) -> v128 {
+    let (ab, cd) = (mix_low(a, b), mix_low(c, d));
+    let sum = add_weighted(sum, mix_pairs_low(ab, cd), &weights[0]);
+    let sum = add_weighted(sum, mix_pairs_high(ab, cd), &weights[1]);
+    let (ab, cd) = (mix_high(a, b), mix_high(c, d));
+    let sum = add_weighted(sum, mix_pairs_low(ab, cd), &weights[2]);
+    add_weighted(sum, mix_pairs_high(ab, cd), &weights[3])
 }
 
 /// Σ a · b of vectors of little-endian 16-bit codes, none of which is −32,768.
