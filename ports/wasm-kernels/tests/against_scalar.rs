@@ -284,7 +284,7 @@ fn halves() {
 /// The order in which the engine's kernels for x86 add up, with AVX from 32 values on, and with SSE
 /// from 16; all engines and processors must do so.
 #[cfg(target_feature = "simd128")]
-mod order {
+mod order_of_sums {
     use super::*;
 
     type Term = fn(f32, f32) -> f32;

@@ -12,6 +12,7 @@ mod fixture_restore;
 mod formats;
 mod fuzz_requests;
 mod hostile_snapshots;
+mod kernels;
 mod killed;
 mod long_runs;
 mod mutations;

@@ -10,9 +10,6 @@ const COUNTS: usize = 31;
 
 pub use crate::scalar::binary::differing_bits;
 
-/// Fewer words than this are done before the sums of vectors are added up.
-const SHORT: usize = 3;
-
 /// Σᵢ 2ⁱ · (bits of the vector that differ from plane `i` of the query), for words of `WORD` bytes:
 /// the query has `planes` words for each word of the vector.
 pub fn differing_bits_of_planes<const WORD: usize>(
@@ -20,9 +17,6 @@ pub fn differing_bits_of_planes<const WORD: usize>(
     query: &[u8],
     planes: usize,
 ) -> u64 {
-    if vector.len() < SHORT * WORD {
-        return scalar::binary::differing_bits_of_planes::<WORD>(vector, query, planes);
-    }
     match (WORD, planes) {
         (16, 4) => of_long_words::<4>(vector, query),
         (16, 8) => of_long_words::<8>(vector, query),
