@@ -480,7 +480,7 @@ const CODEBOOKS: [[u8; 16]; 3] = [
 
 fn turbo_queries<const PLANES: usize, const QUERY_BYTES: usize>() {
     let mut random = Random(11);
-    for length in LENGTHS.chain([2048, 8192, 40_000]) {
+    for length in LENGTHS.chain([2048, 8192, 40_000, 140_000]) {
         let plane_length = length.next_multiple_of(64);
         let codebook = random.one_of(&CODEBOOKS);
         for extreme in [false, true] {
@@ -531,7 +531,7 @@ fn turbo_vectors<const PLANES: usize>() {
     };
     pairs(&[&Random::byte, &|_| 0, &|_| 255], |a, b, _| check(a, b));
     uneven(&Random::byte, check);
-    for length in [8192, 40_000] {
+    for length in [8192, 40_000, 140_000] {
         check(&vec![0; length], &vec![0; length]);
     }
 }
