@@ -15,6 +15,7 @@ mod front;
 mod fuzz_requests;
 mod hostile_snapshots;
 mod imperfect_snapshots;
+mod kernels;
 mod killed;
 mod long_runs;
 mod mutations;
