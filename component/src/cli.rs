@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::Component;
 use crate::binding;
 use crate::bindings::courier::{Server as ServerSettings, SnapshotSource};
+use crate::bindings::queue::WaitingOperation;
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::SyncOptions;
 use crate::bindings::types::{Durability, Options};
@@ -21,7 +22,8 @@ use crate::courier::Server;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid, storage};
 use crate::exports::{close, open_with, with_store};
-use crate::queue;
+use crate::listing::PAGE_OPERATIONS;
+use crate::peek;
 use crate::store::Store;
 use crate::sync;
 
@@ -91,6 +93,12 @@ enum Command {
         #[arg(long)]
         resend: bool,
     },
+    /// Operations that wait for upload.
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Operations that the server refused.
+    #[command(subcommand)]
+    Rejected(Rejected),
     /// Restore from the server's snapshot, or from a local one.
     Restore {
         /// A shard snapshot file.
@@ -102,6 +110,52 @@ enum Command {
         #[command(flatten)]
         server: ServerArguments,
     },
+}
+
+#[derive(Subcommand)]
+enum Queue {
+    /// Show the head of the queue, as the request that it would be.
+    Show {
+        /// How many operations.
+        #[arg(long, default_value_t = 1)]
+        limit: u32,
+        /// Begin after this sequence.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Move the head of the queue to the rejected log.
+    Skip {
+        /// How many operations.
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum Rejected {
+    /// Show them, with the server's words.
+    List {
+        /// How many; all of them without it.
+        #[arg(long)]
+        limit: Option<u32>,
+        /// Begin after this sequence.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Queue them again.
+    Retry(Chosen),
+    /// Forget them.
+    Drop(Chosen),
+}
+
+#[derive(clap::Args)]
+struct Chosen {
+    /// Sequences, as `list` shows them.
+    #[arg(required_unless_present = "all")]
+    sequences: Vec<u64>,
+    /// All of them.
+    #[arg(long, conflicts_with = "sequences")]
+    all: bool,
 }
 
 #[derive(clap::Args)]
@@ -180,6 +234,15 @@ fn run(arguments: Arguments) -> Result<()> {
             force,
             server,
         } => restore(directory, snapshot.as_deref(), force, server)?,
+        // These look in beside whatever instance has the directory open.
+        Command::Status => return print(&peek_status(&directory)?),
+        Command::Queue(Queue::Show { limit, after }) => {
+            let waiting = peek::waiting(&directory, after, limit)?;
+            return print(&waiting.into_iter().map(waiting_json).collect());
+        }
+        Command::Rejected(Rejected::List { limit, after }) => {
+            return print_rejected(&directory, after, limit);
+        }
         command => {
             // Alone with the directory, so nobody is downloading.
             directory.clear_staging()?;
@@ -191,8 +254,76 @@ fn run(arguments: Arguments) -> Result<()> {
         }
     };
     close()?;
-    writeln!(io::stdout(), "{answer}")
+    print(&answer)
+}
+
+fn print(answer: &Value) -> Result<()> {
+    write_out(format_args!("{answer}\n"))
+}
+
+fn write_out(text: std::fmt::Arguments<'_>) -> Result<()> {
+    io::stdout()
+        .write_fmt(text)
         .map_err(|error| storage("write the answer", Path::new("<stdout>"), &error))
+}
+
+fn peek_status(directory: &Directory) -> Result<Value> {
+    let peeked = peek::status(directory)?;
+    let status = peeked.queue;
+    Ok(json!({
+        "generation": peeked.generation,
+        "logged": status.logged,
+        "applied": status.applied,
+        "acknowledged": status.acknowledged,
+        "queued": status.queued,
+        "queued_bytes": status.queued_bytes,
+        "oldest_queued_ms": status.oldest_queued_ms,
+        "rejected": status.rejected,
+    }))
+}
+
+fn waiting_json(operation: WaitingOperation) -> Value {
+    json!({
+        "sequence": operation.sequence,
+        "logged_ms": operation.logged_ms,
+        "bytes": operation.bytes,
+        "method": operation.request.method,
+        "path": operation.request.path,
+        "body": text_json(&operation.request.body),
+    })
+}
+
+/// One array on one line, page by page.
+fn print_rejected(directory: &Directory, mut after: u64, limit: Option<u32>) -> Result<()> {
+    let mut left = limit.unwrap_or(u32::MAX);
+    let mut separator = "[";
+    while left > 0 {
+        let page = peek::rejected(directory, after, left)?;
+        let Some(last) = page.last() else { break };
+        after = last.sequence;
+        left = left.saturating_sub(u32::try_from(page.len()).unwrap_or(u32::MAX));
+        for one in page {
+            let one = json!({
+                "sequence": one.sequence,
+                "status": one.status,
+                "message": one.message,
+                "rejected_ms": one.rejected_ms,
+                "operation": text_json(&one.operation),
+            });
+            write_out(format_args!("{separator}{one}"))?;
+            separator = ",";
+        }
+    }
+    let begin = if separator == "[" { "[" } else { "" };
+    write_out(format_args!("{begin}]\n"))
+}
+
+/// JSON text as the value that it is; none for no text.
+fn text_json(text: &str) -> Value {
+    if text.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
 fn restore(
@@ -218,7 +349,11 @@ fn restore(
 
 fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
     match command {
-        Command::Create { .. } | Command::Restore { .. } => {
+        Command::Create { .. }
+        | Command::Restore { .. }
+        | Command::Status
+        | Command::Queue(Queue::Show { .. })
+        | Command::Rejected(Rejected::List { .. }) => {
             Err(Error::Internal("this command opens no shard".to_owned()))
         }
         Command::Upsert { file, batch_size } => upsert(file.as_deref(), batch_size),
@@ -259,17 +394,18 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                 "generation": store.current().generation,
             }))
         }),
-        Command::Status => with_store(|store| {
-            let status = queue::status(store)?;
-            Ok(json!({
-                "logged": status.logged,
-                "applied": status.applied,
-                "acknowledged": status.acknowledged,
-                "queued": status.queued,
-                "queued_bytes": status.queued_bytes,
-                "oldest_queued_ms": status.oldest_queued_ms,
-                "rejected": status.rejected,
-            }))
+        Command::Queue(Queue::Skip { count }) => {
+            with_store(|store| Ok(json!({ "skipped": store.skip(count)? })))
+        }
+        Command::Rejected(Rejected::Retry(chosen)) => with_store(|store| retry(store, &chosen)),
+        Command::Rejected(Rejected::Drop(chosen)) => with_store(|store| {
+            if chosen.all {
+                return Ok(json!({ "dropped": store.drop_rejected_up_to(u64::MAX)? }));
+            }
+            for sequence in &chosen.sequences {
+                store.drop_rejected(*sequence)?;
+            }
+            Ok(json!({ "dropped": chosen.sequences.len() }))
         }),
         Command::Sync {
             server,
@@ -299,6 +435,35 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                 "created_collection": report.created_collection,
             }))
         }
+    }
+}
+
+/// Queues rejected operations again. Those that the shard refuses stay, and are an error at the end.
+fn retry(store: &mut Store, chosen: &Chosen) -> Result<Value> {
+    if !chosen.all {
+        for sequence in &chosen.sequences {
+            store.retry_rejected(*sequence)?;
+        }
+        return Ok(json!({ "retried": chosen.sequences.len() }));
+    }
+    let (mut count, mut failure, mut next) = (0, None, Some(0));
+    while let Some(after) = next {
+        let retried = store.retry_rejected_after(after, PAGE_OPERATIONS)?;
+        count += retried.sequences.len();
+        next = retried.next;
+        for failed in retried.failures {
+            let what = format!(
+                "rejected operation {}: {}",
+                failed.sequence,
+                describe(&failed.why)
+            );
+            let _ = writeln!(io::stderr(), "edge-sync: {what}");
+            failure = Some(failed.why);
+        }
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(json!({ "retried": count })),
     }
 }
 

@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Result, storage};
+use crate::ledger;
 
 /// The paths below one data directory.
 #[derive(Debug, Clone)]
@@ -119,9 +120,25 @@ impl Directory {
         remove_folder(&self.rejected())
     }
 
-    /// Removes what downloads left behind.
+    /// Removes what downloads left behind, but not the list of what is to be deleted from a server.
     pub fn clear_staging(&self) -> Result<()> {
-        remove_folder(&self.staging())
+        let folder = self.staging();
+        if !folder.join(ledger::FILE).exists() {
+            return remove_folder(&folder);
+        }
+        let failed = |error: io::Error| storage("clear staging folder", &folder, &error);
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() == ledger::FILE {
+                continue;
+            }
+            if entry.file_type().map_err(failed)?.is_dir() {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            } else {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a generation's own names and configuration durable. Its files are durable with a

@@ -13,7 +13,7 @@ use crate::Component;
 use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
 use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
-use crate::bindings::{courier, queue, restore, shard, sync};
+use crate::bindings::{courier, peek, queue, restore, shard, sync};
 use crate::convert;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
@@ -67,6 +67,16 @@ pub fn close() -> Result<()> {
         other => {
             *state = other;
             Err(Error::NotOpen)
+        }
+    })
+}
+
+/// Runs with the staged generation.
+fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
+    with_state(|state| match state {
+        State::Staged(staging) => run(staging),
+        State::Open(_) | State::Closed => {
+            Err(invalid("staged", "nothing is staged in this instance"))
         }
     })
 }
@@ -263,20 +273,54 @@ impl queue::Guest for Component {
         with_store(|store| store.reject(sequence, status, &message))
     }
 
-    fn rejected() -> Result<Vec<queue::RejectedOperation>> {
-        with_store(|store| crate::queue::rejected(store))
+    fn skip(count: u32) -> Result<u32> {
+        with_store(|store| store.skip(count))
+    }
+
+    fn waiting(after: u64, limit: u32) -> Result<Vec<queue::WaitingOperation>> {
+        with_store(|store| crate::queue::waiting(store, after, limit))
+    }
+
+    fn rejected(after: u64, limit: u32) -> Result<Vec<queue::RejectedOperation>> {
+        with_store(|store| crate::queue::rejected(store, after, limit))
     }
 
     fn retry_rejected(sequence: u64) -> Result<()> {
         with_store(|store| store.retry_rejected(sequence))
     }
 
+    fn retry_rejected_after(after: u64, limit: u32) -> Result<queue::Retried> {
+        with_store(|store| store.retry_rejected_after(after, limit))
+    }
+
     fn drop_rejected(sequence: u64) -> Result<()> {
         with_store(|store| store.drop_rejected(sequence))
     }
 
+    fn drop_rejected_up_to(last: u64) -> Result<u64> {
+        with_store(|store| store.drop_rejected_up_to(last))
+    }
+
     fn status() -> Result<queue::QueueStatus> {
-        with_store(|store| crate::queue::status(store))
+        with_store(crate::queue::status)
+    }
+}
+
+impl peek::Guest for Component {
+    fn status(directory: String) -> Result<peek::Peeked> {
+        crate::peek::status(&Directory::new(directory))
+    }
+
+    fn waiting(directory: String, after: u64, limit: u32) -> Result<Vec<queue::WaitingOperation>> {
+        crate::peek::waiting(&Directory::new(directory), after, limit)
+    }
+
+    fn rejected(
+        directory: String,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<queue::RejectedOperation>> {
+        crate::peek::rejected(&Directory::new(directory), after, limit)
     }
 }
 
@@ -306,6 +350,24 @@ impl restore::Guest for Component {
         promote(binding)
     }
 
+    fn deleted_here(until: u64) -> Result<Vec<PointId>> {
+        with_store(|store| {
+            let deleted = crate::restore::deleted_here(store, until)?;
+            Ok(deleted.into_iter().map(convert::id_out).collect())
+        })
+    }
+
+    fn held(ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        with_staging(|staging| {
+            let held = staging.held(&convert::ids_in("ids", ids)?)?;
+            Ok(held.into_iter().map(convert::id_out).collect())
+        })
+    }
+
+    fn delete_again(ids: Vec<PointId>) -> Result<u64> {
+        with_staging(|staging| staging.delete_again(&convert::ids_in("ids", ids)?))
+    }
+
     fn abandon() -> Result<()> {
         with_state(|state| match state {
             State::Staged(_) => {
@@ -320,7 +382,7 @@ impl restore::Guest for Component {
 }
 
 impl courier::Guest for Component {
-    type Download = std::cell::RefCell<crate::courier::Download>;
+    type Download = std::cell::RefCell<crate::download::Download>;
 
     fn exchange(
         server: courier::Server,
@@ -367,18 +429,28 @@ impl courier::Guest for Component {
         crate::courier::Server::new(server)?.send(&crate::sync::request_of(request))
     }
 
+    fn optimizer(server: courier::Server) -> Result<courier::OptimizerState> {
+        crate::courier::Server::new(server)?.optimizer()
+    }
+
+    fn absent(server: courier::Server, ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        let ids = convert::ids_in("ids", ids)?;
+        let absent = crate::courier::Server::new(server)?.absent(&ids)?;
+        Ok(absent.into_iter().map(convert::id_out).collect())
+    }
+
     fn start_download(
         server: courier::Server,
         source: courier::SnapshotSource,
         file: String,
     ) -> Result<courier::Download> {
         let server = crate::courier::Server::new(server)?;
-        let download = crate::courier::Download::start(server, source, file.into())?;
+        let download = crate::download::Download::start(server, source, file.into())?;
         Ok(courier::Download::new(std::cell::RefCell::new(download)))
     }
 }
 
-impl courier::GuestDownload for std::cell::RefCell<crate::courier::Download> {
+impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
     fn step(&self) -> Result<courier::DownloadProgress> {
         match self.try_borrow_mut() {
             Ok(mut download) => download.step(),

@@ -2,8 +2,10 @@
 //! WIT interfaces of `wit/`.
 //!
 //! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
-//! upload, `resend` how all of it comes to wait again, `binding` which collection it is for, `http`
-//! one exchange over the network, `courier` the exchange with a Qdrant server, `restore` how a
+//! upload, `rejected` what was put aside, `peek` both beside another instance, `resend` how all of it
+//! comes to wait again, `binding` which collection it is for, `http` one exchange over the network,
+//! `courier` the exchange with a Qdrant server, `download` a snapshot on its way, `ledger` the
+//! snapshots to delete from the server, `settled` whether a snapshot can be trusted, `restore` how a
 //! generation is replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The
 //! rest of this file and `convert` are glue.
 
@@ -13,13 +15,19 @@ mod cli;
 mod convert;
 mod courier;
 mod directory;
+mod download;
 mod error;
 mod exports;
 mod failed_read;
 mod http;
+mod ledger;
+mod listing;
+mod peek;
 mod queue;
+mod rejected;
 mod resend;
 mod restore;
+mod settled;
 mod store;
 mod sync;
 

@@ -1,15 +1,17 @@
 //! What waits for upload, cut into requests.
 
 use edge_sync_engine::{Operation, Upload, merge_uploads};
+use edge_sync_log::SKIPPED_BY_HAND;
 use edge_sync_upload::fingerprint;
 use serde_json::{Value, json};
 
 use crate::binding;
 use crate::bindings::queue::{
     BatchLimits, Progress, QueueStanding, QueueStatus, RejectedOperation, UploadBatch,
-    UploadRequest,
+    UploadRequest, WaitingOperation,
 };
-use crate::error::{Error, Result, invalid};
+use crate::error::{Result, invalid};
+use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;
 
 /// Entries of the rejected log that are looked at for a row of equal refusals; more make no
@@ -176,6 +178,10 @@ pub fn standing(store: &Store) -> Result<QueueStanding> {
         let Some(entry) = store.rejected().get(sequence)? else {
             break;
         };
+        // A person's skip says nothing of the server.
+        if entry.message == SKIPPED_BY_HAND {
+            break;
+        }
         let says = fingerprint(&entry.message);
         if row == 0 {
             (words, status) = (says, entry.status);
@@ -212,38 +218,37 @@ pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The request that an operation is by itself.
+pub fn alone(operation: &Operation) -> UploadRequest {
+    request_of_its_own(0, operation).request
+}
+
 /// Where the queue stands; see `queue.status`.
-pub fn status(store: &Store) -> Result<QueueStatus> {
+pub fn status(store: &mut Store) -> Result<QueueStatus> {
+    store.settle_acknowledged();
     let (log, current) = (store.log(), store.current());
-    let queued = log.last() - current.acknowledged;
+    let refusals = store.rejected().refusals(current.acknowledged);
     Ok(QueueStatus {
         logged: log.last(),
         applied: current.applied,
         acknowledged: current.acknowledged,
-        queued,
+        queued: log.last() - current.acknowledged,
         queued_bytes: log.bytes_after(current.acknowledged)?,
         oldest_queued_ms: log.time_of(current.acknowledged + 1)?,
         rejected: store.rejected().len(),
+        refused_in_a_row: refusals.in_a_row,
+        refused_words: refusals.words,
     })
 }
 
-/// The rejected log, oldest first.
-pub fn rejected(store: &Store) -> Result<Vec<RejectedOperation>> {
-    let entries = store.rejected().list()?;
-    let listed = entries.into_iter().map(|entry| {
-        let operation = Operation::decode(&entry.operation)?;
-        Ok(RejectedOperation {
-            sequence: entry.sequence,
-            status: entry.status,
-            message: entry.message,
-            rejected_ms: entry.rejected_ms,
-            operation: match operation.upload() {
-                Upload::Batch(element) => element.to_string(),
-                Upload::Request { method, path, body } => {
-                    json!({ "method": method, "path": path, "body": body }).to_string()
-                }
-            },
-        })
-    });
-    listed.collect()
+/// What waits; see `queue.waiting`.
+pub fn waiting(store: &Store, after: u64, limit: u32) -> Result<Vec<WaitingOperation>> {
+    let from = after.max(store.current().acknowledged).saturating_add(1);
+    listing::waiting(store.log().read(from), limit)
+}
+
+/// What was refused; see `queue.rejected`.
+pub fn rejected(store: &Store, after: u64, limit: u32) -> Result<Vec<RejectedOperation>> {
+    let limit = limit.min(PAGE_OPERATIONS);
+    listing::rejected(store.rejected().page(after, limit, PAGE_BYTES)?)
 }

@@ -4,14 +4,14 @@
 //! force. Replacing `CURRENT` is the switch; until then everything done here is in folders that
 //! the next open removes.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use edge_sync_engine::{CollectionConfig, ScrollRequest, Selection, Shard, SnapshotLimits};
+use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, SnapshotLimits};
 use edge_sync_log::{Current, Log};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
 use edge_sync_upload::Binding;
-use serde_json::Value;
 
 use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
@@ -22,9 +22,6 @@ use crate::store::{
     FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_shard, log_options,
     or_failed_call, replay,
 };
-
-/// Points read at a time while a new generation is checked.
-const CHECK_PAGE: usize = 256;
 
 /// A generation that is complete but not in force.
 pub struct Staging {
@@ -39,6 +36,8 @@ pub struct Staging {
     /// What the snapshot has of records up to here is all that there will be of them.
     barrier: u64,
     replayed_to: u64,
+    /// Points that operations above the barrier wrote: they are not the snapshot's any more.
+    written: HashSet<PointId>,
     promoted: bool,
 }
 
@@ -80,6 +79,7 @@ impl Staging {
             watch: None,
             barrier,
             replayed_to: barrier,
+            written: HashSet::new(),
             promoted: false,
         };
         let built = staging.build(snapshot);
@@ -97,7 +97,8 @@ impl Staging {
         self.watch = Some(Watch::over_new(&target)?);
         edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
         let shard = Shard::load(&target).map_err(unloadable)?;
-        let points = check_readable(&shard)?;
+        let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
+        let points = shard.read_through().map_err(unreadable)?;
         let config = self.settle_config(&shard)?;
         directory::write_durably(
             &self.directory.collection(self.generation),
@@ -116,12 +117,34 @@ impl Staging {
             let done = replay(shard, records)?;
             replayed = done.operations;
             self.replayed_to = self.replayed_to.max(done.last);
+            self.written = done.upserted;
         }
         // A failure that the engine took lightly, so that a part of the snapshot may be missing.
         if let Some(watch) = &self.watch {
             check_watch(watch, "stage a restore after a failure in", &target)?;
         }
-        Ok(Staged { points, replayed })
+        Ok(Staged {
+            points,
+            replayed,
+            duplicates_removed,
+        })
+    }
+
+    /// Those of the points that are the snapshot's; see `restore.held`.
+    pub fn held(&self, ids: &[PointId]) -> Result<Vec<PointId>> {
+        let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
+        let mut held = shard.held(ids)?;
+        held.retain(|id| !self.written.contains(id));
+        Ok(held)
+    }
+
+    /// Deletes points that the snapshot holds by mistake; see `restore.delete-again`.
+    pub fn delete_again(&self, ids: &[PointId]) -> Result<u64> {
+        let held = self.held(ids)?;
+        let count = held.len() as u64;
+        let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
+        shard.apply(&[Operation::DeletePoints { ids: held }])?;
+        Ok(count)
     }
 
     /// The snapshot must be of the same collection. Other devices may have created or deleted named
@@ -195,7 +218,68 @@ impl Staging {
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
         let directory = self.directory.clone();
-        Store::assemble(directory, self.options, shard, watch, switched, notes)
+        let (store, mut opened) =
+            Store::assemble(directory, self.options, shard, watch, switched, notes)?;
+        opened.notes.extend(refused_only(&store)?);
+        Ok((store, opened))
+    }
+}
+
+/// Points that the log deleted last; see `restore.deleted-here`.
+pub fn deleted_here(store: &Store, until: u64) -> Result<Vec<PointId>> {
+    let mut deleted = HashSet::new();
+    for record in store.log().read(0) {
+        let record = record?;
+        if record.sequence > until {
+            break;
+        }
+        match Operation::decode(&record.payload)? {
+            Operation::DeletePoints { ids } => deleted.extend(ids),
+            Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
+                deleted.remove(&point.id);
+            }
+            _ => {}
+        }
+    }
+    let mut deleted: Vec<PointId> = deleted.into_iter().collect();
+    deleted.sort_unstable();
+    Ok(deleted)
+}
+
+/// Tells of points that the server refused and the new generation lacks: they are nowhere else.
+fn refused_only(store: &Store) -> Result<Option<String>> {
+    let mut refused = HashSet::new();
+    // Above 0: all of them. One in memory at a time, since they may be large.
+    for sequence in store.rejected().after(0) {
+        let Some(entry) = store.rejected().get(sequence)? else {
+            continue;
+        };
+        if let Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } =
+            Operation::decode(&entry.operation)?
+        {
+            refused.insert(point.id);
+        }
+    }
+    let refused: Vec<PointId> = refused.into_iter().collect();
+    let lost = refused.len() - store.shard()?.held(&refused)?.len();
+    Ok(match lost {
+        0 => None,
+        1 => Some("1 refused point is only in the rejected log now".to_owned()),
+        _ => Some(format!(
+            "{lost} refused points are only in the rejected log now"
+        )),
+    })
+}
+
+/// What is read through after it was unpacked is the snapshot's, and so is what is wrong with it.
+fn unreadable(error: edge_sync_engine::Error) -> Error {
+    use edge_sync_engine::{Error as Engine, StorageKind};
+    match error {
+        Engine::Storage {
+            kind: StorageKind::NoSpace | StorageKind::Permission,
+            ..
+        } => error.into(),
+        error => Error::BadSnapshot(format!("a point is not readable: {error}")),
     }
 }
 
@@ -211,37 +295,6 @@ fn unloadable(error: edge_sync_engine::Error) -> Error {
         } => Error::BadSnapshot(format!("it does not load: {message}")),
         other => other.into(),
     }
-}
-
-/// Reads every point with its payload and vectors, so that damage shows before the switch.
-fn check_readable(shard: &Shard) -> Result<u64> {
-    let expected = shard.info()?.points;
-    let mut read = 0_u64;
-    let mut offset = None;
-    loop {
-        let page = shard
-            .scroll(ScrollRequest {
-                offset,
-                limit: CHECK_PAGE,
-                filter: None,
-                selection: Selection {
-                    payload: Some(Value::Bool(true)),
-                    vectors: Some(Value::Bool(true)),
-                },
-            })
-            .map_err(|error| Error::BadSnapshot(format!("a point is not readable: {error}")))?;
-        read += page.points.len() as u64;
-        offset = page.next;
-        if offset.is_none() {
-            break;
-        }
-    }
-    if read != expected {
-        return Err(Error::BadSnapshot(format!(
-            "it counts {expected} points, but {read} can be read"
-        )));
-    }
-    Ok(read)
 }
 
 /// Where a download for `restore` goes.

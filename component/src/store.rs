@@ -11,13 +11,12 @@
 //! - after a failure that leaves the engine's memory in doubt, nothing more is accepted and
 //!   nothing in memory reaches the disk: the directory is opened again and replayed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use edge_sync_engine::{
-    CollectionConfig, Operation, Point, PointId, Request, Selection, Shard, Write,
-};
+use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Write};
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
 use edge_sync_rollback::Journal;
 use edge_sync_rollback::wasi::{self as rollback, Watch};
@@ -49,8 +48,8 @@ pub struct Store {
     /// Over the engine's files, for as long as the engine lives.
     watch: Watch,
     log: Log,
-    rejected: Rejected,
-    current: Current,
+    pub(crate) rejected: Rejected,
+    pub(crate) current: Current,
     /// What `CURRENT` says.
     stored: Current,
     /// Whether the engine's files changed in ways that the log does not tell.
@@ -215,7 +214,7 @@ impl Store {
 
     /// A failed call on the engine's files is as bad as a failure that the engine reports: it may
     /// have taken it lightly, and its files be other than it thinks.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(reason) = &self.doubt {
             return Err(Error::NeedsReopen(reason.clone()));
         }
@@ -325,7 +324,7 @@ impl Store {
     }
 
     /// `CURRENT` is durable before the log's tail may be, but must never be ahead of it.
-    fn store_current(&mut self) -> Result<()> {
+    pub(crate) fn store_current(&mut self) -> Result<()> {
         self.log.sync()?;
         if self.current != self.stored {
             self.current.store(self.directory.root())?;
@@ -362,6 +361,17 @@ impl Store {
             self.store_current()?;
         }
         Ok(())
+    }
+
+    /// Stores the acknowledged position if only memory has it, so that whoever looks in from outside
+    /// finds it. A failure leaves it to the next store; all that it can cost is a second upload.
+    pub fn settle_acknowledged(&mut self) {
+        if self.current.acknowledged != self.stored.acknowledged
+            && self.check().is_ok()
+            && let Err(error) = self.store_current()
+        {
+            eprintln!("edge-sync: the acknowledged position was not stored: {error:?}");
+        }
     }
 
     /// Everything up to `last` is queued again behind it, so that it need not be sent by itself. Also
@@ -412,67 +422,6 @@ impl Store {
         self.store_current()
     }
 
-    /// Forgets a rejected operation.
-    pub fn drop_rejected(&mut self, sequence: u64) -> Result<()> {
-        self.check()?;
-        if self.rejected.remove(sequence)? {
-            Ok(())
-        } else {
-            Err(no_such_rejected(sequence))
-        }
-    }
-
-    /// Queues a rejected operation again, as the shard would write it now. Of what was refused before
-    /// a restore the shard holds nothing, so that is written anew. A crash after that leaves it in
-    /// the rejected log as well, and a second retry does no harm.
-    pub fn retry_rejected(&mut self, sequence: u64) -> Result<()> {
-        let Some(entry) = self.rejected.get(sequence)? else {
-            return Err(no_such_rejected(sequence));
-        };
-        let operation = Operation::decode(&entry.operation)?;
-        let again = if sequence > self.current.barrier {
-            self.restate(operation)?
-        } else if let Operation::UpsertPoint(point) = operation {
-            self.shard()?.prepare_upsert(vec![point])?
-        } else {
-            vec![operation]
-        };
-        self.commit(&again)?;
-        self.drop_rejected(sequence)
-    }
-
-    /// The operations that bring the server's points to what this shard holds now, where
-    /// `operation` once changed them. One that concerns no points stays as it is.
-    fn restate(&self, operation: Operation) -> Result<Vec<Operation>> {
-        let shard = self.shard()?;
-        let ids: Vec<PointId> = operation.point_ids().into_iter().copied().collect();
-        if ids.is_empty() {
-            return Ok(vec![operation]);
-        }
-        let everything = Selection {
-            payload: Some(Value::Bool(true)),
-            vectors: Some(Value::Bool(true)),
-        };
-        let held = shard.retrieve(&ids, &everything)?;
-        let gone: Vec<PointId> = ids
-            .into_iter()
-            .filter(|id| held.iter().all(|point| point.id != *id))
-            .collect();
-        let points = held
-            .into_iter()
-            .map(|point| Point {
-                id: point.id,
-                vectors: point.vectors,
-                payload: point.payload,
-            })
-            .collect();
-        let mut operations = shard.prepare_upsert(points)?;
-        if !gone.is_empty() {
-            operations.push(Operation::DeletePoints { ids: gone });
-        }
-        Ok(operations)
-    }
-
     /// Runs a REST request: reads answer at once, writes take the way of every write.
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> Result<Value> {
         match edge_sync_engine::parse_request(method, path, body)? {
@@ -505,10 +454,6 @@ impl Store {
         self.checkpoint()?;
         Ok(done)
     }
-}
-
-fn no_such_rejected(sequence: u64) -> Error {
-    Error::NotFound(format!("no rejected operation has the sequence {sequence}"))
 }
 
 /// Syncs the engine's files and begins the journal of a checkpoint of them, which is in force once
@@ -551,11 +496,13 @@ pub fn first_checkpoint(directory: &Directory, generation: u64, watch: &Watch) -
 }
 
 /// How far a replay came.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Replayed {
     pub operations: u64,
     /// Sequence of the last operation applied; 0 if there was none.
     pub last: u64,
+    /// Points that were written whole.
+    pub upserted: HashSet<PointId>,
 }
 
 /// Applies logged operations to an engine, in order.
@@ -567,7 +514,11 @@ pub fn replay(
     let mut batch = Vec::with_capacity(REPLAY_BATCH);
     for record in records {
         let record = record?;
-        batch.push(Operation::decode(&record.payload)?);
+        let operation = Operation::decode(&record.payload)?;
+        if let Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } = &operation {
+            replayed.upserted.insert(point.id);
+        }
+        batch.push(operation);
         replayed.operations += 1;
         replayed.last = record.sequence;
         if batch.len() == REPLAY_BATCH {
@@ -657,7 +608,7 @@ pub fn log_options(options: &Options, current: &Current) -> LogOptions {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| {

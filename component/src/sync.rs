@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use edge_sync_engine::PointId;
 use edge_sync_upload::{
     Answer, Batch, Binding, Class, DownloadAttempts, Failure, Limits, NoAnswer, Options as Upload,
     Permissions, Progress, Queue, Request, RestoreCheck, Server as Network, Standing, Step,
@@ -13,18 +14,21 @@ use edge_sync_upload::{
 };
 
 use crate::binding;
-use crate::bindings::courier::SnapshotSource;
+use crate::bindings::courier::{OptimizerState, SnapshotSource};
 use crate::bindings::queue as wit;
+use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::{SyncOptions, SyncReport};
-use crate::bindings::types::{FailureClass, Options};
-use crate::courier::{Download, Server, now_ms, server_error};
+use crate::bindings::types::{FailureClass, Options, ServerFailure};
+use crate::courier::{Server, now_ms, server_error};
 use crate::directory::Directory;
+use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::exports;
 use crate::queue;
 use crate::resend;
-use crate::restore::{Staging, download_path};
+use crate::restore::{self, Staging, download_path};
+use crate::settled::unsettled;
 use crate::store::{Store, load_current};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
@@ -32,6 +36,10 @@ const RESTORE_ATTEMPTS: u32 = 5;
 
 /// A restore that would leave less than this share of the points is refused unless forced.
 const KEPT_SHARE: f64 = 0.75;
+
+/// How long the one-call restore waits for the server's optimizer, and how often it looks.
+const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
 impl Queue for &mut Store {
     type Error = Error;
@@ -269,14 +277,25 @@ pub fn restore(
             }
         })?;
     }
+    let optimizer = settle(server)?;
     let snapshot = download_path(&directory)?;
     let mut download = Download::start(server.clone(), source, snapshot.clone())?;
     let downloaded = fetch(&mut download);
     drop(download);
     let kept = before.filter(|_| !force).map(|(_, points)| points);
     let restored = downloaded.and_then(|()| {
-        let from = Some((barrier, binding));
-        replace_generation(&directory, &snapshot, from, kept, options)
+        let after = persist(|| server.optimizer())?;
+        let source = Source {
+            server,
+            barrier,
+            binding,
+            unsettled: unsettled(&optimizer, &after),
+            deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
+                Err(Error::NotOpen) => Vec::new(),
+                deleted => deleted?,
+            },
+        };
+        replace_generation(&directory, &snapshot, Some(&source), kept, options)
     });
     let cleared = directory.clear_staging();
     let opened = restored?;
@@ -311,34 +330,114 @@ fn check(
 }
 
 fn fetch(download: &mut Download) -> Result<()> {
-    let mut attempts = DownloadAttempts::new(
-        edge_sync_upload::BackoffOptions::default(),
-        RESTORE_ATTEMPTS,
-        random(),
-    );
+    let mut attempts = attempts();
     loop {
         match download.step() {
             Ok(progress) if progress.done => return Ok(()),
             Ok(progress) => attempts.progressed(progress.bytes),
-            Err(Error::Server(failure)) => {
-                let class = match failure.class {
-                    FailureClass::Retry => Class::Retry,
-                    FailureClass::Unclear => Class::Unclear,
-                    _ => Class::Stop,
-                };
-                let retry_after = failure.retry_after_ms.map(Duration::from_millis);
-                let judged = Failure {
-                    retry_after,
-                    ..Failure::stop(&failure.request, "").with_class(class)
-                };
-                match attempts.failed(&judged) {
-                    Some(after) => thread::sleep(after),
-                    None => return Err(Error::Server(failure)),
-                }
-            }
-            Err(error) => return Err(error),
+            Err(error) => wait(&mut attempts, error)?,
         }
     }
+}
+
+fn attempts() -> DownloadAttempts {
+    DownloadAttempts::new(
+        edge_sync_upload::BackoffOptions::default(),
+        RESTORE_ATTEMPTS,
+        random(),
+    )
+}
+
+/// Waits before the next attempt, or gives the error back.
+fn wait(attempts: &mut DownloadAttempts, error: Error) -> Result<()> {
+    let Error::Server(failure) = error else {
+        return Err(error);
+    };
+    match attempts.failed(&judged(&failure)) {
+        Some(after) => {
+            thread::sleep(after);
+            Ok(())
+        }
+        None => Err(Error::Server(failure)),
+    }
+}
+
+fn judged(failure: &ServerFailure) -> Failure {
+    let class = match failure.class {
+        FailureClass::Retry => Class::Retry,
+        FailureClass::Unclear => Class::Unclear,
+        _ => Class::Stop,
+    };
+    Failure {
+        retry_after: failure.retry_after_ms.map(Duration::from_millis),
+        ..Failure::stop(&failure.request, "").with_class(class)
+    }
+}
+
+/// Asks again while failures are passing ones.
+fn persist<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempts = attempts();
+    loop {
+        match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => wait(&mut attempts, error)?,
+        }
+    }
+}
+
+/// Waits for the server's optimizer, but not for ever.
+fn settle(server: &Server) -> Result<OptimizerState> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let state = persist(|| server.optimizer())?;
+        if !state.running || waited >= SETTLE {
+            return Ok(state);
+        }
+        thread::sleep(SETTLE_LOOK);
+        waited += SETTLE_LOOK;
+    }
+}
+
+/// Where a downloaded snapshot comes from.
+struct Source<'a> {
+    server: &'a Server,
+    barrier: u64,
+    binding: Binding,
+    /// Why it may not be what the server held.
+    unsettled: Option<&'static str>,
+    /// What this device deleted, as far as it knows.
+    deleted: Vec<PointId>,
+}
+
+/// What a person should know of the repairs of a snapshot; deletes again what the server says it
+/// does not hold.
+fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if staged.duplicates_removed > 0 {
+        notes.push(format!(
+            "{} old copies of points were removed",
+            staged.duplicates_removed
+        ));
+    }
+    let Some((source, why)) = source.and_then(|source| Some((source, source.unsettled?))) else {
+        return Ok(notes);
+    };
+    let mut note = format!("unsettled: {why}; another restore later gets what the server holds");
+    let alive = staging.held(&source.deleted)?;
+    if !alive.is_empty() {
+        match persist(|| source.server.absent(&alive)) {
+            Ok(absent) => {
+                let deleted = staging.delete_again(&absent)?;
+                notes.push(format!("{deleted} deleted points were deleted again"));
+            }
+            Err(_) => note.push_str(&format!(
+                "; up to {} points that this device deleted may be back",
+                alive.len()
+            )),
+        }
+    }
+    notes.push(note);
+    Ok(notes)
 }
 
 /// Restores from a local file; see `sync.restore-file`.
@@ -346,13 +445,13 @@ pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> 
     replace_generation(&directory, snapshot, None, None, options)
 }
 
-/// Stages and promotes. A shard that was open is open again afterwards, whatever happened. `from`:
-/// the barrier and the collection of a snapshot that a server made. `kept`: points that the shard
+/// Stages and promotes. A shard that was open is open again afterwards, whatever happened. `source`:
+/// of a snapshot that a server made. `kept`: points that the shard
 /// holds, if losing many of them is to be refused.
 fn replace_generation(
     directory: &Directory,
     snapshot: &Path,
-    from: Option<(u64, Binding)>,
+    source: Option<&Source<'_>>,
     kept: Option<u64>,
     options: Options,
 ) -> Result<Opened> {
@@ -362,8 +461,8 @@ fn replace_generation(
         Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {
-        let (barrier, binding) = match from {
-            Some((barrier, binding)) => (barrier, Some(binding)),
+        let (barrier, binding) = match source {
+            Some(source) => (source.barrier, Some(&source.binding)),
             // What waits for upload is not on the server, so it cannot be in its snapshot.
             None => match load_current(directory) {
                 Ok(current) => (current.acknowledged, None),
@@ -385,7 +484,10 @@ fn replace_generation(
                 ),
             ));
         }
-        exports::open_with(|| staging.promote(binding.as_ref()))
+        let notes = repair(&staging, &staged, source)?;
+        let mut opened = exports::open_with(|| staging.promote(binding))?;
+        opened.notes.extend(notes);
+        Ok(opened)
     };
     staged().inspect_err(|_| {
         // Best effort: without a shard in the directory there is nothing to open again.

@@ -138,7 +138,7 @@ impl<'a> Allowance<'a> {
     ) -> Result<()> {
         let dimensions: usize = match vectors {
             WithVector::Bool(false) => 0,
-            WithVector::Bool(true) => config.vectors.values().map(|params| params.size).sum(),
+            WithVector::Bool(true) => all_dimensions(config),
             WithVector::Selector(names) => names
                 .iter()
                 .filter_map(|name| config.vectors.get(name))
@@ -157,4 +157,13 @@ impl<'a> Allowance<'a> {
         self.answer -= numbers;
         Ok(())
     }
+}
+
+/// How many points [`Allowance::answer`] grants with all their vectors; at least 1.
+pub(crate) fn points_an_answer(config: &EdgeConfig) -> usize {
+    (MAX_NUMBERS / all_dimensions(config).max(1)).max(1)
+}
+
+fn all_dimensions(config: &EdgeConfig) -> usize {
+    config.vectors.values().map(|params| params.size).sum()
 }

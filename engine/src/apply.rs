@@ -204,7 +204,7 @@ impl Shard {
         Ok(())
     }
 
-    fn update(&self, operation: UpdateOperation) -> Result<()> {
+    pub(crate) fn update(&self, operation: UpdateOperation) -> Result<()> {
         self.engine
             .update(operation)
             .map_err(|error| from_engine("write to the shard in", &self.dir, error))

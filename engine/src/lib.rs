@@ -20,6 +20,7 @@ mod point;
 mod prepare;
 mod query;
 mod read;
+mod repair;
 mod request;
 mod shard;
 mod snapshot;

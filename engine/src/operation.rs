@@ -249,7 +249,7 @@ impl Operation {
     }
 
     /// The operation without the points in `ids`; none if nothing is left of it.
-    fn without(&self, ids: &HashSet<PointId>) -> Option<Cow<'_, Self>> {
+    pub fn without(&self, ids: &HashSet<PointId>) -> Option<Cow<'_, Self>> {
         let gone = |id: &PointId| ids.contains(id);
         if !self.point_ids().into_iter().any(gone) {
             return Some(Cow::Borrowed(self));

@@ -147,6 +147,11 @@ impl Shard {
         Ok(records.into_iter().map(stored_point).collect())
     }
 
+    /// How many points one answer may hold with all their vectors; at least 1.
+    pub fn points_an_answer(&self) -> usize {
+        crate::allowance::points_an_answer(&self.engine.config())
+    }
+
     /// The nearest points, best first.
     ///
     /// Errors: as [`Shard::read`].

@@ -260,11 +260,22 @@ impl Shard {
     ///
     /// Errors: storage errors.
     pub fn create_snapshot(&self, file: &Path) -> Result<()> {
+        self.create_snapshot_as(file, snapshot::Layout::Streamed)
+    }
+
+    /// As [`Shard::create_snapshot`], in the layout that a server stores.
+    ///
+    /// Errors: storage errors.
+    pub fn create_stored_snapshot(&self, file: &Path) -> Result<()> {
+        self.create_snapshot_as(file, snapshot::Layout::Stored)
+    }
+
+    fn create_snapshot_as(&self, file: &Path, layout: snapshot::Layout) -> Result<()> {
         let _changing = self.begin_change();
         self.engine
             .flush()
             .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
-        snapshot::write(&self.dir, file)
+        snapshot::write(&self.dir, file, layout)
     }
 
     /// Drops the shard without flushing, for a shard whose memory is in doubt.

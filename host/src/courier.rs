@@ -7,9 +7,12 @@ use std::time::Duration;
 use edge_sync_upload::{Answer, Request};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
+use wasmtime_wasi::FsPerms;
 
 use crate::bindings::EdgeSync;
-use crate::bindings::exports::edge_sync::shard::courier::{DownloadProgress, Server};
+use crate::bindings::exports::edge_sync::shard::courier::{
+    DownloadProgress, OptimizerState, Server,
+};
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
@@ -17,10 +20,15 @@ use crate::instance::{Grants, Guest, Instance};
 use crate::origin::{Origin, Outbound};
 use crate::owner::Owner;
 use crate::secret::Secret;
-use crate::types::{SnapshotSource, UploadRequest};
+use crate::signal::Cancel;
+use crate::types::{PointId, SnapshotSource, UploadRequest};
 
 /// The staging folder's name in the guest.
 const GUEST_STAGING: &str = "/staging";
+
+/// Longest wait for a server to delete a stored snapshot when a download ends, which may be because
+/// somebody gave it up. What it does not delete then it is asked again by the next download.
+const DELETE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request body is a few MiB, an answer less; a snapshot is written out as it comes.
 const MEMORY_BYTES: usize = 1 << 30;
@@ -78,7 +86,9 @@ pub struct HttpLimits {
     /// Longest time from the connection to the first byte of the answer, sending the request
     /// included. Default: 60 s.
     pub first_byte: Duration,
-    /// Same for a snapshot, which the server makes first. Default: 15 minutes.
+    /// Same for a snapshot, which the server makes first; and the longest silence between the head of
+    /// that answer and its body, while the server is busy with a snapshot for somebody else.
+    /// Default: 15 minutes.
     pub snapshot_first_byte: Duration,
     /// Longest silence within an answer. Default: 30 s.
     pub between_bytes: Duration,
@@ -140,6 +150,7 @@ impl Courier {
                 limits: server.http,
                 instance: None,
                 download: None,
+                cancel: Cancel::new(),
             },
         )?;
         Ok(Courier { owner })
@@ -174,6 +185,28 @@ impl Courier {
         })
     }
 
+    /// What the server's optimizer does.
+    pub(crate) fn optimizer(&self) -> Result<OptimizerState> {
+        self.owner.call(|state| {
+            state.run("optimizer", Body::Answer, |guest, store, server| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_optimizer(store, server)
+            })
+        })
+    }
+
+    /// Those of the points that the server does not hold.
+    pub(crate) fn absent(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        self.owner.call(move |state| {
+            state.run("absent", Body::Answer, |guest, store, server| {
+                guest
+                    .edge_sync_shard_courier()
+                    .call_absent(store, server, &ids)
+            })
+        })
+    }
+
     /// Downloads a snapshot into the file `name` of the staging folder and returns its size in
     /// bytes. `progress` is told after each piece and may stop it.
     ///
@@ -185,7 +218,7 @@ impl Courier {
         name: &str,
         mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
     ) -> Result<u64> {
-        let mut download = self.begin_download(source, name)?;
+        let mut download = self.begin_download(source, name, &Cancel::new())?;
         loop {
             let so_far = download.step()?;
             let go_on = progress(so_far.bytes, so_far.total);
@@ -198,17 +231,21 @@ impl Courier {
         }
     }
 
-    /// Starts a download; only one can be under way.
+    /// Starts a download; only one can be under way. `cancel` ends a step that waits for the server.
     pub(crate) fn begin_download(
         &self,
         source: SnapshotSource,
         name: &str,
+        cancel: &Cancel,
     ) -> Result<Download<'_>> {
         let file = format!("{GUEST_STAGING}/{name}");
+        let cancel = cancel.clone();
         self.owner.call(move |state| {
             state.end_download();
+            state.cancel = cancel;
+            // All that it asks of the server is to delete what earlier downloads left there.
             let download =
-                state.run("start-download", Body::Snapshot, |guest, store, server| {
+                state.run("start-download", Body::Deletion, |guest, store, server| {
                     guest
                         .edge_sync_shard_courier()
                         .call_start_download(store, server, source, &file)
@@ -220,7 +257,7 @@ impl Courier {
     }
 }
 
-/// A download under way; dropping it ends it and leaves the partial file.
+/// A download under way; dropping it ends it, and removes the file unless it is complete.
 pub(crate) struct Download<'a>(&'a Courier);
 
 impl Download<'_> {
@@ -254,6 +291,8 @@ impl Drop for Download<'_> {
 enum Body {
     Answer,
     Snapshot,
+    /// That a stored snapshot is deleted.
+    Deletion,
 }
 
 struct CourierState {
@@ -264,6 +303,8 @@ struct CourierState {
     limits: HttpLimits,
     instance: Option<Instance>,
     download: Option<ResourceAny>,
+    /// Ends the exchanges of the download.
+    cancel: Cancel,
 }
 
 impl CourierState {
@@ -290,6 +331,7 @@ impl CourierState {
                     Grants {
                         folder: self.staging.clone(),
                         guest_folder: GUEST_STAGING,
+                        access: FsPerms::ReadWrite,
                         outbound: Outbound::Denied,
                         memory_bytes: MEMORY_BYTES,
                     },
@@ -308,17 +350,30 @@ impl CourierState {
 
     fn outbound(&self, body: Body) -> Outbound {
         let mut limits = self.limits.clone();
+        let mut first_body_byte = limits.between_bytes;
+        let mut cancel = Cancel::new();
         let response_bytes = match body {
             Body::Answer => limits.response_bytes,
             Body::Snapshot => {
                 limits.first_byte = limits.snapshot_first_byte;
+                first_body_byte = limits.snapshot_first_byte.max(first_body_byte);
+                cancel = self.cancel.clone();
                 limits.snapshot_bytes
+            }
+            Body::Deletion => {
+                limits.connect = limits.connect.min(DELETE_PATIENCE);
+                limits.first_byte = limits.first_byte.min(DELETE_PATIENCE);
+                first_body_byte = first_body_byte.min(DELETE_PATIENCE);
+                limits.between_bytes = limits.between_bytes.min(DELETE_PATIENCE);
+                limits.response_bytes
             }
         };
         Outbound::Only {
             origin: self.origin.clone(),
             limits,
             response_bytes,
+            first_body_byte,
+            cancel,
         }
     }
 
@@ -326,16 +381,19 @@ impl CourierState {
     /// hangs. A call may make a few exchanges.
     fn call_limit(&self, body: Body) -> Duration {
         let first_byte = match body {
-            Body::Answer => self.limits.first_byte,
-            Body::Snapshot => self.limits.snapshot_first_byte,
+            Body::Answer | Body::Deletion => self.limits.first_byte,
+            // Of the head and of the body.
+            Body::Snapshot => self.limits.snapshot_first_byte * 2,
         };
         (self.limits.connect * 2 + first_byte + self.limits.between_bytes) * 4
             + Duration::from_secs(300)
     }
 
     fn end_download(&mut self) {
+        let outbound = self.outbound(Body::Deletion);
         if let (Some(download), Some(instance)) = (self.download.take(), &mut self.instance) {
             let limit = Duration::from_secs(60);
+            instance.guest_mut().outbound = outbound;
             let dropped = instance.call("drop download", limit, |_, store| {
                 download.resource_drop(store).map(Ok)
             });

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
 use crate::signal::Cancel;
-use crate::status::{SyncRecord, now_ms};
+use crate::status::{Exchange, SyncRecord};
 use crate::sync::{Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader};
 use crate::syncer::{Syncer, SyncerOptions};
 use crate::types::Corruption;
@@ -128,6 +128,12 @@ impl Builder {
     }
 
     fn finish(self, shard: Shard) -> Result<EdgeSync> {
+        let mut record = SyncRecord::load(shard.directory());
+        if record.settle()
+            && let Err(error) = record.store(shard.directory())
+        {
+            tracing::warn!("the sync status is not kept: {error}");
+        }
         let server = match self.server {
             Some(settings) => {
                 let staging = staging_folder(&self.directory)?;
@@ -221,20 +227,37 @@ impl EdgeSync {
         if permissions.resend || permissions.rebind {
             permit(&mut uploader, permissions);
         }
-        let report = run(
+        self.note(|record| record.begin(Exchange::Sync));
+        let outcome = run(
             &mut uploader,
             &self.shard,
             &server.courier,
             None,
             cancel,
             &mut progress,
-        )?;
+        );
         drop(uploader);
         self.note(|record| {
-            record.note(report.failure.as_ref());
+            record.note(match &outcome {
+                Ok(report) => report.failure.as_ref(),
+                Err(error) => Some(error),
+            });
             record.note_queue(self.shard.queue_status().ok().as_ref());
         });
-        Ok(report)
+        outcome
+    }
+
+    /// Moves up to `count` operations from the head of the queue to the rejected log, as they are:
+    /// a person's way past one that no server answers. Waits for the exchange under way. How many
+    /// were moved: fewer if no more waited.
+    pub fn skip(&self, count: u32) -> Result<u32> {
+        let paused = self.syncer.as_ref().map(Syncer::pause);
+        let skipped = self.shard.skip(count);
+        drop(paused);
+        if let Some(syncer) = &self.syncer {
+            syncer.wake();
+        }
+        skipped
     }
 
     /// Replaces the shard's data by a snapshot, plus what was written since and is not in it.
@@ -280,7 +303,8 @@ impl EdgeSync {
                 .unwrap_or_else(PoisonError::into_inner);
             (&*server.courier, uploader)
         });
-        let report = restore(
+        self.note(|record| record.begin(Exchange::Restore));
+        let outcome = restore(
             &self.shard,
             guard
                 .as_mut()
@@ -290,9 +314,9 @@ impl EdgeSync {
             &self.sync,
             cancel,
             &mut progress,
-        )?;
-        self.note(|record| record.last_restore_ms = Some(now_ms()));
-        Ok(report)
+        );
+        self.note(|record| record.note_restore(outcome.as_ref().err()));
+        outcome
     }
 
     /// Removes the shard from its directory, log and all; the server's collection stays as it is.

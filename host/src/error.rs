@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bindings::exports::edge_sync::shard::types::Error as Guest;
+use crate::lock::Holder;
 use crate::types::{Corruption, FailureClass, ServerFailure, StorageFailure, StorageKind};
 
 /// `Result` with this crate's [`enum@Error`].
@@ -76,14 +77,14 @@ pub enum Error {
     },
     /// Another host has the data directory open.
     #[error(
-        "{} is in use by another host{}", directory.display(),
-        holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+        "{} is in use by {}", directory.display(),
+        holder.as_ref().map_or("another process".to_owned(), ToString::to_string)
     )]
     Locked {
         /// The data directory.
         directory: PathBuf,
-        /// The process that holds it, where it could be read.
-        holder: Option<u32>,
+        /// The process that has it, where it could be read.
+        holder: Option<Holder>,
     },
     /// The shard is not removed, since something in it is nowhere else.
     #[error("{}", unsent(*queued, *rejected))]

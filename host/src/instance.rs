@@ -45,6 +45,8 @@ pub(crate) struct Grants {
     /// One folder of the host, and its name in the guest.
     pub(crate) folder: PathBuf,
     pub(crate) guest_folder: &'static str,
+    /// Whether it may change what is in the folder.
+    pub(crate) access: FsPerms,
     pub(crate) outbound: Outbound,
     pub(crate) memory_bytes: usize,
 }
@@ -125,7 +127,7 @@ impl Instance {
             // access costs more than the access.
             .allow_blocking_current_thread(true)
             .stderr(stderr.clone())
-            .preopened_dir(&grants.folder, grants.guest_folder, FsPerms::ReadWrite)
+            .preopened_dir(&grants.folder, grants.guest_folder, grants.access)
             .map_err(|error| Error::Io {
                 operation: "open the folder",
                 path: grants.folder.clone(),

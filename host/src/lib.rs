@@ -9,6 +9,7 @@
 //! - [`Courier`]: a second instance of the same component that may reach one HTTP origin and the
 //!   staging folder, and knows no shard. The API key exists only there.
 //! - [`Syncer`]: the worker that carries batches from the one to the other.
+//! - [`Peek`]: an instance that may only read, beside whatever process has the directory.
 //!
 //! Each instance lives on a thread of its own; calls are sent to it and answered one by one, so
 //! every handle can be shared between threads. A call that traps, or runs past its time or memory
@@ -35,6 +36,7 @@ mod instance;
 mod lock;
 mod origin;
 mod owner;
+mod peek;
 mod rest_point;
 mod restore;
 mod secret;
@@ -51,19 +53,20 @@ pub use courier::{Courier, HttpLimits, ServerSettings};
 pub use edge::{Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
 pub use instance::TimeLimits;
-pub use lock::DirectoryLock;
+pub use lock::{DirectoryLock, Holder};
 pub use origin::Origin;
+pub use peek::Peek;
 pub use restore::{RestoreProgress, RestoreReport, RestoreSource};
 pub use secret::Secret;
-pub use shard::{Shard, ShardOptions};
+pub use shard::{RetryReport, Shard, ShardOptions};
 pub use signal::Cancel;
-pub use status::{FailureNote, SyncRecord, WorkerState};
+pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
-    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Point,
-    PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
+    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Peeked,
+    Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
     RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
     ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
-    UploadBatch, UploadRequest, Vector,
+    UploadBatch, UploadRequest, Vector, WaitingOperation,
 };

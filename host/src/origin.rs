@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -10,6 +11,10 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 
 use crate::courier::HttpLimits;
 use crate::error::{Error, Result};
+use crate::signal::Cancel;
+
+/// How often an exchange that waits looks whether it was cancelled.
+const CANCEL_LOOK: Duration = Duration::from_millis(200);
 
 /// Scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +98,11 @@ pub(crate) enum Outbound {
         limits: HttpLimits,
         /// Largest response body of the requests that the call under way makes.
         response_bytes: u64,
+        /// Longest wait for the first byte of a response body, after its head. A server makes one
+        /// snapshot of a shard at a time, and lets others wait with the head of their answer.
+        first_body_byte: Duration,
+        /// Ends the exchanges.
+        cancel: Cancel,
     },
 }
 
@@ -111,12 +121,19 @@ impl WasiHttpHooks for Outbound {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (limits, response_bytes) = match self {
+        let (limits, response_bytes, first_body_byte, cancel) = match self {
             Outbound::Only {
                 origin,
                 limits,
                 response_bytes,
-            } if origin.admits(request.uri()) => (limits.clone(), *response_bytes),
+                first_body_byte,
+                cancel,
+            } if origin.admits(request.uri()) => (
+                limits.clone(),
+                *response_bytes,
+                *first_body_byte,
+                cancel.clone(),
+            ),
             _ => {
                 // Without the path: it may hold what logs should not.
                 tracing::warn!(
@@ -127,7 +144,13 @@ impl WasiHttpHooks for Outbound {
                 return Box::new(async { Err(HttpError::HttpRequestDenied) });
             }
         };
-        Box::new(send(request, bounded(options, &limits), response_bytes))
+        let options = bounded(options, &limits);
+        let patience = Patience {
+            first: first_body_byte,
+            between: options.between_bytes_timeout.unwrap_or_default(),
+            cancel,
+        };
+        Box::new(send(request, options, response_bytes, patience))
     }
 }
 
@@ -147,14 +170,22 @@ async fn send(
     request: http::Request<WasiBody>,
     options: RequestOptions,
     response_bytes: u64,
+    patience: Patience,
 ) -> Sent {
     // The TLS handshake has no time-out of its own in Wasmtime.
     let total = options.connect_timeout.unwrap_or_default() * 2
         + options.first_byte_timeout.unwrap_or_default();
+    let options = RequestOptions {
+        // Each wait for a piece of the body is `patience`'s business.
+        between_bytes_timeout: Some(patience.first.max(patience.between) + CANCEL_LOOK),
+        ..options
+    };
     let exchange = wasmtime_wasi_http::default_send_request(request, Some(options));
-    let (response, connection) = tokio::time::timeout(total, Box::pin(exchange))
-        .await
-        .map_err(|_| HttpError::ConnectionReadTimeout)??;
+    let exchange = tokio::time::timeout(total, Box::pin(exchange));
+    let (response, connection) = tokio::select! {
+        answered = exchange => answered.map_err(|_| HttpError::ConnectionReadTimeout)??,
+        () = cancelled(&patience.cancel) => return Err(HttpError::ConnectionTerminated),
+    };
     let too_long = || HttpError::HttpResponseBodySize(Some(response_bytes));
     let declared = response
         .headers()
@@ -163,10 +194,92 @@ async fn send(
     if declared.is_some_and(|length| length > response_bytes) {
         return Err(too_long());
     }
-    let response = response.map(|body| limit_body(body.boxed_unsync(), response_bytes));
+    let response = response.map(|body| {
+        let body = Patient {
+            body: body.boxed_unsync(),
+            patience,
+            begun: false,
+            waiting: None,
+        };
+        limit_body(body.boxed_unsync(), response_bytes)
+    });
     let connection: Pin<Box<dyn Future<Output = Result<(), HttpError>> + Send>> =
         Box::pin(connection);
     Ok((response, Box::new(connection)))
+}
+
+/// Returns once it is cancelled.
+async fn cancelled(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(CANCEL_LOOK).await;
+    }
+}
+
+/// How long a body is waited for.
+#[derive(Debug)]
+struct Patience {
+    /// For its first piece.
+    first: Duration,
+    /// For each one after that.
+    between: Duration,
+    cancel: Cancel,
+}
+
+/// A body that ends with an error when it keeps its reader waiting.
+struct Patient {
+    body: UnsyncBoxBody<bytes::Bytes, HttpError>,
+    patience: Patience,
+    /// Whether a piece has come.
+    begun: bool,
+    /// While a piece is waited for: since when, and the next look.
+    waiting: Option<(tokio::time::Instant, Pin<Box<tokio::time::Sleep>>)>,
+}
+
+impl http_body::Body for Patient {
+    type Data = bytes::Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, HttpError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.waiting = None;
+            this.begun = true;
+            return Poll::Ready(frame);
+        }
+        let limit = if this.begun {
+            this.patience.between
+        } else {
+            this.patience.first
+        };
+        let look = CANCEL_LOOK.min(limit);
+        let (since, next) = this.waiting.get_or_insert_with(|| {
+            (
+                tokio::time::Instant::now(),
+                Box::pin(tokio::time::sleep(look)),
+            )
+        });
+        while next.as_mut().poll(context).is_ready() {
+            if this.patience.cancel.is_cancelled() {
+                return Poll::Ready(Some(Err(HttpError::ConnectionTerminated)));
+            }
+            if since.elapsed() >= limit {
+                return Poll::Ready(Some(Err(HttpError::ConnectionReadTimeout)));
+            }
+            next.as_mut().reset(tokio::time::Instant::now() + look);
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn limit_body(
@@ -242,6 +355,51 @@ mod tests {
                 prop_assert_eq!(authority, "a.example:6333");
             }
         }
+    }
+
+    /// A body of the given pieces that never ends.
+    struct Stalling(Vec<&'static [u8]>);
+
+    impl http_body::Body for Stalling {
+        type Data = bytes::Bytes;
+        type Error = HttpError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, HttpError>>> {
+            match self.0.pop() {
+                Some(piece) => Poll::Ready(Some(Ok(http_body::Frame::data(piece.into())))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_piece_of_a_body_is_waited_for_longer_than_the_others() {
+        let hour = Duration::from_secs(3600);
+        let patient = |pieces: Vec<&'static [u8]>, first, between, cancel| Patient {
+            body: Stalling(pieces).boxed_unsync(),
+            patience: Patience {
+                first,
+                between,
+                cancel,
+            },
+            begun: false,
+            waiting: None,
+        };
+        let piece = || vec![b"piece".as_slice()];
+        let ended = patient(vec![], Duration::ZERO, hour, Cancel::new()).collect();
+        assert!(matches!(ended.await, Err(HttpError::ConnectionReadTimeout)));
+        let ended = patient(piece(), hour, Duration::ZERO, Cancel::new()).collect();
+        assert!(matches!(ended.await, Err(HttpError::ConnectionReadTimeout)));
+        let waits = patient(vec![], hour, Duration::ZERO, Cancel::new()).collect();
+        let while_waiting = tokio::time::timeout(CANCEL_LOOK * 2, waits).await;
+        assert!(while_waiting.is_err());
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let ended = patient(vec![], hour, hour, cancel).collect();
+        assert!(matches!(ended.await, Err(HttpError::ConnectionTerminated)));
     }
 
     #[tokio::test]

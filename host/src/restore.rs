@@ -2,19 +2,25 @@
 //!
 //! 1. Upload everything up to a barrier, the last operation logged so far; later uploads are held
 //!    back, so that the log keeps what the snapshot may lack.
-//! 2. The courier downloads the snapshot to the staging folder.
-//! 3. A fresh instance unpacks it into a new generation, checks it, and replays the log after the
-//!    barrier onto it. A second instance, because linear memory never shrinks and ends at 4 GiB.
+//! 2. The server's optimizer is waited for, within bounds, and the courier downloads the snapshot to
+//!    the staging folder. Whether an optimization ran meanwhile is known from the state before and
+//!    after.
+//! 3. A fresh instance unpacks it into a new generation, checks it, makes one point of those that it
+//!    holds several times, and replays the log after the barrier onto it. If an optimization ran,
+//!    points that this device had deleted may be in it again: those that the server says it does not
+//!    hold are deleted. A second instance, because linear memory never shrinks and ends at 4 GiB.
 //! 4. In one job on the shard's owner, so that callers wait and none fails: the old instance
 //!    closes the shard, the new one replays the rest and switches generations with one rename.
 //!
 //! Until the rename, any failure leaves the old generation in force.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
 
+use crate::bindings::exports::edge_sync::shard::courier::OptimizerState;
+use crate::bindings::exports::edge_sync::shard::restore::Staged;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -22,13 +28,19 @@ use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, Shard};
 use crate::signal::Cancel;
 use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
-use crate::types::{FailureClass, Opened, SnapshotSource};
+use crate::types::{FailureClass, Opened, PointId, SnapshotSource};
 
 /// Name of the staging folder in the data directory.
 const STAGING: &str = "staging";
 
 /// Name of the snapshot in the staging folder.
 const SNAPSHOT: &str = "restore.snapshot";
+
+/// What the component keeps in the staging folder: the snapshots that a server is still to delete.
+const LEDGER: &str = "snapshots-on-server.json";
+
+/// How often the server's optimizer is looked at while it is waited for.
+const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
 /// A restore that would leave less than this share of the points is refused unless forced.
 const KEPT_SHARE: f64 = 0.75;
@@ -48,6 +60,16 @@ pub enum RestoreSource {
 pub enum RestoreProgress<'a> {
     /// Uploading up to the barrier.
     Uploading(Progress<'a>),
+    /// Waiting for the server's optimizer.
+    Settling {
+        /// How long so far.
+        waited: Duration,
+        /// How long at most.
+        limit: Duration,
+    },
+    /// The server streams no snapshot, being busy with one for somebody else, and is asked to store
+    /// one instead.
+    StoredInstead,
     /// Downloading, or copying a local file.
     Downloading {
         /// Bytes on disk so far.
@@ -82,6 +104,14 @@ pub struct RestoreReport {
     pub snapshot_bytes: u64,
     /// Operations uploaded first.
     pub uploaded: u64,
+    /// Old copies of points that the snapshot held beside newer ones, and that were removed.
+    pub duplicates_removed: u64,
+    /// Points that this device had deleted, that the snapshot held all the same and the server does
+    /// not, and that were deleted again.
+    pub deletes_applied: u64,
+    /// Why the generation may not be what the server held: points that others deleted may be in it
+    /// until the next restore. None for a snapshot that is sound, and for a file.
+    pub unsettled: Option<String>,
 }
 
 /// Runs the restore. Uploads by others must be held back by the caller. Unless `force`, the
@@ -100,6 +130,7 @@ pub(crate) fn restore(
     let held = if present { shard.info()?.points } else { 0 };
     let mut uploaded = 0;
     let mut from_collection = None;
+    let mut doubt = None;
     let staging = Staging::clear(shard.directory())?;
     let (barrier, snapshot_bytes) = match source {
         RestoreSource::Server(from) => {
@@ -132,7 +163,16 @@ pub(crate) fn restore(
                 uploaded = report.uploaded;
             }
             from_collection = Some(uploader.binding().clone());
+            let before = settle(courier, options, cancel, progress)?;
             let bytes = download(courier, *from, options, cancel, progress)?;
+            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
+                Ok(after) => unsettled(&before, &after),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => Some(format!(
+                    "the server did not tell whether its optimizer ran meanwhile: {error}"
+                )),
+            };
+            doubt = unsettled.map(|why| (*courier, why));
             (barrier, bytes)
         }
         RestoreSource::File(file) => {
@@ -147,38 +187,58 @@ pub(crate) fn restore(
     cancel.check()?;
 
     progress(RestoreProgress::Staging);
-    let (staged, instance) = stage(shard, barrier)?;
+    let (staged, mut instance) = stage(shard, barrier)?;
     // Its bytes are in the new generation now; the switch may need the room.
     staging.remove_snapshot();
+    let mut deletes_applied = 0;
+    let mut unsettled = None;
+    if let Some((courier, mut why)) = doubt {
+        let deleted = if present {
+            shard.deleted_here(barrier)?
+        } else {
+            Vec::new()
+        };
+        let (repaired, back) = delete_again(shard, instance, deleted, |alive| {
+            persist(options, cancel, progress, || courier.absent(alive.clone()))
+        })?;
+        (deletes_applied, instance) = repaired;
+        if let Some((count, error)) = back {
+            why.push_str(&format!(
+                "; up to {count} points that this device deleted may be back ({error})"
+            ));
+        }
+        unsettled = Some(why);
+    }
+    let points = staged.points.saturating_sub(deletes_applied);
     if cancel.is_cancelled() {
         abandon(shard, instance);
         return Err(Error::Cancelled);
     }
 
     // What was replayed may have added that many.
-    if !force && ((staged.0 + staged.1) as f64) < held as f64 * KEPT_SHARE {
+    if !force && ((points + staged.replayed) as f64) < held as f64 * KEPT_SHARE {
         abandon(shard, instance);
         return Err(Error::WouldDrop {
             held,
-            snapshot: staged.0,
+            snapshot: points,
         });
     }
 
     progress(RestoreProgress::Switching);
-    let binding = from_collection.map(|binding| Binding {
-        points: staged.0,
-        ..binding
-    });
+    let binding = from_collection.map(|binding| Binding { points, ..binding });
     let opened = shard.promote(instance, binding.as_ref().map(wit_binding))?;
     if let (Some((_, uploader)), Some(binding)) = (server, binding) {
         uploader.restored(&binding);
     }
     Ok(RestoreReport {
         opened,
-        points: staged.0,
-        replayed: staged.1,
+        points,
+        replayed: staged.replayed,
         snapshot_bytes,
         uploaded,
+        duplicates_removed: staged.duplicates_removed,
+        deletes_applied,
+        unsettled,
     })
 }
 
@@ -225,9 +285,116 @@ fn check(
     }
 }
 
-/// Stages on an owner of its own, for the stack that guest calls need. Returns points and
-/// replayed operations.
-fn stage(shard: &Shard, barrier: u64) -> Result<((u64, u64), Instance)> {
+/// Waits until the server's optimizer is at rest, or for as long as the options say.
+fn settle(
+    courier: &Courier,
+    options: &SyncOptions,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+) -> Result<OptimizerState> {
+    let started = Instant::now();
+    loop {
+        let state = persist(options, cancel, progress, || courier.optimizer())?;
+        let waited = started.elapsed();
+        if !state.running || waited >= options.settle {
+            return Ok(state);
+        }
+        progress(RestoreProgress::Settling {
+            waited,
+            limit: options.settle,
+        });
+        cancel.sleep(SETTLE_LOOK.min(options.settle))?;
+    }
+}
+
+/// Why a snapshot that was taken between the two states may not be what the server held.
+fn unsettled(before: &OptimizerState, after: &OptimizerState) -> Option<String> {
+    let why = if before.running || after.running {
+        "the server's optimizer ran while the snapshot was taken"
+    } else if before.mark != after.mark {
+        "an optimization ended on the server while the snapshot was taken"
+    } else {
+        return None;
+    };
+    Some(why.to_owned())
+}
+
+/// Asks the courier again while it fails in passing.
+fn persist<T>(
+    options: &SyncOptions,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(RestoreProgress<'_>),
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut attempts =
+        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
+    loop {
+        cancel.check()?;
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let after = if error.ends_instance() {
+            attempts.broke(None)
+        } else {
+            attempts.failed(&judged(&error))
+        };
+        let Some(after) = after.filter(|after| *after <= options.patience) else {
+            return Err(error);
+        };
+        progress(RestoreProgress::Waiting {
+            after,
+            failure: &error,
+        });
+        cancel.sleep(after)?;
+    }
+}
+
+/// How many points were deleted, and the instance with the staged generation.
+type Repaired = (u64, Instance);
+
+/// Deletes those of the points again that the staged generation has from its snapshot and the server
+/// does not hold. If the server cannot be asked, none of them, and how many there are and why is
+/// answered too.
+fn delete_again(
+    shard: &Shard,
+    instance: Instance,
+    deleted: Vec<PointId>,
+    mut absent: impl FnMut(Vec<PointId>) -> Result<Vec<PointId>>,
+) -> Result<(Repaired, Option<(usize, Error)>)> {
+    if deleted.is_empty() {
+        return Ok(((0, instance), None));
+    }
+    let times = &shard.options().times;
+    let (read, write) = (times.read, times.write);
+    let owner = Owner::spawn("restore", instance)?;
+    let alive = owner.call(move |instance| {
+        instance.call("held", read, |guest, store| {
+            guest.edge_sync_shard_restore().call_held(store, &deleted)
+        })
+    })?;
+    let count = alive.len();
+    let mut applied = 0;
+    let mut failed = None;
+    if count > 0 {
+        match absent(alive) {
+            Ok(absent) => {
+                applied = owner.call(move |instance| {
+                    instance.call("delete-again", write, |guest, store| {
+                        guest
+                            .edge_sync_shard_restore()
+                            .call_delete_again(store, &absent)
+                    })
+                })?;
+            }
+            Err(error) => failed = Some((count, error)),
+        }
+    }
+    Ok(((applied, owner.into_inner()?), failed))
+}
+
+/// Stages on an owner of its own, for the stack that guest calls need.
+fn stage(shard: &Shard, barrier: u64) -> Result<(Staged, Instance)> {
     let limit = shard.options().times.open;
     let options = shard.options().for_guest();
     let snapshot = format!("{GUEST_DATA}/{STAGING}/{SNAPSHOT}");
@@ -239,7 +406,7 @@ fn stage(shard: &Shard, barrier: u64) -> Result<((u64, u64), Instance)> {
                 .call_stage(store, GUEST_DATA, &snapshot, barrier, options)
         })
     })?;
-    Ok(((staged.points, staged.replayed), owner.into_inner()?))
+    Ok((staged, owner.into_inner()?))
 }
 
 /// Gives a staged generation up. What is left behind if that fails is removed at the next opening.
@@ -261,7 +428,7 @@ fn abandon(shard: &Shard, instance: Instance) {
 /// was cut; a streamed one starts over, since the server makes another each time.
 fn download(
     courier: &Courier,
-    source: SnapshotSource,
+    mut source: SnapshotSource,
     options: &SyncOptions,
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
@@ -272,15 +439,21 @@ fn download(
     loop {
         cancel.check()?;
         let outcome = match &mut download {
-            None => courier.begin_download(source, SNAPSHOT).map(|begun| {
-                download = Some(begun);
-                None
-            }),
+            None => courier
+                .begin_download(source, SNAPSHOT, cancel)
+                .map(|begun| {
+                    download = Some(begun);
+                    None
+                }),
             Some(download) => download.step().map(Some),
         };
         match outcome {
             Ok(None) => {}
             Ok(Some(so_far)) => {
+                if let (SnapshotSource::Stream, SnapshotSource::Stored) = (source, so_far.source) {
+                    source = SnapshotSource::Stored;
+                    progress(RestoreProgress::StoredInstead);
+                }
                 progress(RestoreProgress::Downloading {
                     bytes: so_far.bytes,
                     total: so_far.total,
@@ -346,6 +519,9 @@ impl Staging {
         for entry in entries {
             let entry = entry.map_err(Error::io("read the staging folder", &self.0))?;
             let path = entry.path();
+            if entry.file_name() == LEDGER {
+                continue;
+            }
             let is_folder = entry
                 .file_type()
                 .map_err(Error::io("examine", &path))?

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use wasmtime::Store;
+use wasmtime_wasi::FsPerms;
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::{Error as GuestError, Options};
@@ -17,11 +18,14 @@ use crate::owner::Owner;
 use crate::types::{
     Binding, Durability, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
     QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
-    Selection, StoredPoint, UploadBatch,
+    Selection, StoredPoint, UploadBatch, WaitingOperation,
 };
 
 /// The data directory's name in the guest.
 pub(crate) const GUEST_DATA: &str = "/data";
+
+/// Rejected operations that are queued again in one call, between which others have their turn.
+const RETRIED_A_CALL: u32 = 500;
 
 /// Most memory that a 32-bit guest can address.
 const MAX_MEMORY_BYTES: usize = 4 << 30;
@@ -40,6 +44,9 @@ pub struct ShardOptions {
     pub memory_bytes: usize,
     /// Longest times that calls may take.
     pub times: TimeLimits,
+    /// What others are told of this process when they find the directory in use. None: the name of
+    /// the executable.
+    pub process_name: Option<String>,
 }
 
 impl Default for ShardOptions {
@@ -50,6 +57,7 @@ impl Default for ShardOptions {
             flush_after_bytes: None,
             memory_bytes: 2 << 30,
             times: TimeLimits::default(),
+            process_name: None,
         }
     }
 }
@@ -179,7 +187,10 @@ impl Shard {
         options.check()?;
         std::fs::create_dir_all(directory)
             .map_err(Error::io("create the data directory", directory))?;
-        let lock = DirectoryLock::acquire(directory)?;
+        let lock = match &options.process_name {
+            Some(name) => DirectoryLock::acquire_as(directory, name)?,
+            None => DirectoryLock::acquire(directory)?,
+        };
         let notes = Notes::default();
         let owner = Owner::spawn(
             "shard",
@@ -235,6 +246,35 @@ impl Shard {
         self.inner.owner.call(ShardState::close)
     }
 
+    /// Queues all rejected operations again: those that there are when the call begins. What is
+    /// queued again leaves the rejected log; what the shard does not take any more stays there.
+    pub fn retry_all_rejected(&self) -> Result<RetryReport> {
+        let last = self.queue_status()?.acknowledged;
+        let limit = self.inner.options.times.write;
+        let mut report = RetryReport::default();
+        let mut next = Some(0);
+        // What is refused meanwhile comes after `last`, and must not be gone after for ever.
+        while let Some(after) = next.filter(|after| *after < last) {
+            let retried = self.inner.owner.call(move |state| {
+                state.run("retry_rejected_after", limit, |guest, store| {
+                    guest.edge_sync_shard_queue().call_retry_rejected_after(
+                        store,
+                        after,
+                        RETRIED_A_CALL,
+                    )
+                })
+            })?;
+            report.sequences.extend(retried.sequences);
+            let failures = retried.failures.into_iter();
+            report
+                .failures
+                .extend(failures.map(|failed| (failed.sequence, Error::from(failed.why))));
+            next = retried.next;
+            self.wrote();
+        }
+        Ok(report)
+    }
+
     /// Calls `hook` after each write; at most one hook can be set.
     pub(crate) fn on_write(&self, hook: impl Fn() + Send + Sync + 'static) {
         let _ = self.inner.on_write.set(Box::new(hook));
@@ -267,6 +307,16 @@ impl Shard {
             hook();
         }
     }
+}
+
+/// What became of the rejected operations of a [`Shard::retry_all_rejected`].
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RetryReport {
+    /// Sequences of those that are queued again.
+    pub sequences: Vec<u64>,
+    /// Sequences of those that the shard does not take any more, and why.
+    pub failures: Vec<(u64, Error)>,
 }
 
 /// True if nothing is there, or only an empty directory.
@@ -302,7 +352,7 @@ fn remove_shard(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn no_shard(directory: &Path) -> Error {
+pub(crate) fn no_shard(directory: &Path) -> Error {
     Error::NotFound(format!("there is no shard in {}", directory.display()))
 }
 
@@ -316,6 +366,7 @@ fn fresh(component: &Component, options: &ShardOptions, folder: &Path) -> Result
         Grants {
             folder: folder.to_owned(),
             guest_folder: GUEST_DATA,
+            access: FsPerms::ReadWrite,
             outbound: Outbound::Denied,
             memory_bytes: options.memory_bytes,
         },
@@ -479,9 +530,20 @@ calls! {
      status: u16 = status => status,
      message: &str = message.to_owned() => &message) -> ();
 
-    /// The rejected log, oldest first.
+    /// Moves up to `count` operations from the head of the queue to the rejected log; how many were.
+    /// No upload may be under way: see [`EdgeSync::skip`](crate::EdgeSync::skip).
+    [write Reads] skip / skip_async = edge_sync_shard_queue.call_skip
+    (count: u32 = count => count) -> u32;
+
+    /// Operations that wait for upload, with sequences above `after`: up to `limit`, fewer if they
+    /// are large, none at the end.
+    [read Reads] waiting / waiting_async = edge_sync_shard_queue.call_waiting
+    (after: u64 = after => after, limit: u32 = limit => limit) -> Vec<WaitingOperation>;
+
+    /// The rejected log, oldest first: operations with sequences above `after`, up to `limit`, fewer
+    /// if they are large, none at the end.
     [read Reads] rejected / rejected_async = edge_sync_shard_queue.call_rejected
-    () -> Vec<RejectedOperation>;
+    (after: u64 = after => after, limit: u32 = limit => limit) -> Vec<RejectedOperation>;
 
     /// Queues a rejected operation again, at the end of the log.
     [write Writes] retry_rejected / retry_rejected_async
@@ -491,6 +553,15 @@ calls! {
     /// Forgets a rejected operation.
     [write Reads] drop_rejected / drop_rejected_async = edge_sync_shard_queue.call_drop_rejected
     (sequence: u64 = sequence => sequence) -> ();
+
+    /// Forgets the rejected operations with sequences up to `last`. How many there were.
+    [write Reads] drop_rejected_up_to / drop_rejected_up_to_async
+        = edge_sync_shard_queue.call_drop_rejected_up_to
+    (last: u64 = last => last) -> u64;
+    /// Points that the log deleted last, of its operations up to `until`, as far as it goes back. A
+    /// snapshot that was taken while the server's optimizer ran may hold them all the same.
+    [read Reads] deleted_here / deleted_here_async = edge_sync_shard_restore.call_deleted_here
+    (until: u64 = until => until) -> Vec<PointId>;
 
     /// Where the upload queue stands.
     [read Reads] queue_status / queue_status_async = edge_sync_shard_queue.call_status

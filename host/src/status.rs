@@ -19,14 +19,19 @@ const FILE_NAME: &str = ".sync-status.json";
 pub struct SyncRecord {
     /// When the server last confirmed that nothing waits.
     pub last_sync_ms: Option<u64>,
-    /// The failure that the last sync ended with; none after one that succeeded.
+    /// The failure that the last sync ended with; none after one that succeeded. One that was killed
+    /// failed with that.
     pub last_error: Option<FailureNote>,
+    /// What is being done since when; what a process left here that is gone was killed on the way.
+    pub under_way: Option<UnderWay>,
     /// When the worker tries again.
     pub next_attempt_ms: Option<u64>,
     /// What the worker is doing; none when none runs.
     pub worker: Option<WorkerState>,
     /// When the last restore ended well.
     pub last_restore_ms: Option<u64>,
+    /// The failure that the last restore ended with, as for `last_error`.
+    pub last_restore_error: Option<FailureNote>,
     /// Operations that waited when this was written, so that a status can be given while another
     /// process has the directory.
     pub queued: u64,
@@ -36,6 +41,25 @@ pub struct SyncRecord {
     pub rejected: u64,
     /// When this was written.
     pub written_ms: u64,
+}
+
+/// A sync or a restore that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// Which.
+    pub what: Exchange,
+    /// Since when.
+    pub since_ms: u64,
+}
+
+/// What is done with the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exchange {
+    /// An upload that ends when nothing waits.
+    Sync,
+    /// A restore.
+    Restore,
 }
 
 /// What the background worker is doing.
@@ -110,8 +134,52 @@ impl SyncRecord {
         std::fs::rename(&new, &path).map_err(Error::io("replace", &path))
     }
 
+    /// Notes that something begins.
+    pub(crate) fn begin(&mut self, what: Exchange) {
+        self.under_way = Some(UnderWay {
+            what,
+            since_ms: now_ms(),
+        });
+    }
+
+    /// Notes how a restore ended.
+    pub(crate) fn note_restore(&mut self, failure: Option<&Error>) {
+        self.under_way = None;
+        self.last_restore_error = failure.map(FailureNote::of);
+        if failure.is_none() {
+            self.last_restore_ms = Some(now_ms());
+        }
+    }
+
+    /// For whoever has the directory now: what another process said of itself is over, and if it did
+    /// not say so, it was killed. True if there was something of that kind.
+    pub(crate) fn settle(&mut self) -> bool {
+        let killed = |what: &str, at_ms: u64| FailureNote {
+            kind: "killed".to_owned(),
+            class: None,
+            message: format!("the process was ended in the middle of the {what}"),
+            at_ms,
+        };
+        let under_way = self.under_way.take();
+        match under_way.map(|under_way| (under_way.what, under_way.since_ms)) {
+            Some((Exchange::Sync, since)) => self.last_error = Some(killed("sync", since)),
+            Some((Exchange::Restore, since)) => {
+                self.last_restore_error = Some(killed("restore", since));
+            }
+            None => {}
+        }
+        let worker = self.worker.take();
+        self.next_attempt_ms = None;
+        // The worker stores what it does now and then, and that it ends.
+        if worker.is_some() && self.queued > 0 && self.last_error.is_none() {
+            self.last_error = Some(killed("upload", self.written_ms));
+        }
+        under_way.is_some() || worker.is_some()
+    }
+
     /// Notes how a sync ended that exchanged something with the server.
     pub(crate) fn note(&mut self, failure: Option<&Error>) {
+        self.under_way = None;
         self.last_error = failure.map(FailureNote::of);
         if failure.is_none() {
             self.last_sync_ms = Some(now_ms());
@@ -120,6 +188,7 @@ impl SyncRecord {
 
     /// Notes what waits now.
     pub(crate) fn note_queue(&mut self, queue: Option<&QueueStatus>) {
+        self.written_ms = now_ms();
         if let Some(queue) = queue {
             self.queued = queue.queued;
             self.oldest_queued_ms = queue.oldest_queued_ms;
@@ -153,5 +222,36 @@ mod tests {
         assert!(record.last_error.is_none() && record.last_sync_ms.is_some());
         std::fs::write(directory.path().join(FILE_NAME), "{").unwrap();
         assert_eq!(SyncRecord::load(directory.path()), SyncRecord::default());
+    }
+
+    #[test]
+    fn what_was_killed_is_told_by_the_next_process_and_what_ended_is_not() {
+        let mut record = SyncRecord::default();
+        assert!(!record.settle());
+        record.begin(Exchange::Sync);
+        record.note(None);
+        record.begin(Exchange::Restore);
+        record.note_restore(None);
+        assert!(!record.settle());
+        assert!(record.last_error.is_none() && record.last_restore_error.is_none());
+
+        record.begin(Exchange::Restore);
+        assert!(record.settle());
+        let killed = record.last_restore_error.clone().unwrap();
+        assert_eq!(killed.kind, "killed");
+        assert!(killed.message.contains("restore"));
+        assert!(record.last_error.is_none() && !record.settle());
+
+        // A worker that found nothing to do leaves nothing to tell.
+        record.worker = Some(WorkerState::Idle);
+        assert!(record.settle() && record.worker.is_none() && record.last_error.is_none());
+        record.worker = Some(WorkerState::Idle);
+        record.queued = 1;
+        assert!(record.settle() && record.last_error.is_some());
+        // Why it could not upload says more than how it ended.
+        record.note(Some(&Error::Cancelled));
+        record.worker = Some(WorkerState::Waiting);
+        assert!(record.settle());
+        assert_eq!(record.last_error.unwrap().kind, "cancelled");
     }
 }

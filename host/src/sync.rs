@@ -27,6 +27,9 @@ pub struct SyncOptions {
     /// Failures in a row after which a sync gives up. The background worker never gives up.
     /// Default: 8.
     pub attempts: u32,
+    /// How long a restore waits for the server's optimizer before it asks for a snapshot: one that is
+    /// taken meanwhile may hold deleted points. Default: one minute.
+    pub settle: Duration,
     /// Longest wait between two attempts of a sync in the foreground. A server that asks for more
     /// ends the sync. Default: 1 minute.
     pub patience: Duration,
@@ -45,6 +48,7 @@ impl Default for SyncOptions {
             backoff,
             attempts,
             patience,
+            settle: Duration::from_secs(60),
         }
     }
 }

@@ -199,15 +199,22 @@ impl Worker {
         // Whether a write may bring the next attempt forward; not after a failure.
         let mut eager = true;
         let mut stored = Instant::now();
+        let mut told = None;
+        // A process that is killed in its first upload must have said that it was at it.
+        let mut record = self.begin();
+        self.store(&mut record);
         while self.wait_for_work(due, eager) {
             let pass = self.upload();
             eager = pass.failure.is_none();
             due = Instant::now() + pass.wait;
             let mut record = self.note(&pass);
-            // Not with every batch: the record is for people.
+            // Not with every batch: the record is for people. But what is no longer so must not stay.
+            let now = Some((pass.state, pass.failure.is_some()));
             if pass.failure.is_some()
+                || told != now
                 || (pass.exchanged && stored.elapsed() > Duration::from_secs(1))
             {
+                told = now;
                 stored = Instant::now();
                 self.store(&mut record);
             }
@@ -304,6 +311,14 @@ impl Worker {
             wait,
             exchanged,
         }
+    }
+
+    fn begin(&self) -> SyncRecord {
+        let queue = self.shard.queue_status().ok();
+        let mut control = self.shared.lock();
+        control.record.worker = Some(WorkerState::Uploading);
+        control.record.note_queue(queue.as_ref());
+        control.record.clone()
     }
 
     fn note(&self, pass: &Pass) -> SyncRecord {

@@ -3,9 +3,10 @@
 use crate::bindings::exports::edge_sync::shard as wit;
 
 pub use wit::courier::SnapshotSource;
+pub use wit::peek::Peeked;
 pub use wit::queue::{
     BatchLimits as QueueLimits, Binding, Progress as QueueProgress, QueueStanding, QueueStatus,
-    RejectedOperation, UploadBatch, UploadRequest,
+    RejectedOperation, UploadBatch, UploadRequest, WaitingOperation,
 };
 pub use wit::shard::{
     Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, ShardInfo as Info,

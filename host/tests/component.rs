@@ -39,7 +39,7 @@ fn what_was_written_is_there_after_closing_and_the_directory_is_free() {
     shard.upsert((1..=10).map(point).collect()).unwrap();
     assert!(matches!(
         Shard::open(&component, directory.path(), options.clone()),
-        Err(Error::Locked { holder, .. }) if holder == Some(std::process::id())
+        Err(Error::Locked { holder: Some(holder), .. }) if holder.pid == std::process::id()
     ));
     drop(shard);
     let shard = Shard::open(&component, directory.path(), options.clone()).unwrap();

@@ -3,7 +3,8 @@
 //! A [`Log`] is a directory of segment files that records are appended to. It serves two readers
 //! at once: the shard, which replays what it had not flushed, and the upload, which sends what
 //! the server has not confirmed. [`Current`] is the file with both positions and the generation
-//! in force; [`Rejected`] keeps the operations that the server refused.
+//! in force; [`Rejected`] keeps the operations that the server refused. A [`View`] and a
+//! [`RejectedView`] show both to whoever reads beside the owner.
 //!
 //! `docs/log-format.md` specifies every byte and argues why each crash leaves files that open.
 //! Everything is `std::fs`, without locks, threads or positioned reads, so that it runs on WASI.
@@ -34,6 +35,8 @@ mod rejected;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod view;
+mod words;
 
 pub use current::Current;
 pub use error::{Error, Result};
@@ -41,4 +44,6 @@ pub use follow::{Follower, follow};
 pub use log::{Durability, Log, LogOptions, MIN_SEGMENT_BYTES, OpenReport, TornTail};
 pub use read::Reader;
 pub use record::{MAX_RECORD_BYTES, Record};
-pub use rejected::{Rejected, RejectedOperation};
+pub use rejected::{Refusals, Rejected, RejectedOperation, RejectedView, SKIPPED_BY_HAND};
+pub use view::View;
+pub use words::{fingerprint, same_words};

@@ -507,7 +507,7 @@ impl Log {
     }
 
     /// When the record `sequence` was appended, in milliseconds since 1970 (UTC); None if the log
-    /// does not hold it.
+    /// does not hold it. Reads no payloads.
     ///
     /// # Errors
     /// [`Error::Corrupt`] and [`Error::Io`].
@@ -515,8 +515,8 @@ impl Log {
         if sequence < self.first() || sequence >= self.next {
             return Ok(None);
         }
-        let record = self.read(sequence).next().transpose()?;
-        Ok(record.map(|record| record.time_ms))
+        let (_, header) = self.locate(self.segment_of(sequence), sequence)?;
+        Ok(Some(header.time_ms))
     }
 
     /// Removes whole segments that hold nothing above `up_to`, oldest first. The last segment
@@ -765,18 +765,18 @@ impl OpenReport {
 }
 
 /// The segments of a directory, before anything is changed.
-struct Found {
+pub(crate) struct Found {
     /// Connected, oldest first.
-    segments: VecDeque<FoundSegment>,
+    pub(crate) segments: VecDeque<FoundSegment>,
     /// Older segments that a restart of the log replaced.
     replaced: Vec<u64>,
     /// A newest segment whose header was not finished.
-    half_made: Option<u64>,
+    pub(crate) half_made: Option<u64>,
 }
 
-struct FoundSegment {
-    header: segment::Header,
-    len: u64,
+pub(crate) struct FoundSegment {
+    pub(crate) header: segment::Header,
+    pub(crate) len: u64,
 }
 
 impl FoundSegment {
@@ -791,7 +791,7 @@ impl FoundSegment {
 }
 
 impl Found {
-    fn look(directory: &Path) -> Result<Self> {
+    pub(crate) fn look(directory: &Path) -> Result<Self> {
         let firsts = segment::list(directory)?;
         let mut found = Self {
             segments: VecDeque::new(),

@@ -5,7 +5,13 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::log::{Durability, Log, LogOptions, OpenReport};
+use crate::read::Reader;
 use crate::record::{MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES, Record};
+use crate::view::View;
+use crate::words::fingerprint;
+
+/// What an operation says that no server refused: a person moved it out of the way.
+pub const SKIPPED_BY_HAND: &str = "skipped by hand";
 
 /// Longest message that is kept; longer ones are cut.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
@@ -14,13 +20,17 @@ const ENTRY: u8 = 1;
 const TOMBSTONE: u8 = 2;
 /// Below this size the log is not worth compacting.
 const COMPACT_BYTES: u64 = 1 << 20;
+/// Further than this it does not matter how many refusals in a row there are.
+const MOST_IN_A_ROW: u32 = 1000;
+/// Records between two entries of a page that are read over instead of opening the file again.
+const READ_OVER: u64 = 64;
 
 /// An operation that the server refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedOperation {
     /// The operation's sequence in the main log.
     pub sequence: u64,
-    /// HTTP status of the refusal.
+    /// HTTP status of the refusal; 0 if no answer said so.
     pub status: u16,
     /// The server's words; cut to 16 KiB when stored.
     pub message: String,
@@ -30,16 +40,23 @@ pub struct RejectedOperation {
     pub operation: Vec<u8>,
 }
 
+/// How many operations in a row were refused alike, up to the last one that the upload is past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Neighbours in the log, refused in the same words (see [`crate::same_words`]); at most 1,000
+    /// are counted. 0 if the last operation was not refused, or skipped by hand.
+    pub in_a_row: u32,
+    /// The words of the last one.
+    pub words: String,
+}
+
 /// The rejected log, in a folder of its own. Every change is durable when it returns.
 ///
 /// Built on [`Log`], with its crash guarantees and errors; one owner at a time.
 #[derive(Debug)]
 pub struct Rejected {
     log: Log,
-    /// Where each operation's entry is: sequence in the main log to sequence in this one.
-    entries: BTreeMap<u64, u64>,
-    /// Bytes of the entries that `entries` names.
-    live_bytes: u64,
+    index: Index,
     compact_bytes: u64,
 }
 
@@ -59,26 +76,10 @@ impl Rejected {
             durable_to: 0,
         };
         let (log, report) = Log::open(directory, options)?;
-        let mut entries = BTreeMap::new();
-        let mut lengths = BTreeMap::new();
-        for record in log.read(0) {
-            let record = record?;
-            let length = record.payload.len() as u64;
-            match decode(&record).ok_or_else(|| unreadable(directory, &record))? {
-                Stored::Entry(entry) => {
-                    entries.insert(entry.sequence, record.sequence);
-                    lengths.insert(entry.sequence, length);
-                }
-                Stored::Tombstone(sequence) => {
-                    entries.remove(&sequence);
-                    lengths.remove(&sequence);
-                }
-            }
-        }
+        let index = Index::build(directory, log.read(0))?;
         let rejected = Self {
             log,
-            entries,
-            live_bytes: lengths.values().sum(),
+            index,
             compact_bytes,
         };
         Ok((rejected, report))
@@ -86,17 +87,22 @@ impl Rejected {
 
     /// How many operations are in it.
     pub fn len(&self) -> u64 {
-        self.entries.len() as u64
+        self.index.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Whether it holds the operation `sequence`.
     pub fn contains(&self, sequence: u64) -> bool {
-        self.entries.contains_key(&sequence)
+        self.index.entries.contains_key(&sequence)
+    }
+
+    /// How the last operations before `acknowledged`, and that one, were refused.
+    pub fn refusals(&self, acknowledged: u64) -> Refusals {
+        self.index.refusals(acknowledged)
     }
 
     /// Adds an operation; replaces it if it is there, so that a crash before the caller noted the
@@ -105,29 +111,47 @@ impl Rejected {
     /// # Errors
     /// As [`Log::append`].
     pub fn add(&mut self, operation: &RejectedOperation) -> Result<()> {
-        // The room above the main log's limit is for the head and message, not for operations.
-        if operation.operation.len() > MAX_RECORD_BYTES as usize {
-            return Err(Error::RecordTooLarge {
-                index: 0,
-                bytes: operation.operation.len() as u64,
-                limit: u64::from(MAX_RECORD_BYTES),
-            });
+        self.add_all(std::slice::from_ref(operation))
+    }
+
+    /// [`Rejected::add`] for several: all of them are added, or, on error, none is.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn add_all(&mut self, operations: &[RejectedOperation]) -> Result<()> {
+        let mut payloads = Vec::with_capacity(operations.len());
+        for (index, operation) in operations.iter().enumerate() {
+            // The room above the main log's limit is for the head and message, not for operations.
+            if operation.operation.len() > MAX_RECORD_BYTES as usize {
+                return Err(Error::RecordTooLarge {
+                    index,
+                    bytes: operation.operation.len() as u64,
+                    limit: u64::from(MAX_RECORD_BYTES),
+                });
+            }
+            payloads.push(encode_entry(operation));
         }
-        let old = self.stored_bytes(operation.sequence)?;
-        let payload = encode_entry(operation);
-        let bytes = payload.len() as u64;
-        let sequences = self
-            .log
-            .append_within(&[payload], MAX_PAYLOAD_BYTES, true)?;
-        self.entries.insert(operation.sequence, sequences.start);
-        self.live_bytes = self.live_bytes - old + bytes;
+        let places = self.log.append_within(&payloads, MAX_PAYLOAD_BYTES, true)?;
+        for ((operation, payload), place) in operations.iter().zip(&payloads).zip(places) {
+            self.index.insert(
+                operation.sequence,
+                place,
+                payload.len() as u64,
+                operation.status,
+                &operation.message,
+            );
+        }
         Ok(())
     }
 
     /// The sequences above `sequence` that it holds, in order.
     pub fn after(&self, sequence: u64) -> Vec<u64> {
         let above = sequence.saturating_add(1);
-        self.entries.range(above..).map(|(held, _)| *held).collect()
+        self.index
+            .entries
+            .range(above..)
+            .map(|(held, _)| *held)
+            .collect()
     }
 
     /// The operation `sequence`; None if it is not there.
@@ -135,15 +159,22 @@ impl Rejected {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
     pub fn get(&self, sequence: u64) -> Result<Option<RejectedOperation>> {
-        let Some(place) = self.entries.get(&sequence) else {
+        let Some(entry) = self.index.entries.get(&sequence) else {
             return Ok(None);
         };
-        self.entry_at(*place).map(Some)
+        let record = record_at(&self.log, entry.place)?;
+        entry_of(self.log.directory(), &record).map(Some)
     }
 
-    /// All operations, in order of their sequence, one in memory at a time.
-    pub fn iter(&self) -> impl Iterator<Item = Result<RejectedOperation>> {
-        self.entries.values().map(|place| self.entry_at(*place))
+    /// Up to `limit` operations with sequences above `after`, in order: fewer if they come to more
+    /// than `bytes`, but at least one if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub fn page(&self, after: u64, limit: u32, bytes: u64) -> Result<Vec<RejectedOperation>> {
+        let read = |place| self.log.read(place);
+        self.index
+            .page(self.log.directory(), after, limit, bytes, read)
     }
 
     /// All operations, in order of their sequence.
@@ -151,7 +182,7 @@ impl Rejected {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
     pub fn list(&self) -> Result<Vec<RejectedOperation>> {
-        self.iter().collect()
+        self.page(0, u32::MAX, u64::MAX)
     }
 
     /// Removes the operation `sequence`. False if it was not there.
@@ -160,56 +191,273 @@ impl Rejected {
     /// As [`Log::append`] and [`Log::restart`]. The operation may be gone all the same if only
     /// the compaction failed.
     pub fn remove(&mut self, sequence: u64) -> Result<bool> {
-        if !self.contains(sequence) {
-            return Ok(false);
+        Ok(self.remove_all(&[sequence])? == 1)
+    }
+
+    /// Removes operations with one write: all that are there or, on error, none. How many there
+    /// were.
+    ///
+    /// # Errors
+    /// As [`Rejected::remove`].
+    pub fn remove_all(&mut self, sequences: &[u64]) -> Result<u64> {
+        let held = |sequence: &&u64| self.contains(**sequence);
+        let there: Vec<u64> = sequences.iter().filter(held).copied().collect();
+        if there.is_empty() {
+            return Ok(0);
         }
-        let bytes = self.stored_bytes(sequence)?;
-        self.log.append(&[encode_tombstone(sequence)])?;
-        self.entries.remove(&sequence);
-        self.live_bytes -= bytes;
+        let tombstones: Vec<_> = there.iter().map(|at| encode_tombstone(*at)).collect();
+        self.log.append(&tombstones)?;
+        let before = self.len();
+        for sequence in there {
+            self.index.remove(sequence);
+        }
+        let removed = before - self.len();
         self.compact()?;
-        Ok(true)
+        Ok(removed)
     }
 
     /// Gives space back once most of what the log holds is not in force.
     fn compact(&mut self) -> Result<()> {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return self.log.restart(self.log.next());
         }
         let bytes = self.log.disk_bytes();
-        if bytes < self.compact_bytes || bytes < 4 * self.live_bytes {
+        if bytes < self.compact_bytes || bytes < 4 * self.index.live_bytes {
             return Ok(());
         }
         // Copies first, then the originals go, oldest first: an entry is never without either,
         // and a tombstone never goes before what it removes.
         self.log.rotate()?;
         let start = self.log.next();
-        let mut copied = BTreeMap::new();
-        for (sequence, place) in &self.entries {
-            let payload = record_at(&self.log, *place)?.payload;
+        let mut copied = self.index.entries.clone();
+        for entry in copied.values_mut() {
+            let payload = record_at(&self.log, entry.place)?.payload;
             let sequences = self
                 .log
                 .append_within(&[payload], MAX_PAYLOAD_BYTES, false)?;
-            copied.insert(*sequence, sequences.start);
+            entry.place = sequences.start;
         }
         self.log.sync()?;
-        self.entries = copied;
+        self.index.entries = copied;
         self.log.reclaim(start - 1)
     }
+}
 
-    fn entry_at(&self, place: u64) -> Result<RejectedOperation> {
-        let record = record_at(&self.log, place)?;
-        match decode(&record) {
-            Some(Stored::Entry(entry)) => Ok(entry),
-            _ => Err(unreadable(self.log.directory(), &record)),
+/// The rejected log as it stood when [`RejectedView::look`] was called, while another instance may
+/// have it open. Changes nothing.
+#[derive(Debug)]
+pub struct RejectedView {
+    view: View,
+    directory: std::path::PathBuf,
+    index: Index,
+}
+
+impl RejectedView {
+    /// Looks at the rejected log in `directory`; one that is not there is empty. Operations above
+    /// `acknowledged` are left out: the upload is not past them, and decides again.
+    ///
+    /// # Errors
+    /// As [`View::look`] and [`View::read`].
+    pub fn look(directory: &Path, acknowledged: u64) -> Result<Self> {
+        let view = View::look(directory)?;
+        let mut index = Index::build(directory, view.read(0))?;
+        for undecided in index
+            .entries
+            .split_off(&acknowledged.saturating_add(1))
+            .into_values()
+        {
+            index.live_bytes -= undecided.bytes;
+        }
+        Ok(Self {
+            view,
+            directory: directory.to_path_buf(),
+            index,
+        })
+    }
+
+    /// How many operations were in it.
+    pub fn len(&self) -> u64 {
+        self.index.len()
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As [`Rejected::refusals`].
+    ///
+    /// # Errors
+    /// As [`View::read`].
+    pub fn refusals(&self, acknowledged: u64) -> Result<Refusals> {
+        let mut refusals = self.index.refusals(acknowledged);
+        // The index knows the words of the newest entry only, which may have been an undecided one.
+        if refusals.in_a_row > 0 && refusals.words.is_empty() {
+            let before = acknowledged.saturating_sub(1);
+            let last = self.page(before, 1, 0)?.pop();
+            refusals.words = last.map(|last| last.message).unwrap_or_default();
+        }
+        Ok(refusals)
+    }
+
+    /// As [`Rejected::page`].
+    ///
+    /// # Errors
+    /// As [`View::read`].
+    pub fn page(&self, after: u64, limit: u32, bytes: u64) -> Result<Vec<RejectedOperation>> {
+        let read = |place| self.view.read(place);
+        self.index.page(&self.directory, after, limit, bytes, read)
+    }
+}
+
+/// Where the entries are, and what is known of them without reading them again.
+#[derive(Debug, Default)]
+struct Index {
+    /// By sequence in the main log.
+    entries: BTreeMap<u64, Entry>,
+    /// Bytes of all of them.
+    live_bytes: u64,
+    /// The newest entry and its words, unless it has been removed.
+    newest: Option<(u64, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Sequence in the rejected log.
+    place: u64,
+    /// Length of the payload there.
+    bytes: u64,
+    /// Of its words; none for one that was skipped by hand.
+    fingerprint: Option<u64>,
+}
+
+impl Index {
+    fn build(directory: &Path, records: Reader) -> Result<Self> {
+        let mut index = Self::default();
+        for record in records {
+            let record = record?;
+            let bytes = record.payload.len() as u64;
+            match decode(&record).ok_or_else(|| unreadable(directory, &record))? {
+                Stored::Entry(entry) => index.insert(
+                    entry.sequence,
+                    record.sequence,
+                    bytes,
+                    entry.status,
+                    &entry.message,
+                ),
+                Stored::Tombstone(sequence) => index.remove(sequence),
+            }
+        }
+        Ok(index)
+    }
+
+    fn insert(&mut self, sequence: u64, place: u64, bytes: u64, status: u16, message: &str) {
+        self.remove(sequence);
+        let skipped = status == 0 && message == SKIPPED_BY_HAND;
+        let message = stored_message(message);
+        let entry = Entry {
+            place,
+            bytes,
+            fingerprint: (!skipped).then(|| fingerprint(message)),
+        };
+        self.entries.insert(sequence, entry);
+        self.live_bytes += bytes;
+        if self
+            .newest
+            .as_ref()
+            .is_none_or(|(newest, _)| *newest <= sequence)
+        {
+            self.newest = Some((sequence, message.to_owned()));
         }
     }
 
-    fn stored_bytes(&self, sequence: u64) -> Result<u64> {
-        match self.entries.get(&sequence) {
-            Some(place) => Ok(record_at(&self.log, *place)?.payload.len() as u64),
-            None => Ok(0),
+    fn remove(&mut self, sequence: u64) {
+        if let Some(entry) = self.entries.remove(&sequence) {
+            self.live_bytes -= entry.bytes;
         }
+        self.newest.take_if(|(newest, _)| *newest == sequence);
+    }
+
+    fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    fn refusals(&self, acknowledged: u64) -> Refusals {
+        let mut refusals = Refusals::default();
+        let Some(words) = self
+            .entries
+            .get(&acknowledged)
+            .and_then(|last| last.fingerprint)
+        else {
+            return refusals;
+        };
+        let mut next = acknowledged;
+        for (sequence, entry) in self.entries.range(..=acknowledged).rev() {
+            if *sequence != next
+                || entry.fingerprint != Some(words)
+                || refusals.in_a_row == MOST_IN_A_ROW
+            {
+                break;
+            }
+            refusals.in_a_row += 1;
+            next = next.saturating_sub(1);
+        }
+        if let Some((newest, message)) = &self.newest
+            && *newest == acknowledged
+        {
+            refusals.words.clone_from(message);
+        }
+        refusals
+    }
+
+    /// See [`Rejected::page`]; `read` gives the records from a place on.
+    fn page(
+        &self,
+        directory: &Path,
+        after: u64,
+        limit: u32,
+        bytes: u64,
+        read: impl Fn(u64) -> Reader,
+    ) -> Result<Vec<RejectedOperation>> {
+        let mut places = Vec::new();
+        let mut sum = 0_u64;
+        for entry in self
+            .entries
+            .range(after.saturating_add(1)..)
+            .map(|(_, entry)| entry)
+        {
+            sum = sum.saturating_add(entry.bytes);
+            if places.len() as u64 >= u64::from(limit) || (sum > bytes && !places.is_empty()) {
+                break;
+            }
+            places.push(entry.place);
+        }
+        // In the order of the file, so that neighbours are read with one reader.
+        places.sort_unstable();
+        let mut page = Vec::with_capacity(places.len());
+        let mut reading: Option<(u64, Reader)> = None;
+        for place in places {
+            let (mut at, mut reader) = reading
+                .take()
+                .filter(|(at, _)| place - *at < READ_OVER)
+                .unwrap_or_else(|| (place, read(place)));
+            let record = loop {
+                let record = reader.next().unwrap_or_else(|| {
+                    Err(Error::Reclaimed {
+                        asked: place,
+                        first: at,
+                    })
+                })?;
+                at += 1;
+                if record.sequence == place {
+                    break record;
+                }
+            };
+            page.push(entry_of(directory, &record)?);
+            reading = Some((at, reader));
+        }
+        page.sort_unstable_by_key(|entry| entry.sequence);
+        Ok(page)
     }
 }
 
@@ -220,6 +468,18 @@ fn record_at(log: &Log, place: u64) -> Result<Record> {
             first: log.first(),
         })
     })
+}
+
+fn entry_of(directory: &Path, record: &Record) -> Result<RejectedOperation> {
+    match decode(record) {
+        Some(Stored::Entry(entry)) => Ok(entry),
+        _ => Err(unreadable(directory, record)),
+    }
+}
+
+/// As much of a message as is stored.
+fn stored_message(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
 enum Stored {
@@ -237,7 +497,7 @@ fn encode_head(kind: u8, status: u16, message: u32, sequence: u64, rejected_ms: 
 }
 
 fn encode_entry(entry: &RejectedOperation) -> Vec<u8> {
-    let message = &entry.message[..entry.message.floor_char_boundary(MAX_MESSAGE_BYTES)];
+    let message = stored_message(&entry.message);
     let mut bytes = encode_head(
         ENTRY,
         entry.status,

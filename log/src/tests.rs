@@ -11,8 +11,8 @@ use crate::files::faults;
 use crate::record;
 use crate::segment::{self, HEADER_BYTES};
 use crate::{
-    Current, Durability, Error, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation,
-    follow,
+    Current, Durability, Error, Log, LogOptions, MIN_SEGMENT_BYTES, Refusals, Rejected,
+    RejectedOperation, RejectedView, SKIPPED_BY_HAND, View, follow,
 };
 
 fn options(durability: Durability) -> LogOptions {
@@ -596,4 +596,177 @@ fn what_is_in_force_is_made_to_stay_before_it_is_relied_on() {
     assert!(matches!(recovered, Err(Error::Io { .. })), "{recovered:?}");
     let recovered = Current::recover(directory.path()).expect("recovers");
     assert_eq!(recovered, Some(current));
+}
+
+#[test]
+fn several_are_rejected_and_removed_as_a_whole_at_every_step() {
+    const COMPACT_BYTES: u64 = 600;
+    let all: BTreeSet<u64> = (1..=12).collect();
+    let some: Vec<u64> = (1..=8).collect();
+    let rest: BTreeSet<u64> = (9..=12).collect();
+    let listed = |rejected: &Rejected| -> BTreeSet<u64> {
+        let list = rejected.list().expect("lists");
+        assert!(list.iter().all(|entry| *entry == operation(entry.sequence)));
+        list.iter().map(|entry| entry.sequence).collect()
+    };
+    for step in 0.. {
+        let directory = tempdir().expect("temporary directory");
+        let operations: Vec<_> = all.iter().map(|at| operation(*at)).collect();
+        let before = faults::steps();
+        faults::fail_after(step, true);
+        let (mut added, mut removed) = (false, false);
+        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), COMPACT_BYTES) {
+            added = rejected.add_all(&operations).is_ok();
+            if added {
+                removed = rejected.remove_all(&some).is_ok_and(|count| count == 8);
+            }
+        }
+        let taken = faults::steps() - before;
+        faults::clear();
+        // Whoever looks in beside the owner sees what the owner will find, and changes nothing.
+        let seen = RejectedView::look(directory.path(), u64::MAX - 1).expect("looks");
+        let seen: BTreeSet<u64> = (seen.page(0, 100, u64::MAX).expect("reads").iter())
+            .map(|entry| entry.sequence)
+            .collect();
+        let (rejected, _) = Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+        let found = listed(&rejected);
+        assert_eq!(seen, found, "at step {step}");
+        let whole = [BTreeSet::new(), all.clone(), rest.clone()];
+        assert!(whole.contains(&found), "{found:?} at step {step}");
+        if removed {
+            assert_eq!(found, rest);
+        } else if added {
+            assert!(!found.is_empty());
+        }
+        if taken <= step {
+            assert!(removed);
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_page_of_the_rejected_log_is_as_long_as_asked() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    let operations: Vec<_> = (1..=200).map(operation).collect();
+    rejected.add_all(&operations).expect("adds");
+    // Out of the file's order, and with gaps of all lengths.
+    rejected.add(&operation(3)).expect("adds");
+    rejected
+        .remove_all(&(20..=150).collect::<Vec<_>>())
+        .expect("removes");
+    let sequences = |after, limit, bytes| -> Vec<u64> {
+        let page = rejected.page(after, limit, bytes).expect("reads");
+        assert!(page.iter().all(|entry| *entry == operation(entry.sequence)));
+        page.iter().map(|entry| entry.sequence).collect()
+    };
+    assert_eq!(sequences(0, 4, u64::MAX), [1, 2, 3, 4]);
+    assert_eq!(sequences(18, 3, u64::MAX), [19, 151, 152]);
+    assert_eq!(sequences(198, 9, u64::MAX), [199, 200]);
+    assert_eq!(sequences(200, 9, u64::MAX), [0; 0]);
+    assert_eq!(sequences(0, 0, u64::MAX), [0; 0]);
+    // An entry has some 150 bytes.
+    assert_eq!(sequences(4, 9, 0), [5]);
+    assert_eq!(sequences(4, 9, 320), [5, 6]);
+    assert_eq!(
+        rejected.page(0, u32::MAX, u64::MAX).expect("reads").len(),
+        69
+    );
+}
+
+#[test]
+fn refusals_in_a_row_are_neighbours_in_the_same_words() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    let refused = |sequence, message: &str| RejectedOperation {
+        message: message.to_owned(),
+        status: if message == SKIPPED_BY_HAND { 0 } else { 400 },
+        ..operation(sequence)
+    };
+    let mut count = |sequence, message: &str| {
+        rejected.add(&refused(sequence, message)).expect("adds");
+        let seen = RejectedView::look(directory.path(), sequence).expect("looks");
+        let seen = seen.refusals(sequence).expect("reads");
+        let refusals = rejected.refusals(sequence);
+        assert_eq!(seen, refusals);
+        if refusals.in_a_row > 0 {
+            assert_eq!(refusals.words, message);
+        }
+        refusals.in_a_row
+    };
+    assert_eq!(count(2, "No point with id 2 found"), 1);
+    assert_eq!(count(3, "No point with id 3 found"), 2);
+    assert_eq!(count(4, "Shard key not specified"), 1);
+    assert_eq!(count(5, "Shard key not specified"), 2);
+    // 6 was taken.
+    assert_eq!(count(7, "Shard key not specified"), 1);
+    assert_eq!(count(8, SKIPPED_BY_HAND), 0);
+    assert_eq!(count(9, "Shard key not specified"), 1);
+    // 10 was taken.
+    assert_eq!(rejected.refusals(10), Refusals::default());
+    // What is beyond the acknowledged position is undecided.
+    let seen = RejectedView::look(directory.path(), 5).expect("looks");
+    assert_eq!(
+        (seen.len(), seen.refusals(5).expect("reads").in_a_row),
+        (4, 2)
+    );
+    assert_eq!(
+        seen.refusals(5).expect("reads").words,
+        "Shard key not specified"
+    );
+    rejected.remove(9).expect("removes");
+    assert_eq!(rejected.refusals(9), Refusals::default());
+    let (rejected, _) = Rejected::open(directory.path()).expect("opens");
+    assert_eq!(rejected.refusals(5).in_a_row, 2);
+}
+
+#[test]
+fn a_view_sees_whole_calls_and_changes_nothing() {
+    let directory = tempdir().expect("temporary directory");
+    let none = View::look(&directory.path().join("none")).expect("looks");
+    assert_eq!((none.first(), none.last()), (1, 0));
+    let options = LogOptions {
+        segment_bytes: MIN_SEGMENT_BYTES,
+        ..LogOptions::default()
+    };
+    let (mut log, _) = Log::open(directory.path(), options).expect("opens");
+    for n in 0..40_u8 {
+        log.append(&[vec![n; 300], vec![n; 10]]).expect("appends");
+        let view = View::look(directory.path()).expect("looks");
+        assert_eq!((view.first(), view.last()), (log.first(), log.last()));
+        for from in [0, 1, log.last() / 2, log.last()] {
+            assert_eq!(
+                view.bytes_after(from).expect("counts"),
+                log.bytes_after(from).expect("counts")
+            );
+            assert_eq!(
+                view.time_of(from).expect("reads"),
+                log.time_of(from).expect("reads")
+            );
+            if from >= view.first() {
+                let seen: Result<Vec<_>, _> = view.read(from).collect();
+                let there: Result<Vec<_>, _> = log.read(from).collect();
+                assert_eq!(seen.expect("reads"), there.expect("reads"));
+            }
+        }
+        if n == 25 {
+            log.reclaim(30).expect("reclaims");
+            assert!(log.first() > 1);
+        }
+    }
+    // A call of which only some is written.
+    let last = fs::read_dir(directory.path())
+        .expect("lists")
+        .map(|entry| entry.expect("lists").path())
+        .max()
+        .expect("a segment");
+    let bytes = fs::read(&last).expect("reads");
+    let whole = log.last();
+    for cut in 1..200 {
+        fs::write(&last, &bytes[..bytes.len() - cut]).expect("writes");
+        let view = View::look(directory.path()).expect("looks");
+        assert_eq!(view.last(), whole - 2);
+        assert_eq!(fs::read(&last).expect("reads").len(), bytes.len() - cut);
+    }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result};
+use crate::{Error, Operator, Result};
 
 /// Holds collections and answers requests about them.
 ///
@@ -42,6 +42,11 @@ pub trait Backend: Send + Sync + 'static {
         path: &str,
         body: &str,
     ) -> Result<Box<RawValue>>;
+
+    /// What answers below `/edge-sync`; none where there is no such thing.
+    fn operator(&self) -> Option<&dyn Operator> {
+        None
+    }
 
     /// Creates a collection; `body` is that of `PUT /collections/{collection}`.
     ///

@@ -19,6 +19,7 @@ mod backend;
 mod collection_info;
 mod envelope;
 mod error;
+mod operator;
 mod points;
 mod router;
 mod service;
@@ -27,6 +28,7 @@ mod snapshots;
 pub use backend::{Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot};
 pub use collection_info::collection_info;
 pub use error::Error;
+pub use operator::{Chosen, Operator};
 pub use router::{Identity, Options, Router, router, serve};
 
 /// What a backend call gives.

@@ -182,7 +182,11 @@ pub(crate) async fn json_body(headers: &HeaderMap, body: Body, limit: usize) -> 
     Ok(text)
 }
 
-async fn optional_json_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
+pub(crate) async fn optional_json_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<String> {
     if headers.contains_key(header::CONTENT_TYPE) {
         json_body(headers, body, limit).await
     } else {

@@ -17,7 +17,9 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 use crate::points::{self, Params, json_body};
-use crate::{Backend, Error, Result, access, collection_info, envelope, service, snapshots};
+use crate::{
+    Backend, Error, Result, access, collection_info, envelope, operator, service, snapshots,
+};
 
 /// Settings of the layer.
 #[derive(Clone)]
@@ -108,6 +110,9 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
         )
         .route("/collections/{collection}/exists", get(exists::<B>));
     for (path, route) in service::routes() {
+        router = router.route(path, route);
+    }
+    for (path, route) in operator::routes() {
         router = router.route(path, route);
     }
     for (path, route) in points::routes() {

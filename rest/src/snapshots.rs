@@ -119,10 +119,26 @@ async fn delete<B: Backend>(
     }
 }
 
+/// What the server answers where a snapshot itself was asked for: the words alone.
+fn plain(error: &Error) -> Response {
+    (error.status(), error.to_string()).into_response()
+}
+
 /// Sends a stored snapshot, or the range of it that was asked for.
 async fn download<B: Backend>(
     State(app): Shared<B>,
     Path(target): Path<Target>,
+    request: Request,
+) -> Response {
+    match stored_file(&app, target, request).await {
+        Ok(response) => response,
+        Err(error) => plain(&error),
+    }
+}
+
+async fn stored_file<B: Backend>(
+    app: &App<B>,
+    target: Target,
     request: Request,
 ) -> Result<Response> {
     let name = target.snapshot.clone();
@@ -141,12 +157,44 @@ async fn download<B: Backend>(
         if let Ok(value) = format!("attachment; filename=\"{name}\"").parse() {
             headers.insert(header::CONTENT_DISPOSITION, value);
         }
+        if let Some(value) = entity_tag(&stored.path).and_then(|tag| tag.parse().ok()) {
+            headers.insert(header::ETAG, value);
+        }
+        headers.insert(
+            header::VARY,
+            header::HeaderValue::from_static(
+                "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+            ),
+        );
     }
     Ok(response.map(Body::new))
 }
 
+/// As the server makes it, of the file's size and time.
+fn entity_tag(file: &std::path::Path) -> Option<String> {
+    let metadata = std::fs::metadata(file).ok()?;
+    let changed = metadata
+        .modified()
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    Some(format!(
+        "\"{:x}:{:x}:{:x}\"",
+        metadata.len(),
+        changed.as_secs(),
+        changed.subsec_nanos()
+    ))
+}
+
 /// Sends a shard as it is now. The length is not announced, as on the server.
-async fn stream<B: Backend>(State(app): Shared<B>, Path(target): Path<Target>) -> Result<Response> {
+async fn stream<B: Backend>(State(app): Shared<B>, Path(target): Path<Target>) -> Response {
+    match streamed(&app, target).await {
+        Ok(response) => response,
+        Err(error) => plain(&error),
+    }
+}
+
+async fn streamed<B: Backend>(app: &App<B>, target: Target) -> Result<Response> {
     let shard = target.shard()?.unwrap_or_default();
     let file = app
         .blocking(move |backend| backend.stream_snapshot(&target.collection, shard))

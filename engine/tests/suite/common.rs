@@ -13,11 +13,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub fn fixture(name: &str) -> PathBuf {
+    fixtures().join("qdrant-1.19-all-kinds").join(name)
+}
+
+pub fn fixtures() -> PathBuf {
     // As cargo says it when it runs the test: the build may be another clone's.
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    Path::new(&package)
-        .join("../tests/fixtures/qdrant-1.19-all-kinds")
-        .join(name)
+    Path::new(&package).join("../tests/fixtures")
 }
 
 pub fn gunzipped(name: &str) -> GzDecoder<File> {

@@ -4,5 +4,6 @@ mod common;
 mod fixture;
 mod inputs;
 mod operations;
+mod real_snapshots;
 mod requests;
 mod snapshots;

@@ -124,6 +124,7 @@ fn limits_hold_before_anything_is_written() {
     let limits = SnapshotLimits {
         entries: 10,
         total_bytes: 1 << 20,
+        ..SnapshotLimits::default()
     };
     let file = archive(dir.path(), |builder| {
         for number in 0..20 {
@@ -455,6 +456,7 @@ fn archives_within_are_checked_like_the_outer_one() {
     let limits = SnapshotLimits {
         entries: 5,
         total_bytes: 1 << 20,
+        ..SnapshotLimits::default()
     };
     let mut inner = Builder::new(Vec::new());
     for number in 0..20 {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -30,7 +29,6 @@ const SHARD: u32 = 0;
 pub(super) struct NativeBackend {
     directory: PathBuf,
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
-    snapshots_made: AtomicU64,
 }
 
 struct Collection {
@@ -104,7 +102,6 @@ impl NativeBackend {
         Ok(Self {
             directory: directory.to_owned(),
             collections: RwLock::new(collections),
-            snapshots_made: AtomicU64::new(0),
         })
     }
 
@@ -169,11 +166,18 @@ impl NativeBackend {
         collections.insert(name.to_owned(), Arc::new(Mutex::new(collection)));
     }
 
-    /// A name that no snapshot of this double has had.
-    fn snapshot_name(&self, collection: &str, now: DateTime<Utc>) -> String {
-        let number = self.snapshots_made.fetch_add(1, Ordering::SeqCst);
-        let time = now.format("%Y-%m-%d-%H-%M-%S-%f");
-        format!("{collection}-shard-{SHARD}-{number}-{time}.snapshot")
+    /// The server's name for a snapshot, by the second. A second in which there is one already, in
+    /// which the server would write over it, is left to that one.
+    fn snapshot_name(folder: &Path, collection: &str, now: DateTime<Utc>) -> String {
+        let mut time = now;
+        loop {
+            let stamp = time.format("%Y-%m-%d-%H-%M-%S");
+            let name = format!("{collection}-shard-{SHARD}-{stamp}.snapshot");
+            if !folder.join(&name).exists() {
+                return name;
+            }
+            time += chrono::Duration::seconds(1);
+        }
     }
 
     fn describe(collection: &Collection, name: &str) -> Result<SnapshotDescription> {
@@ -289,11 +293,11 @@ impl Backend for NativeBackend {
             let directory = collection.snapshot_directory();
             fs::create_dir_all(&directory)
                 .map_err(|error| internal("create", &directory, &error))?;
-            let name = self.snapshot_name(scope.collection, Utc::now());
+            let name = Self::snapshot_name(&directory, scope.collection, Utc::now());
             let path = directory.join(&name);
             collection
                 .shard()?
-                .create_snapshot(&path)
+                .create_stored_snapshot(&path)
                 .map_err(refusal)?;
             let checksum = sha256(&path).map_err(|error| internal("read", &path, &error))?;
             let beside = checksum_file(&path);
@@ -358,7 +362,7 @@ fn lock(collection: &Mutex<Collection>) -> MutexGuard<'_, Collection> {
 fn one_shard(scope: SnapshotScope<'_>) -> Result<()> {
     match scope.shard {
         Some(SHARD) => Ok(()),
-        Some(other) => Err(Error::NotFound(format!("Shard {other} not found"))),
+        Some(other) => Err(Error::NotFound(format!("shard {other} not found"))),
         None => Err(Error::Unsupported(
             "the double makes snapshots of shards only: POST /collections/{collection}/shards/0/snapshots"
                 .to_owned(),

@@ -1,5 +1,6 @@
 //! What a device's life must have led to: on the device, on the server, in the rejected log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -115,6 +116,19 @@ impl Expected {
         let point = self.local.points.entry(id).or_insert(point).clone();
         self.server.points.insert(id, point);
         self.logged += 1;
+    }
+
+    /// Notes that all that was refused was tried again, each point once.
+    pub(super) fn retry_all(&mut self) {
+        let mut seen = BTreeSet::new();
+        for Refused { id, point, .. } in std::mem::take(&mut self.refused) {
+            if !seen.insert(id) {
+                continue;
+            }
+            let point = self.local.points.entry(id).or_insert(point).clone();
+            self.server.points.insert(id, point);
+            self.logged += 1;
+        }
     }
 
     /// Notes that all that was logged is on disk.

@@ -60,6 +60,8 @@ pub enum Step {
     RetryRejected(u64),
     /// `queue.drop-rejected`, likewise.
     DropRejected(u64),
+    /// `queue.retry-rejected-after`, of all in one page.
+    RetryAll,
 }
 
 /// Something that must not be.
@@ -393,6 +395,18 @@ impl Life {
                 self.check_local()?;
                 self.expected.note_durable();
             }
+            Step::RetryAll => {
+                let retried = shard.call(|guest, store| {
+                    let queue = guest.edge_sync_shard_queue();
+                    queue.call_retry_rejected_after(store, 0, 1000)
+                })?;
+                if !retried.failures.is_empty() || retried.next.is_some() {
+                    return Err(Violation(format!("not all was retried: {retried:?}")).into());
+                }
+                self.expected.retry_all();
+                self.check_local()?;
+                self.expected.note_durable();
+            }
             Step::Others(..) | Step::Refuse(_) => {}
         }
         Ok(())
@@ -591,6 +605,18 @@ impl Life {
                     difference.unwrap_or_else(|| "the same".to_owned()),
                 ));
             }
+            Some(Doubt::RetryAll) => {
+                let mut after = self.expected.clone();
+                after.retry_all();
+                if found.difference(&after.local).is_none() && logged == after.logged {
+                    // They may be in the rejected log still.
+                    after.refused.clone_from(&self.expected.refused);
+                    after.snapshot = None;
+                    self.expected = after;
+                    return Ok(Settled::After);
+                }
+                message.push_str("\nnor is it the state after all retries");
+            }
             Some(Doubt::Drop { .. }) | None => {}
         }
         Err(Violation(message))
@@ -607,6 +633,12 @@ impl Life {
         {
             let refused = &mut self.expected.refused;
             refused.retain(|refused| refused.sequence != *sequence);
+        }
+        // They leave it together.
+        if let Some(Doubt::RetryAll) = doubtful
+            && rejected.sequences.is_empty()
+        {
+            self.expected.refused.clear();
         }
         rejected.check(&self.expected)
     }
@@ -740,6 +772,7 @@ impl Life {
             Step::DropRejected(id) => Some(Doubt::Drop {
                 sequence: expected.last_refused(*id)?.sequence,
             }),
+            Step::RetryAll => Some(Doubt::RetryAll),
             _ => None,
         }
     }
@@ -776,6 +809,8 @@ pub enum Doubt {
         /// Its sequence.
         sequence: u64,
     },
+    /// A retry of all.
+    RetryAll,
 }
 
 /// What was found after an interruption.
@@ -1014,7 +1049,8 @@ fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
     if status.acknowledged > status.logged || status.applied > status.logged {
         return Err(Violation(format!("a position is beyond the log: {status:?}")).into());
     }
-    let rejected = shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store))?;
+    let rejected =
+        shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store, 0, 1000))?;
     Ok(Observed {
         state,
         logged: status.logged,

@@ -112,6 +112,23 @@ pub fn refusals() -> Vec<Step> {
     ]
 }
 
+/// Writes that the server refuses, one point more than once, and all tried again together.
+pub fn refusals_retried_together() -> Vec<Step> {
+    let stamp = &mut 0;
+    vec![
+        upsert(1..=3, stamp),
+        Step::Refuse(vec![20, 21, 22]),
+        upsert([4, 20, 5], stamp),
+        upsert([21], stamp),
+        upsert([20, 22, 6], stamp),
+        Step::Sync,
+        Step::Refuse(vec![]),
+        Step::RetryAll,
+        upsert([7], stamp),
+        Step::Sync,
+    ]
+}
+
 /// Writes with nothing that would bring them to disk but the uploads after them, and a restore.
 pub fn uploads() -> Vec<Step> {
     let stamp = &mut 0;

@@ -161,6 +161,31 @@ impl Server {
                 self.state.indexes.remove(*field);
                 success(json!({"operation_id": self.version, "status": "completed"}))
             }
+            ("GET", ["optimizations"]) => success(json!({
+                "summary": {"queued_optimizations": 0, "queued_segments": 0, "queued_points": 0},
+                "running": [],
+                "completed": [],
+            })),
+            ("POST", ["points"]) => {
+                let asked = body["ids"].as_array().cloned().unwrap_or_default();
+                let found: Vec<Value> = asked
+                    .into_iter()
+                    .filter(|id| {
+                        id.as_u64()
+                            .is_some_and(|id| self.state.points.contains_key(&id))
+                    })
+                    .map(|id| json!({ "id": id }))
+                    .collect();
+                success(json!(found))
+            }
+            ("GET", ["shards", "0", "snapshots"]) => {
+                let listed: Vec<Value> = self
+                    .stored
+                    .iter()
+                    .map(|(name, bytes)| described(name, bytes))
+                    .collect();
+                success(json!(listed))
+            }
             ("GET", ["shards", "0", "snapshot"]) => {
                 let bytes = self.make_snapshot();
                 // Made while it is sent, so its length is not known.
@@ -171,12 +196,7 @@ impl Server {
             ("POST", ["shards", "0", "snapshots"]) => {
                 let bytes = self.make_snapshot();
                 let name = format!("shard-0-{}.snapshot", self.snapshots.len());
-                let answer = success(json!({
-                    "name": name,
-                    "creation_time": "2026-01-01T00:00:00",
-                    "size": bytes.len(),
-                    "checksum": sha256(&bytes),
-                }));
+                let answer = success(described(&name, &bytes));
                 self.stored.insert(name, Arc::new(bytes));
                 answer
             }
@@ -391,6 +411,16 @@ fn file(bytes: &[u8], range_from: Option<u64>) -> Answer {
         ],
         body: body.to_vec(),
     }
+}
+
+/// A stored snapshot, as it is listed.
+fn described(name: &str, bytes: &[u8]) -> Value {
+    json!({
+        "name": name,
+        "creation_time": "2026-01-01T00:00:00",
+        "size": bytes.len(),
+        "checksum": sha256(bytes),
+    })
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -11,7 +11,7 @@ use crate::served::edge_sync;
 use crate::support::{CONFIG, device, point, server};
 
 /// Runs a command with `body` on standard input; its exit code, and what it prints as JSON.
-fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
+pub fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
     let mut child = edge_sync(data, &["--json"])
         .args(arguments)
         .stdin(Stdio::piped())
@@ -39,7 +39,7 @@ fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
 }
 
 /// The result of a command that has to succeed.
-fn result(data: &Path, arguments: &[&str], body: &Value) -> Value {
+pub fn result(data: &Path, arguments: &[&str], body: &Value) -> Value {
     let (code, value) = run(data, arguments, body);
     assert_eq!(code, 0, "{arguments:?}: {value}");
     value

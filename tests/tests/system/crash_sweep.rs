@@ -101,6 +101,13 @@ fn a_refused_operation_is_in_the_rejected_log_or_in_the_queue() {
     tried(&program, &recording, share(CI_STRIDE_REFUSALS, Rest::Short));
 }
 
+#[test]
+fn refused_operations_that_are_retried_together_are_queued_or_rejected() {
+    let program = program();
+    let recording = recorded(&program, scripts::refusals_retried_together(), options());
+    tried(&program, &recording, share(CI_STRIDE_REFUSALS, Rest::Short));
+}
+
 /// Without an fsync for each write, a power cut may take the last ones, but none that an upload, a
 /// flush, an opening or a restore has relied on.
 #[test]

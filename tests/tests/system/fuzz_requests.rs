@@ -345,10 +345,15 @@ fn typed(edge: &EdgeSync, mutator: &Mutator, rng: &mut Rng) -> (String, Result<(
         _ => {
             let sequence = [0, 1, rng.u64(0..1000), u64::MAX][rng.usize(..4)];
             let message = json_text(mutator, rng);
-            let outcome = match rng.u8(0..4) {
+            let outcome = match rng.u8(0..9) {
                 0 => shard.acknowledge(sequence.min(500)),
                 1 => shard.reject(sequence, rng.u16(..), &message),
                 2 => shard.retry_rejected(sequence),
+                3 => shard.skip(rng.u32(0..3)).map(drop),
+                4 => shard.waiting(sequence, limit(rng)).map(drop),
+                5 => shard.rejected(sequence, limit(rng)).map(drop),
+                6 => shard.retry_all_rejected().map(drop),
+                7 => shard.drop_rejected_up_to(sequence.min(500)).map(drop),
                 _ => shard.drop_rejected(sequence),
             };
             (format!("queue {sequence}"), outcome)

@@ -213,7 +213,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert_eq!(server_points(&server).len(), 19);
 
-    let rejected = shard.rejected().expect("a list");
+    let rejected = shard.rejected(0, 100).expect("a list");
     assert_eq!(rejected.len(), 1);
     assert_eq!((rejected[0].sequence, rejected[0].status), (8, 400));
     assert!(rejected[0].message.contains("point 7 is not welcome"));
@@ -229,7 +229,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
     shard.retry_rejected(8).expect("a retry");
     edge.sync().expect("a report");
     assert_eq!(server_points(&server), all_points(&edge));
-    assert!(shard.rejected().expect("a list").is_empty());
+    assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }
 
 #[test]
@@ -355,18 +355,25 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
     shard.upsert((1..4).map(point).collect()).expect("a write");
     refuse_point(&server, 2);
     assert_eq!(edge.sync().expect("a report").rejected, 1);
-    edge.restore(
-        &RestoreSource::Server(SnapshotSource::Stream),
-        &Cancel::new(),
-        |_| {},
-    )
-    .expect("a restore");
+    let report = edge
+        .restore(
+            &RestoreSource::Server(SnapshotSource::Stream),
+            &Cancel::new(),
+            |_| {},
+        )
+        .expect("a restore");
     assert_eq!(shard.count(None).expect("a count"), 2);
+    let told = "1 refused point is only in the rejected log now";
+    assert!(
+        report.opened.notes.iter().any(|note| note == told),
+        "{:?}",
+        report.opened.notes
+    );
 
     server.faults().clear();
     shard.retry_rejected(2).expect("a retry");
     edge.sync().expect("a report");
     assert_eq!(shard.count(None).expect("a count"), 3);
     assert_eq!(server_points(&server), all_points(&edge));
-    assert!(shard.rejected().expect("a list").is_empty());
+    assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }

@@ -80,9 +80,46 @@ pub enum Command {
     Restore(Restore),
     /// Show what is stored, what waits, and what happens next
     Status,
+    /// Operations that wait for upload
+    #[command(subcommand)]
+    Queue(Queue),
     /// Operations that the server refused
     #[command(subcommand)]
     Rejected(Rejected),
+}
+
+impl Command {
+    /// As it is typed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Create(_) => "create",
+            Command::Upsert(_) => "upsert",
+            Command::Delete(_) => "delete",
+            Command::Retrieve(_) => "retrieve",
+            Command::Search(_) => "search",
+            Command::Query(_) => "query",
+            Command::Scroll(_) => "scroll",
+            Command::Count(_) => "count",
+            Command::Facet(_) => "facet",
+            Command::Groups(_) => "groups",
+            Command::Matrix(_) => "matrix",
+            Command::Batch(_) => "batch",
+            Command::Payload(_) => "payload",
+            Command::Vectors(_) => "vectors",
+            Command::Request(_) => "request",
+            Command::Index(_) => "index",
+            Command::Optimize => "optimize",
+            Command::Flush => "flush",
+            Command::Info => "info",
+            Command::Sync(Sync { watch: true, .. }) => "sync --watch",
+            Command::Sync(_) => "sync",
+            Command::Serve(_) => "serve",
+            Command::Restore(_) => "restore",
+            Command::Status => "status",
+            Command::Queue(_) => "queue",
+            Command::Rejected(_) => "rejected",
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -337,15 +374,51 @@ pub struct Restore {
     /// cut resumes
     #[arg(long)]
     pub stored: bool,
+    /// Longest wait for the server's optimizer, which may spoil a snapshot; default 60
+    #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot")]
+    pub settle: Option<u64>,
     /// Restore although many points would be dropped, or from another collection than before
     #[arg(long)]
     pub force: bool,
 }
 
 #[derive(Subcommand, Debug)]
+pub enum Queue {
+    /// Show the head of the queue, as the request that it would be
+    Show(Page),
+    /// Move the head of the queue to the rejected log, so that what is behind it goes on
+    Skip(Skip),
+}
+
+#[derive(Args, Debug)]
+pub struct Page {
+    /// How many operations [default: of the queue 1; of what was refused 20, with --json all]
+    #[arg(long)]
+    pub limit: Option<u32>,
+    /// Begin after this sequence
+    #[arg(
+        long,
+        value_name = "SEQUENCE",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub after: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Skip {
+    /// How many operations
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Do not ask; needed in a script
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Subcommand, Debug)]
 pub enum Rejected {
     /// Show them, with the server's words
-    List,
+    List(Page),
     /// Queue them again
     Retry(Chosen),
     /// Forget them

@@ -7,7 +7,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
-    Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
+    Backend, CollectionState, Error, Operator, Result, SnapshotDescription, SnapshotScope,
+    StoredSnapshot,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -125,6 +126,10 @@ impl ShardBackend {
 }
 
 impl Backend for ShardBackend {
+    fn operator(&self) -> Option<&dyn Operator> {
+        Some(self)
+    }
+
     fn collections(&self) -> Result<Vec<String>> {
         Ok(self.collection_name().into_iter().collect())
     }
@@ -262,7 +267,7 @@ impl Backend for ShardBackend {
 }
 
 /// The host's errors, as the server would put them.
-fn refusal(error: HostError) -> Error {
+pub fn refusal(error: HostError) -> Error {
     match error {
         HostError::InvalidInput { field, message } => Error::InvalidInput { field, message },
         HostError::NotFound(what) => Error::NotFound(what),

@@ -19,7 +19,7 @@ impl Session {
         };
         let directory = self.settings.data_dir();
         let edge = EdgeSync::builder(self.settings.component()?, directory)
-            .options(self.settings.shard_options())
+            .options(self.shard_options())
             .create(&config)?;
         self.notes(&edge);
         let generation = edge.shard().info()?.generation;

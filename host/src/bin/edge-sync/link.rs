@@ -1,20 +1,20 @@
-//! Commands on the link to the server: sync, restore, status, rejected.
+//! Commands on the link to the server: sync, restore.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use edge_sync_host::{
-    EdgeSync, Error, Progress, QueueStatus, RejectedOperation, RestoreProgress, RestoreReport,
-    RestoreSource, SnapshotSource, SyncPermissions, SyncRecord, SyncReport, SyncerOptions,
-    WorkerState,
+    EdgeSync, Error, Progress, RestoreProgress, RestoreReport, RestoreSource, SnapshotSource,
+    SyncOptions, SyncPermissions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::arguments::{Chosen, Rejected, Restore, Sync};
+use crate::arguments::{Restore, Sync};
 use crate::data::opened_json;
-use crate::output::{BYTES_BAR, COUNT_BAR, SPINNER, bytes, describe, duration, exit, plural};
+use crate::output::{BYTES_BAR, COUNT_BAR, SPINNER, bytes, describe, exit, plural, wait};
+use crate::status::{again, merge, record_json};
 
 /// How often `sync --watch` looks for news to print.
 const WATCH_TICK: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const WATCH_TICK: Duration = Duration::from_millis(500);
 impl Session {
     pub fn sync(&self, arguments: &Sync) -> Result<u8, Error> {
         let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
-            .options(self.settings.shard_options())
+            .options(self.shard_options())
             .server(self.settings.server()?)
             .sync_options(self.settings.sync_options());
         if arguments.watch {
@@ -73,7 +73,7 @@ impl Session {
             }
             Progress::Waiting { after, failure } => {
                 bar.set_message("waiting");
-                let note = format!("{failure}; trying again in {:.1} s", after.as_secs_f64());
+                let note = format!("{failure}; trying again in {}", wait(*after));
                 bar.suspend(|| self.output.note(&note));
             }
             _ => {}
@@ -91,7 +91,7 @@ impl Session {
                 .last_error
                 .as_ref()
                 .map(|error| error.message.clone());
-            let now = (record.worker, queued, error);
+            let now = (record.worker, queued, error, record.next_attempt_ms);
             if shown.as_ref() != Some(&now) {
                 let mut value = record_json(&record);
                 value["queued"] = json!(queued);
@@ -109,8 +109,13 @@ impl Session {
 
     pub fn restore(&self, arguments: &Restore) -> Result<u8, Error> {
         let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
-            .options(self.settings.shard_options())
-            .sync_options(self.settings.sync_options());
+            .options(self.shard_options())
+            .sync_options(SyncOptions {
+                settle: arguments
+                    .settle
+                    .map_or(SyncOptions::default().settle, Duration::from_secs),
+                ..self.settings.sync_options()
+            });
         let source = match &arguments.snapshot {
             Some(file) => RestoreSource::File(file.clone()),
             None => {
@@ -151,6 +156,9 @@ impl Session {
         };
         let points = edge.shard().info()?.points;
         self.close(edge)?;
+        for note in restore_notes(&report) {
+            self.output.note(&note);
+        }
         self.output.say(
             &restore_json(&report, points),
             &restore_text(&report, points, self.settings.data_dir()),
@@ -169,6 +177,19 @@ impl Session {
                 style(COUNT_BAR);
                 self.show_upload(bar, step);
             }
+            RestoreProgress::Settling { waited, limit } => {
+                style(SPINNER);
+                bar.set_message(format!(
+                    "waiting for the server's optimizer, {} of at most {} s",
+                    waited.as_secs(),
+                    limit.as_secs()
+                ));
+            }
+            RestoreProgress::StoredInstead => {
+                let note = "the server is busy with another snapshot; it was asked to store one, as \
+                            with --stored";
+                bar.suspend(|| self.output.note(note));
+            }
             RestoreProgress::Downloading { bytes, total } => {
                 style(if total.is_some() {
                     BYTES_BAR
@@ -180,7 +201,7 @@ impl Session {
                 bar.set_position(*bytes);
             }
             RestoreProgress::Waiting { after, failure } => {
-                let note = format!("{failure}; trying again in {:.1} s", after.as_secs_f64());
+                let note = format!("{failure}; trying again in {}", wait(*after));
                 bar.suspend(|| self.output.note(&note));
             }
             RestoreProgress::Staging => {
@@ -190,148 +211,6 @@ impl Session {
             RestoreProgress::Switching => bar.set_message("switching"),
             _ => {}
         }
-    }
-
-    pub fn status(&self) -> Result<u8, Error> {
-        let directory = self.settings.data_dir();
-        let edge = match self.open() {
-            Ok(edge) => edge,
-            Err(error @ Error::Locked { .. }) => return self.status_of_locked(directory, &error),
-            Err(error) => return Err(error),
-        };
-        let info = edge.shard().info()?;
-        let queue = edge.shard().queue_status()?;
-        let rejected = edge.shard().rejected()?;
-        let record = edge.sync_record();
-        self.close(edge)?;
-        let server = self.settings.server_name();
-        let next = next_step(&queue, &record, server.is_some());
-        let mut value = json!({
-            "data_dir": directory,
-            "generation": info.generation,
-            "points": info.points,
-            "indexed_vectors": info.indexed_vectors,
-            "segments": info.segments,
-            "memory_bytes": info.memory_bytes,
-            "logged": queue.logged,
-            "applied": queue.applied,
-            "acknowledged": queue.acknowledged,
-            "queued": queue.queued,
-            "queued_bytes": queue.queued_bytes,
-            "oldest_queued_ms": queue.oldest_queued_ms,
-            "rejected": queue.rejected,
-            "server": server,
-            "next": next,
-        });
-        merge(&mut value, record_json(&record));
-        let mut lines = vec![
-            line(
-                "shard",
-                &format!("{}, generation {}", directory.display(), info.generation),
-            ),
-            line(
-                "points",
-                &format!(
-                    "{} in {} segment{}, {} vector{} indexed",
-                    info.points,
-                    info.segments,
-                    plural(info.segments.into()),
-                    info.indexed_vectors,
-                    plural(info.indexed_vectors)
-                ),
-            ),
-            line(
-                "queue",
-                &queue_text(
-                    queue.queued,
-                    Some(queue.queued_bytes),
-                    queue.oldest_queued_ms,
-                ),
-            ),
-            line("server", server.as_deref().unwrap_or("none set")),
-        ];
-        lines.extend(record_lines(&record));
-        lines.extend(rejected_lines(&rejected));
-        lines.push(line("next", &next));
-        self.output.say(&value, &lines.join("\n"))?;
-        Ok(0)
-    }
-
-    /// What can be said while another process has the directory.
-    fn status_of_locked(&self, directory: &Path, error: &Error) -> Result<u8, Error> {
-        let record = SyncRecord::load(directory);
-        let next = next_of_holder(&record);
-        let mut value = json!({
-            "data_dir": directory,
-            "locked": describe(error),
-            "queued": record.queued,
-            "oldest_queued_ms": record.oldest_queued_ms,
-            "rejected": record.rejected,
-            "as_of_ms": record.written_ms,
-            "next": next,
-        });
-        merge(&mut value, record_json(&record));
-        let mut lines = vec![
-            line("shard", &error.to_string()),
-            line(
-                "queue",
-                &format!(
-                    "{} (as of {})",
-                    queue_text(record.queued, None, record.oldest_queued_ms),
-                    ago(record.written_ms)
-                ),
-            ),
-        ];
-        lines.extend(record_lines(&record));
-        lines.push(line("rejected", &record.rejected.to_string()));
-        lines.push(line("next", &next));
-        self.output.say(&value, &lines.join("\n"))?;
-        Ok(0)
-    }
-
-    pub fn rejected(&self, command: &Rejected) -> Result<u8, Error> {
-        let edge = self.open()?;
-        let shard = edge.shard();
-        let chosen = |chosen: &Chosen| -> Result<Vec<u64>, Error> {
-            if chosen.all {
-                return Ok(shard.rejected()?.iter().map(|one| one.sequence).collect());
-            }
-            Ok(chosen.sequences.clone())
-        };
-        let (value, text) = match command {
-            Rejected::List => {
-                let list = shard.rejected()?;
-                (
-                    list.iter().map(rejected_json).collect(),
-                    rejected_text(&list),
-                )
-            }
-            Rejected::Retry(which) => {
-                let sequences = chosen(which)?;
-                for sequence in &sequences {
-                    shard.retry_rejected(*sequence)?;
-                }
-                let count = sequences.len() as u64;
-                (
-                    json!({ "retried": sequences }),
-                    format!("queued {count} operation{} again", plural(count)),
-                )
-            }
-            Rejected::Drop(which) => {
-                let sequences = chosen(which)?;
-                for sequence in &sequences {
-                    shard.drop_rejected(*sequence)?;
-                }
-                let count = sequences.len() as u64;
-                (
-                    json!({ "dropped": sequences }),
-                    format!("dropped {count} operation{}", plural(count)),
-                )
-            }
-        };
-        self.close(edge)?;
-        self.output.say(&value, &text)?;
-        Ok(0)
     }
 }
 
@@ -375,9 +254,51 @@ fn restore_json(report: &RestoreReport, points: u64) -> Value {
         "snapshot_bytes": report.snapshot_bytes,
         "uploaded": report.uploaded,
         "replayed_while_staging": report.replayed,
+        "duplicates_removed": report.duplicates_removed,
+        "deletes_applied": report.deletes_applied,
+        "unsettled": report.unsettled,
     });
     merge(&mut value, opened_json(&report.opened));
     value
+}
+
+/// What a person should know of a snapshot that was not sound.
+fn restore_notes(report: &RestoreReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if report.duplicates_removed > 0 {
+        notes.push(format!(
+            "{} old cop{} of points, which the snapshot held beside the newest, {} removed",
+            report.duplicates_removed,
+            if report.duplicates_removed == 1 {
+                "y"
+            } else {
+                "ies"
+            },
+            if report.duplicates_removed == 1 {
+                "was"
+            } else {
+                "were"
+            },
+        ));
+    }
+    if report.deletes_applied > 0 {
+        notes.push(format!(
+            "{} deleted point{} came back with the snapshot and {} deleted again",
+            report.deletes_applied,
+            plural(report.deletes_applied),
+            if report.deletes_applied == 1 {
+                "was"
+            } else {
+                "were"
+            },
+        ));
+    }
+    if let Some(why) = &report.unsettled {
+        notes.push(format!(
+            "unsettled: {why}; points that others deleted may be here until the next restore"
+        ));
+    }
+    notes
 }
 
 fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String {
@@ -390,169 +311,21 @@ fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String
     )
 }
 
-fn record_json(record: &SyncRecord) -> Value {
-    json!({
-        "last_sync_ms": record.last_sync_ms,
-        "last_error": record.last_error,
-        "last_restore_ms": record.last_restore_ms,
-        "next_attempt_ms": record.next_attempt_ms,
-        "worker": record.worker,
-    })
-}
-
-fn rejected_json(operation: &RejectedOperation) -> Value {
-    json!({
-        "sequence": operation.sequence,
-        "status": operation.status,
-        "message": operation.message,
-        "rejected_ms": operation.rejected_ms,
-        "operation": serde_json::from_str(&operation.operation)
-            .unwrap_or(Value::String(operation.operation.clone())),
-    })
-}
-
-fn rejected_text(list: &[RejectedOperation]) -> String {
-    if list.is_empty() {
-        return "the server has refused nothing".to_owned();
-    }
-    list.iter()
-        .map(|one| {
-            format!(
-                "{} ({}): status {}: {}\n    {}",
-                one.sequence,
-                ago(one.rejected_ms),
-                one.status,
-                one.message,
-                one.operation
-            )
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
 fn watch_text(record: &SyncRecord, queued: u64) -> String {
     let doing = match record.worker {
-        Some(WorkerState::Idle) => "in step with the server",
-        Some(WorkerState::Uploading) | None => "uploading",
-        Some(WorkerState::Waiting) => "waiting to try again",
-        Some(WorkerState::Stopped) => "stopped: the server refuses",
-        Some(WorkerState::Paused) => "paused",
+        Some(WorkerState::Idle) => "in step with the server".to_owned(),
+        Some(WorkerState::Uploading) | None => "uploading".to_owned(),
+        Some(WorkerState::Waiting) => format!("trying again {}", again(record)),
+        Some(WorkerState::Stopped) => {
+            format!(
+                "stopped, the server refuses; trying again {}",
+                again(record)
+            )
+        }
+        Some(WorkerState::Paused) => "paused".to_owned(),
     };
     match &record.last_error {
         Some(error) => format!("{doing}, {queued} queued: {}", error.message),
         None => format!("{doing}, {queued} queued"),
     }
-}
-
-fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> String {
-    let stopped = record
-        .last_error
-        .as_ref()
-        .is_some_and(|error| error.class.as_deref() == Some("stop"));
-    if queue.queued > 0 && !has_server {
-        return "nothing is uploaded until a server is set (--url, --collection)".to_owned();
-    }
-    if queue.queued > 0 && stopped {
-        return "put the settings right, then run `edge-sync sync`".to_owned();
-    }
-    if queue.queued > 0 {
-        return "`edge-sync sync` uploads the queue".to_owned();
-    }
-    if queue.rejected > 0 {
-        return "`edge-sync rejected list`, then `retry` or `drop`".to_owned();
-    }
-    "nothing to do".to_owned()
-}
-
-/// What the process that has the directory does next, as far as it has told.
-fn next_of_holder(record: &SyncRecord) -> String {
-    let again = || {
-        let wait = record.next_attempt_ms.unwrap_or_default();
-        match wait.saturating_sub(now_ms()) {
-            0 => "soon".to_owned(),
-            left => format!("in {}", duration(left)),
-        }
-    };
-    match record.worker {
-        Some(WorkerState::Waiting) => format!("that process tries again {}", again()),
-        Some(WorkerState::Stopped) => format!(
-            "put the settings right and start that process again; as it is, it tries again {}",
-            again()
-        ),
-        Some(WorkerState::Paused) => "that process uploads after its restore".to_owned(),
-        Some(WorkerState::Idle) => "that process uploads what is written".to_owned(),
-        Some(WorkerState::Uploading) => "that process is uploading".to_owned(),
-        None => "that process does not upload by itself".to_owned(),
-    }
-}
-
-fn line(name: &str, text: &str) -> String {
-    format!("{name:<12}{text}")
-}
-
-fn queue_text(queued: u64, queued_bytes: Option<u64>, oldest_ms: Option<u64>) -> String {
-    if queued == 0 {
-        return "empty".to_owned();
-    }
-    let mut text = format!("{queued} operation{}", plural(queued));
-    if let Some(count) = queued_bytes {
-        text.push_str(&format!(", {}", bytes(count)));
-    }
-    if let Some(oldest) = oldest_ms {
-        text.push_str(&format!(", the oldest from {}", ago(oldest)));
-    }
-    text
-}
-
-fn record_lines(record: &SyncRecord) -> Vec<String> {
-    let mut lines = vec![line(
-        "last sync",
-        &record.last_sync_ms.map_or("never".to_owned(), ago),
-    )];
-    if let Some(restored) = record.last_restore_ms {
-        lines.push(line("restored", &ago(restored)));
-    }
-    lines.push(match &record.last_error {
-        Some(error) => line(
-            "last error",
-            &format!("{} ({})", error.message, ago(error.at_ms)),
-        ),
-        None => line("last error", "none"),
-    });
-    lines
-}
-
-fn rejected_lines(rejected: &[RejectedOperation]) -> Vec<String> {
-    let Some(first) = rejected.first() else {
-        return vec![line("rejected", "none")];
-    };
-    let count = rejected.len() as u64;
-    vec![line(
-        "rejected",
-        &format!(
-            "{count} operation{}; first: {} with status {}: {}",
-            plural(count),
-            first.sequence,
-            first.status,
-            first.message
-        ),
-    )]
-}
-
-fn merge(into: &mut Value, from: Value) {
-    if let (Value::Object(into), Value::Object(from)) = (into, from) {
-        into.extend(from);
-    }
-}
-
-fn ago(milliseconds: u64) -> String {
-    format!("{} ago", duration(now_ms().saturating_sub(milliseconds)))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }

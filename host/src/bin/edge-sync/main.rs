@@ -5,14 +5,17 @@ mod backend;
 mod data;
 mod input;
 mod link;
+mod operator;
 mod output;
+mod queue;
 mod serve;
 mod settings;
+mod status;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use edge_sync_host::{Cancel, EdgeSync, Error};
+use edge_sync_host::{Cancel, EdgeSync, Error, ShardOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
@@ -51,6 +54,8 @@ fn log(output: Output) {
 /// What every command works with.
 struct Session {
     settings: Settings,
+    /// The command's name.
+    command: &'static str,
     output: Output,
     cancel: Cancel,
 }
@@ -59,6 +64,7 @@ impl Session {
     fn new(arguments: &Arguments, output: Output) -> Result<Session, Error> {
         Ok(Session {
             settings: Settings::load(&arguments.settings)?,
+            command: arguments.command.name(),
             output,
             cancel: Cancel::new(),
         })
@@ -98,14 +104,22 @@ impl Session {
             Command::Serve(arguments) => self.serve(&arguments),
             Command::Restore(arguments) => self.restore(&arguments),
             Command::Status => self.status(),
+            Command::Queue(command) => self.queue(&command),
             Command::Rejected(command) => self.rejected(&command),
+        }
+    }
+
+    fn shard_options(&self) -> ShardOptions {
+        ShardOptions {
+            process_name: Some(format!("edge-sync {}", self.command)),
+            ..self.settings.shard_options()
         }
     }
 
     /// The shard, without a server.
     fn open(&self) -> Result<EdgeSync, Error> {
         let edge = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
-            .options(self.settings.shard_options())
+            .options(self.shard_options())
             .open()?;
         self.notes(&edge);
         Ok(edge)

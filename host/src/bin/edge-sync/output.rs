@@ -1,5 +1,6 @@
 //! What the command prints, and its exit codes.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -153,8 +154,13 @@ pub const COUNTER: &str = "{spinner} {msg} {pos} {per_sec}";
 /// A line on stdout, flushed: whoever reads it knows that what it says has happened. A reader that
 /// has gone away ends the command.
 fn print(line: &str) -> Result<(), Error> {
+    print_part(&format!("{line}\n"))
+}
+
+/// A part of what is printed, as it is; see [`print`].
+pub fn print_part(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Cancelled),
         outcome => outcome.map_err(|source| Error::Io {
             operation: "write to",
@@ -191,7 +197,16 @@ pub fn describe(error: &Error) -> Value {
         }
         Error::Locked { directory, holder } => {
             add("path", json!(directory));
-            add("process", json!(holder));
+            add("process", json!(holder.as_ref().map(|holder| holder.pid)));
+            let details = holder.as_ref();
+            add(
+                "command",
+                json!(details.and_then(|holder| holder.command.as_deref())),
+            );
+            add(
+                "since_ms",
+                json!(details.and_then(|holder| holder.since_ms)),
+            );
         }
         Error::Setting { name, .. } => add("setting", json!(name)),
         _ => {}
@@ -211,26 +226,49 @@ fn class_name(class: FailureClass) -> &'static str {
 }
 
 /// What a person can do about it.
-fn hint(error: &Error) -> Option<&'static str> {
-    match error {
+fn hint(error: &Error) -> Option<Cow<'static, str>> {
+    let hint = match error {
         Error::NotFound(what) if what.starts_with("there is no shard") => {
-            Some("make one with `edge-sync create` or `edge-sync restore`")
+            "make one with `edge-sync create` or `edge-sync restore`"
         }
-        Error::Server(failure) => match failure.class {
-            FailureClass::Retry | FailureClass::Unclear => {
-                Some("what waits for upload is kept; `edge-sync sync` goes on")
+        Error::Server(failure) => match (failure.class, failure.retry_after_ms) {
+            (FailureClass::Retry | FailureClass::Unclear, Some(after)) if after >= LONG_WAIT_MS => {
+                return Some(Cow::Owned(format!(
+                    "the server asks to come back in {}; what waits for upload is kept, and \
+                     `edge-sync sync` goes on then",
+                    duration(after)
+                )));
+            }
+            (FailureClass::Retry | FailureClass::Unclear, _) => {
+                "what waits for upload is kept; `edge-sync sync` goes on"
             }
             // The other reasons to stop say what to do.
-            FailureClass::Stop if matches!(failure.status, Some(401 | 403)) => {
-                Some("what waits for upload is kept; check the URL and the API key")
+            (FailureClass::Stop, _) if matches!(failure.status, Some(401 | 403)) => {
+                "what waits for upload is kept; check the URL and the API key"
             }
-            FailureClass::Stop => Some("what waits for upload is kept"),
-            _ => None,
+            (FailureClass::Stop, _) => "what waits for upload is kept",
+            _ => return None,
         },
-        Error::WouldDrop { .. } => Some("if that is meant: `edge-sync restore --force`"),
-        Error::MemoryLimit { .. } => Some("give it more with --memory-mib, up to 4096"),
-        _ => None,
+        Error::WouldDrop { .. } => "if that is meant: `edge-sync restore --force`",
+        Error::MemoryLimit { .. } => "give it more with --memory-mib, up to 4096",
+        Error::Locked { .. } => {
+            "`status`, `rejected list` and `queue show` work beside it; `serve` does the rest over \
+             REST"
+        }
+        _ => return None,
+    };
+    Some(Cow::Borrowed(hint))
+}
+
+/// A wait that a person is told of.
+const LONG_WAIT_MS: u64 = 10_000;
+
+/// `0.4 seconds`, `5 minutes`, for people.
+pub fn wait(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        return format!("{:.1} seconds", time.as_secs_f64());
     }
+    duration(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `3 minutes`, for people.
@@ -277,10 +315,28 @@ mod tests {
         assert_eq!(exit_code(&Error::Internal(String::new())), 1);
         let locked = Error::Locked {
             directory: "d".into(),
-            holder: Some(7),
+            holder: None,
         };
         assert_eq!(exit_code(&locked), 8);
-        assert_eq!(describe(&locked)["process"], 7);
+        assert_eq!(describe(&locked)["process"], Value::Null);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_day_is_told_as_such() {
+        let failure = |retry_after_ms| {
+            Error::Server(ServerFailure {
+                class: FailureClass::Retry,
+                status: Some(429),
+                request: String::new(),
+                message: String::new(),
+                retry_after_ms,
+            })
+        };
+        let long = hint(&failure(Some(86_400_000))).unwrap();
+        assert!(long.contains("in 1 day"), "{long}");
+        assert!(!hint(&failure(Some(500))).unwrap().contains("come back"));
+        assert_eq!(wait(Duration::from_millis(1250)), "1.2 seconds");
+        assert_eq!(wait(Duration::from_secs(3600)), "1 hour");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::arguments::Serve;
 use crate::backend::{self, ShardBackend};
 use crate::output::exit;
 use crate::settings::Serving;
+use crate::status::again;
 
 /// How often it looks for news to print.
 const NEWS_TICK: Duration = Duration::from_millis(500);
@@ -49,7 +50,7 @@ impl Session {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
         let mut builder = EdgeSync::builder(self.settings.component()?, directory)
-            .options(self.settings.shard_options())
+            .options(self.shard_options())
             .sync_options(self.settings.sync_options());
         let has_server = self.settings.has_url();
         if has_server && !arguments.no_sync {
@@ -158,7 +159,10 @@ impl News {
     /// A line if the uploads have come to stand differently. One for each upload would be noise.
     fn of(&mut self, edge: &EdgeSync) -> Option<String> {
         let record = edge.syncer().map(Syncer::record)?;
-        let error = record.last_error.map(|error| error.message);
+        let error = record
+            .last_error
+            .as_ref()
+            .map(|error| error.message.clone());
         let state = match record.worker? {
             state @ (WorkerState::Idle | WorkerState::Waiting | WorkerState::Stopped) => state,
             WorkerState::Uploading | WorkerState::Paused => return None,
@@ -167,11 +171,14 @@ impl News {
         if self.said.as_ref() == Some(&now) {
             return None;
         }
+        let again = again(&record);
         let text = match (&now.0, &now.1) {
             (WorkerState::Idle, _) => "uploads: in step with the server".to_owned(),
-            (WorkerState::Stopped, Some(error)) => format!("uploads: stopped: {error}"),
-            (_, Some(error)) => format!("uploads: waiting to try again: {error}"),
-            (_, None) => "uploads: waiting to try again".to_owned(),
+            (WorkerState::Stopped, Some(error)) => {
+                format!("uploads: stopped, trying again {again}: {error}")
+            }
+            (_, Some(error)) => format!("uploads: waiting, trying again {again}: {error}"),
+            (_, None) => format!("uploads: waiting, trying again {again}"),
         };
         self.said = Some(now);
         Some(text)

@@ -1,0 +1,96 @@
+//! A look into a data directory that another instance may have open.
+//!
+//! Its owner stores what it syncs in this order: log, then `CURRENT`, then what `CURRENT` allows to
+//! be removed. Read in the order `CURRENT`, rejected log, log, and again if `CURRENT` has changed
+//! meanwhile, the three belong together.
+
+use edge_sync_log::{Current, RejectedView, View};
+
+use crate::bindings::peek::Peeked;
+use crate::bindings::queue::{QueueStatus, RejectedOperation, WaitingOperation};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
+
+/// How often to look again because the owner was changing what is looked at.
+const ATTEMPTS: u32 = 20;
+
+struct Peek {
+    current: Current,
+    rejected: RejectedView,
+    log: View,
+}
+
+impl Peek {
+    fn look(directory: &Directory) -> Result<Self> {
+        let current = load(directory)?;
+        let rejected = RejectedView::look(&directory.rejected(), current.acknowledged)?;
+        let log = View::look(&directory.log())?;
+        Ok(Self {
+            current,
+            rejected,
+            log,
+        })
+    }
+}
+
+fn load(directory: &Directory) -> Result<Current> {
+    Current::load(directory.root())?.ok_or_else(|| {
+        Error::NotFound(format!(
+            "there is no shard in {}",
+            directory.root().display()
+        ))
+    })
+}
+
+/// Answers from one state of the directory. Should it change all the time, the last answer counts.
+fn peek<T>(directory: &Directory, answer: impl Fn(&Peek) -> Result<T>) -> Result<T> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        let before = load(directory)?;
+        let outcome = Peek::look(directory).and_then(|peek| answer(&peek));
+        attempts -= 1;
+        if attempts == 0 || (outcome.is_ok() && load(directory)? == before) {
+            return outcome;
+        }
+    }
+}
+
+/// See `peek.status`.
+pub fn status(directory: &Directory) -> Result<Peeked> {
+    peek(directory, |peek| {
+        let acknowledged = peek.current.acknowledged;
+        let refusals = peek.rejected.refusals(acknowledged)?;
+        Ok(Peeked {
+            generation: peek.current.generation,
+            queue: QueueStatus {
+                logged: peek.log.last(),
+                applied: peek.current.applied,
+                acknowledged,
+                queued: peek.log.last().saturating_sub(acknowledged),
+                queued_bytes: peek.log.bytes_after(acknowledged)?,
+                oldest_queued_ms: peek.log.time_of(acknowledged.saturating_add(1))?,
+                rejected: peek.rejected.len(),
+                refused_in_a_row: refusals.in_a_row,
+                refused_words: refusals.words,
+            },
+        })
+    })
+}
+
+/// See `peek.waiting`.
+pub fn waiting(directory: &Directory, after: u64, limit: u32) -> Result<Vec<WaitingOperation>> {
+    peek(directory, |peek| {
+        let from = after.max(peek.current.acknowledged).saturating_add(1);
+        listing::waiting(peek.log.read(from), limit)
+    })
+}
+
+/// See `peek.rejected`.
+pub fn rejected(directory: &Directory, after: u64, limit: u32) -> Result<Vec<RejectedOperation>> {
+    let limit = limit.min(PAGE_OPERATIONS);
+    let entries = peek(directory, |peek| {
+        Ok(peek.rejected.page(after, limit, PAGE_BYTES)?)
+    })?;
+    listing::rejected(entries)
+}

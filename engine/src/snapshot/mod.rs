@@ -1,0 +1,79 @@
+//! Snapshots: reading what a server makes, writing what a server would.
+//!
+//! A shard snapshot is a GNU tar archive, as Qdrant 1.19 streams it from
+//! `GET /collections/{c}/shards/{s}/snapshot`:
+//!
+//! ```text
+//! segments_manifest.json            {"<uuid>": "active", ...}
+//! segments/<uuid>/files/...         every file of the segment
+//! newest_clocks.json, oldest_clocks.json
+//! wal/, wal/closed-<n>              what the segments have not flushed; <n> is the number that the
+//!                                   next operation will have
+//! replica_state.json, shard_config.json
+//! ```
+//!
+//! Files with holes are GNU sparse entries: storages preallocate, 32 MiB at a time.
+//!
+//! A stored snapshot (`POST /collections/{c}/shards/{s}/snapshots`) has each segment as an archive
+//! within the archive, `segments/<uuid>.tar`, with the files under `snapshot/files/` in it. A real
+//! server writes these without the two blocks of zeros that end an archive: the entry's size says
+//! where such an archive ends. Old servers put the files there directly.
+//!
+//! A collection's snapshot (`POST /collections/{c}/snapshots`) has one folder a shard, named by the
+//! shard's number, each laid out as a stored snapshot and with the shard's write-ahead log; beside
+//! the folders `config.json`, `version.info`, `shard_key_mapping.json`, `payload_index.json`. One of
+//! a single shard is as good as that shard's own.
+//!
+//! Any of them may be compressed with gzip or zstd. [`content`] finds out by the first bytes, and
+//! names what is no snapshot at all.
+
+mod check;
+mod content;
+mod unpack;
+mod write;
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+pub(crate) use write::{Layout, write};
+
+/// Bounds on what a snapshot may unpack to.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotLimits {
+    /// Archive entries, those of archives within the archive included.
+    pub entries: u64,
+    /// Bytes of all files together, holes included.
+    pub total_bytes: u64,
+    /// Bytes of the archive itself once a compressed one is decoded.
+    pub decoded_bytes: u64,
+}
+
+impl Default for SnapshotLimits {
+    /// 100,000 entries, 1 TiB, 64 GiB.
+    fn default() -> Self {
+        Self {
+            entries: 100_000,
+            total_bytes: 1 << 40,
+            decoded_bytes: 64 << 30,
+        }
+    }
+}
+
+/// Unpacks a snapshot of one shard into `target`, for [`crate::Shard::load`]: a streamed or a stored
+/// one of a shard, or one of a collection that has a single shard, each of them compressed or not.
+/// The whole archive is checked before anything is written: it must be complete, hold nothing but
+/// files and directories at names that a snapshot has, no name twice, and stay within `limits`.
+///
+/// What a failure leaves in `target` is the caller's to remove.
+///
+/// Errors: [`crate::Error::BadSnapshot`] names the entry, or what the file is instead of a snapshot;
+/// [`crate::Error::Storage`].
+pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Result<()> {
+    let shard = check::check_archive(file, limits)?;
+    unpack::unpack(file, target, limits, shard.as_deref())
+}
+
+fn bad(message: impl Into<String>) -> Error {
+    Error::BadSnapshot(message.into())
+}

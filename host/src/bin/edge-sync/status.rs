@@ -1,0 +1,373 @@
+//! What is stored, what waits, what happened last and what comes next.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use edge_sync_host::{
+    EdgeSync, Error, Exchange, Info, Peeked, QueueStatus, RejectedOperation, SyncRecord,
+    WorkerState,
+};
+use serde_json::{Value, json};
+
+use crate::Session;
+use crate::output::{bytes, describe, duration, plural};
+
+impl Session {
+    pub fn status(&self) -> Result<u8, Error> {
+        let directory = self.settings.data_dir();
+        let edge = match self.open() {
+            Ok(edge) => edge,
+            Err(error) if is_readable_all_the_same(&error) => {
+                return self.status_beside(directory, &error);
+            }
+            Err(error) => return Err(error),
+        };
+        let info = edge.shard().info()?;
+        let queue = edge.shard().queue_status()?;
+        let first = edge.shard().rejected(0, 1)?;
+        let record = edge.sync_record();
+        self.close(edge)?;
+        let server = self.settings.server_name();
+        let next = next_step(&queue, &record, server.is_some());
+        let mut value = json!({
+            "data_dir": directory,
+            "server": server,
+            "next": next,
+        });
+        merge(&mut value, info_json(&info));
+        merge(&mut value, queue_json(&queue));
+        merge(&mut value, record_json(&record));
+        let mut lines = vec![
+            line(
+                "shard",
+                &format!("{}, generation {}", directory.display(), info.generation),
+            ),
+            line(
+                "points",
+                &format!(
+                    "{} in {} segment{}, {} vector{} indexed",
+                    info.points,
+                    info.segments,
+                    plural(info.segments.into()),
+                    info.indexed_vectors,
+                    plural(info.indexed_vectors)
+                ),
+            ),
+            line("queue", &queue_text(&queue)),
+            line("server", server.as_deref().unwrap_or("none set")),
+        ];
+        lines.extend(record_lines(&record));
+        lines.push(line("rejected", &rejected_text(&queue, first.first())));
+        lines.push(line("next", &next));
+        self.output.say(&value, &lines.join("\n"))?;
+        Ok(0)
+    }
+
+    /// What can be read beside the process that has the directory, or where nothing can be written.
+    /// How many points there are shows only when the shard is open.
+    fn status_beside(&self, directory: &Path, obstacle: &Error) -> Result<u8, Error> {
+        let peek = self.peek()?;
+        let Peeked { generation, queue } = peek.status()?;
+        let first = peek.rejected(0, 1)?;
+        let record = SyncRecord::load(directory);
+        let locked = matches!(obstacle, Error::Locked { .. });
+        let (points, next) = if locked {
+            let next = next_of_holder(&queue, &record);
+            ("known to that process alone", next)
+        } else {
+            let next = "make the directory writable".to_owned();
+            ("not known: the shard cannot be opened", next)
+        };
+        let name = if locked { "locked" } else { "read_only" };
+        let mut value = json!({
+            "data_dir": directory,
+            name: describe(obstacle),
+            "generation": generation,
+            "points": null,
+            "server": self.settings.server_name(),
+            "next": next,
+        });
+        merge(&mut value, queue_json(&queue));
+        merge(&mut value, record_json(&record));
+        let mut lines = vec![
+            line(
+                "shard",
+                &format!("{}, generation {generation}", directory.display()),
+            ),
+            if locked {
+                line("in use by", &holder_text(obstacle))
+            } else {
+                line("read only", &obstacle.to_string())
+            },
+            line("points", points),
+            line("queue", &queue_text(&queue)),
+        ];
+        lines.extend(record_lines(&record));
+        lines.push(line("rejected", &rejected_text(&queue, first.first())));
+        lines.push(line("next", &next));
+        self.output.say(&value, &lines.join("\n"))?;
+        Ok(0)
+    }
+}
+
+/// Whether the logs can be read although the shard cannot be opened.
+fn is_readable_all_the_same(error: &Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        Error::Locked { .. } => true,
+        Error::Io { source, .. } => matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem),
+        _ => false,
+    }
+}
+
+/// What `status` says of an open shard that uploads to `server`, in JSON.
+pub fn status_json(edge: &EdgeSync) -> Result<Value, Error> {
+    let mut value = info_json(&edge.shard().info()?);
+    let queue = edge.shard().queue_status()?;
+    let record = edge.sync_record();
+    value["next"] = json!(next_of_holder(&queue, &record));
+    merge(&mut value, queue_json(&queue));
+    merge(&mut value, record_json(&record));
+    Ok(value)
+}
+
+fn info_json(info: &Info) -> Value {
+    json!({
+        "generation": info.generation,
+        "points": info.points,
+        "indexed_vectors": info.indexed_vectors,
+        "segments": info.segments,
+        "memory_bytes": info.memory_bytes,
+    })
+}
+
+pub fn queue_json(queue: &QueueStatus) -> Value {
+    json!({
+        "logged": queue.logged,
+        "applied": queue.applied,
+        "acknowledged": queue.acknowledged,
+        "queued": queue.queued,
+        "queued_bytes": queue.queued_bytes,
+        "oldest_queued_ms": queue.oldest_queued_ms,
+        "rejected": queue.rejected,
+        "refused_in_a_row": queue.refused_in_a_row,
+    })
+}
+
+pub fn record_json(record: &SyncRecord) -> Value {
+    json!({
+        "last_sync_ms": record.last_sync_ms,
+        "last_error": record.last_error,
+        "last_restore_ms": record.last_restore_ms,
+        "last_restore_error": record.last_restore_error,
+        "under_way": record.under_way,
+        "next_attempt_ms": record.next_attempt_ms,
+        "worker": record.worker,
+    })
+}
+
+fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> String {
+    let stopped = record
+        .last_error
+        .as_ref()
+        .is_some_and(|error| error.class.as_deref() == Some("stop"));
+    if queue.queued > 0 && !has_server {
+        return "nothing is uploaded until a server is set (--url, --collection)".to_owned();
+    }
+    if queue.queued > 0 && stopped {
+        return "put the settings right, then run `edge-sync sync`".to_owned();
+    }
+    if queue.queued > 0 {
+        return "`edge-sync sync` uploads the queue".to_owned();
+    }
+    if queue.rejected > 0 {
+        return "`edge-sync rejected list`, then `retry` or `drop`".to_owned();
+    }
+    "nothing to do".to_owned()
+}
+
+/// What the process that has the directory does next, as far as it has told.
+fn next_of_holder(queue: &QueueStatus, record: &SyncRecord) -> String {
+    match (
+        record.under_way.map(|under_way| under_way.what),
+        record.worker,
+    ) {
+        (Some(Exchange::Restore), _) => "that process is restoring".to_owned(),
+        (Some(Exchange::Sync), _) => "that process is uploading".to_owned(),
+        (None, Some(WorkerState::Waiting)) => {
+            format!("that process tries again {}", again(record))
+        }
+        (None, Some(WorkerState::Stopped)) => format!(
+            "put the settings right and start that process again; as it is, it tries again {}",
+            again(record)
+        ),
+        (None, Some(WorkerState::Paused)) => "that process uploads after its restore".to_owned(),
+        (None, Some(WorkerState::Idle)) if queue.queued == 0 => {
+            "that process uploads what is written".to_owned()
+        }
+        (None, Some(WorkerState::Idle | WorkerState::Uploading)) => {
+            "that process is uploading".to_owned()
+        }
+        (None, None) => "that process does not upload by itself".to_owned(),
+    }
+}
+
+/// When the worker tries again: `in 5 minutes`.
+pub fn again(record: &SyncRecord) -> String {
+    let due = record.next_attempt_ms.unwrap_or_default();
+    // The worker counts on after the clock was set back; it does not wait longer than it said.
+    let longest = due.saturating_sub(record.written_ms);
+    match due.saturating_sub(now_ms()).min(longest) {
+        0 => "soon".to_owned(),
+        left => format!("in {}", duration(left)),
+    }
+}
+
+/// `process 12, "edge-sync serve", for 5 minutes`.
+pub fn holder_text(locked: &Error) -> String {
+    let Error::Locked {
+        holder: Some(holder),
+        ..
+    } = locked
+    else {
+        return "another process".to_owned();
+    };
+    match holder.since_ms.map(|since| now_ms().checked_sub(since)) {
+        Some(Some(since)) => format!("{holder}, for {}", duration(since)),
+        _ => holder.to_string(),
+    }
+}
+
+fn line(name: &str, text: &str) -> String {
+    format!("{name:<12}{text}")
+}
+
+pub fn queue_text(queue: &QueueStatus) -> String {
+    if queue.queued == 0 {
+        return "empty".to_owned();
+    }
+    let mut text = format!(
+        "{} operation{}, {}",
+        queue.queued,
+        plural(queue.queued),
+        bytes(queue.queued_bytes)
+    );
+    if let Some(oldest) = queue.oldest_queued_ms {
+        text.push_str(&format!(", the oldest from {}", ago(oldest)));
+    }
+    text
+}
+
+fn record_lines(record: &SyncRecord) -> Vec<String> {
+    let mut lines = vec![line(
+        "last sync",
+        &record.last_sync_ms.map_or("never".to_owned(), ago),
+    )];
+    if let Some(restored) = record.last_restore_ms {
+        lines.push(line("restored", &ago(restored)));
+    }
+    if let Some(error) = &record.last_restore_error {
+        lines.push(line(
+            "restore",
+            &format!("failed: {} ({})", error.message, ago(error.at_ms)),
+        ));
+    }
+    if let Some(under_way) = record.under_way {
+        let what = match under_way.what {
+            Exchange::Sync => "a sync",
+            Exchange::Restore => "a restore",
+        };
+        lines.push(line(
+            "under way",
+            &format!("{what}, begun {}", ago(under_way.since_ms)),
+        ));
+    }
+    lines.push(match &record.last_error {
+        Some(error) => line(
+            "last error",
+            &format!("{} ({})", error.message, ago(error.at_ms)),
+        ),
+        None => line("last error", "none"),
+    });
+    lines
+}
+
+fn rejected_text(queue: &QueueStatus, first: Option<&RejectedOperation>) -> String {
+    let Some(first) = first else {
+        return "none".to_owned();
+    };
+    format!(
+        "{} operation{}; first: {} {}",
+        queue.rejected,
+        plural(queue.rejected),
+        first.sequence,
+        refusal(first)
+    )
+}
+
+/// `with status 400: words`; words alone where no answer said so.
+pub fn refusal(operation: &RejectedOperation) -> String {
+    match operation.status {
+        0 => operation.message.clone(),
+        status => format!("with status {status}: {}", operation.message),
+    }
+}
+
+pub fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+/// `3 minutes ago`.
+pub fn ago(milliseconds: u64) -> String {
+    since(milliseconds, now_ms())
+}
+
+/// A time that is still to come was noted before the clock was set back.
+fn since(milliseconds: u64, now: u64) -> String {
+    // Clocks are put right by a little all the time.
+    const LITTLE_MS: u64 = 5000;
+    match now.checked_sub(milliseconds) {
+        Some(passed) => format!("{} ago", duration(passed)),
+        None if milliseconds - now <= LITTLE_MS => format!("{} ago", duration(0)),
+        None => "before the clock was set back".to_owned(),
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_went_back_makes_no_sense_of_what_was_noted_before() {
+        assert_eq!(since(1_000_000, 1_000_000), "less than a second ago");
+        assert_eq!(since(1_000_000, 1_061_000), "1 minute ago");
+        assert_eq!(since(1_001_000, 1_000_000), "less than a second ago");
+        assert_eq!(since(9_000_000, 1_000_000), "before the clock was set back");
+    }
+
+    #[test]
+    fn the_next_attempt_is_never_further_away_than_the_worker_waits() {
+        let mut record = SyncRecord::default();
+        assert_eq!(again(&record), "soon");
+        record.written_ms = now_ms();
+        record.next_attempt_ms = Some(record.written_ms + 300_500);
+        assert_eq!(again(&record), "in 5 minutes");
+        // Noted when the clock was a day ahead.
+        record.written_ms += 86_400_000;
+        record.next_attempt_ms = Some(record.written_ms + 60_500);
+        assert_eq!(again(&record), "in 1 minute");
+        record.written_ms = 1000;
+        record.next_attempt_ms = Some(2000);
+        assert_eq!(again(&record), "soon");
+    }
+}
