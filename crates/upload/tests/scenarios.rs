@@ -148,13 +148,10 @@ fn a_write_that_is_only_taken_is_looked_after_not_believed() {
     let mut world = in_step(1, upserts(12));
     world.qdrant().slow = 3;
     let mut taken = false;
-    loop {
-        let step = world.step();
-        taken |= matches!(&step, Step::Wait { failure, .. } if failure.message.contains("taken"));
-        if step == Step::Done {
-            break;
-        }
-    }
+    world.step_until(|step| {
+        taken |= matches!(step, Step::Wait { failure, .. } if failure.message.contains("taken"));
+        *step == Step::Done
+    });
     assert!(taken);
     assert_eq!(world.points().len(), 12);
 }
@@ -714,6 +711,19 @@ fn replaced_later(world: &mut World) {
 }
 
 #[test]
+fn an_identity_tells_what_numbers_do_not() {
+    let mut world = in_step(3, vec![Op::upsert(4, 4)]);
+    let metadata = serde_json::json!({"edge-sync": {"id": "somebody"}});
+    let new = world::Collection {
+        metadata,
+        ..world::Collection::used(1_000, 10)
+    };
+    world.qdrant().collections.insert("c".to_owned(), new);
+    assert!(world.run().stop().contains("another identity"));
+    assert_eq!(world.qdrant().collections["c"].writes, 0);
+}
+
+#[test]
 fn a_backup_with_the_same_identity_and_as_many_points_is_found_before_a_write() {
     let mut world = in_step(10, vec![Op::set(&[1], 1)]);
     let backup = world.qdrant().collections["c"].clone();
@@ -866,7 +876,7 @@ fn a_devices_own_deletions_are_no_alarm_even_if_the_run_was_not_concluded() {
     world.device.log.push(Op::Delete {
         ids: (1..=9).collect(),
     });
-    while world.step() != Step::Done {}
+    world.step_until(|step| *step == Step::Done);
     // Killed here.
     world.restart();
     world.device.log.push(Op::upsert(5, 5));
@@ -1004,8 +1014,10 @@ fn numbers_of_a_run_that_stopped_are_kept() {
 #[test]
 fn a_collection_replaced_in_mid_run_gets_one_request_at_most() {
     let mut world = in_step(1, upserts(100));
-    while world.device.acknowledged < 40 {
-        world.step();
+    for _ in 0..10 {
+        if world.device.acknowledged < 40 {
+            world.step();
+        }
     }
     replaced(&mut world, "made anew without metadata");
     let words = world.go_on().stop();
@@ -1029,7 +1041,7 @@ fn an_operation_behind_one_that_was_skipped_is_sent_as_it_is() {
     world.options.limits.operations = 1;
     world.restart();
     // The first is about to be sent to those points that are there.
-    while world.step() != Step::Again {}
+    world.step_until(|step| *step == Step::Again);
     world.device.skip();
     assert_eq!(world.run(), End::Done);
     assert_eq!(world.device.rejected(), [4, 5]);
@@ -1042,7 +1054,7 @@ fn pieces_that_another_collection_got_are_sent_again() {
     let mut world = in_step(10, vec![Op::set(&ids, 7)]);
     world.options.limits.points = 4;
     world.restart();
-    while !matches!(world.step(), Step::Uploaded { operations: 0 }) {}
+    world.step_until(|step| matches!(step, Step::Uploaded { operations: 0 }));
     let Ok(standing) = edge_sync_upload::Queue::standing(&mut world.device);
     world
         .qdrant()
@@ -1073,7 +1085,7 @@ fn a_process_that_ends_between_pieces_begins_the_operation_anew() {
     world.options.limits.points = 2;
     for _ in 0..3 {
         world.restart();
-        while !matches!(world.step(), Step::Uploaded { operations: 0 }) {}
+        world.step_until(|step| matches!(step, Step::Uploaded { operations: 0 }));
     }
     assert_eq!(world.run(), End::Done);
     assert_eq!(world.device.rejected(), [10]);

@@ -235,6 +235,16 @@ impl World {
         step
     }
 
+    /// Steps up to one.
+    pub fn step_until(&mut self, mut is_it: impl FnMut(&Step) -> bool) {
+        for _ in 0..500 {
+            if is_it(&self.step()) {
+                return;
+            }
+        }
+        panic!("it never came");
+    }
+
     /// Steps to the end of a run. Waits cost nothing.
     pub fn run(&mut self) -> End {
         // The last one was a while ago.
