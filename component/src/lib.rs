@@ -1,11 +1,12 @@
 //! The component: a Qdrant Edge shard, its log and the exchange with a Qdrant server, behind the
 //! WIT interfaces of `wit/`.
 //!
-//! `directory` knows where things are on disk, `store` the way of a write, `queue` what waits for
-//! upload, `resend` how all of it comes to wait again, `binding` which collection it is for, `http`
-//! one exchange over the network, `courier` the exchange with a Qdrant server, `restore` how a
-//! generation is replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The
-//! rest of this file and `convert` are glue.
+//! `directory` knows where things are on disk, `store` the way of a write, `room` whether there is
+//! memory and disk for one, `reserve` holds some of the disk back, `queue` has what waits for upload,
+//! `resend` how all of it comes to wait again, `binding` which collection it is for, `http` one
+//! exchange over the network, `courier` the exchange with a Qdrant server, `restore` how a generation
+//! is replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
+//! file and `convert` are glue.
 
 mod binding;
 mod bindings;
@@ -19,7 +20,9 @@ mod failed_read;
 mod http;
 mod queue;
 mod resend;
+mod reserve;
 mod restore;
+mod room;
 mod store;
 mod sync;
 

@@ -72,11 +72,12 @@ const TOP_LEVEL: &[&str] = &[
 /// complete, hold nothing but files and directories at names that a snapshot has, no name twice,
 /// and stay within `limits`.
 ///
-/// What a failure leaves in `target` is the caller's to remove.
+/// Answers how many segments the archive lists. What a failure leaves in `target` is the caller's
+/// to remove.
 ///
 /// Errors: [`crate::Error::BadSnapshot`] names the entry; [`crate::Error::Storage`].
-pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Result<()> {
-    check_archive(file, limits)?;
+pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Result<u64> {
+    let segments = check_archive(file, limits)?;
     EdgeShard::unpack_snapshot(file, target).map_err(|error| {
         // The archive is sound, so what fails now is the disk.
         let message = match error {
@@ -89,14 +90,15 @@ pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Re
             path: target.display().to_string(),
             message,
         }
-    })
+    })?;
+    Ok(segments)
 }
 
 fn bad(message: impl Into<String>) -> Error {
     Error::BadSnapshot(message.into())
 }
 
-fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
+fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<u64> {
     let file = File::open(path).map_err(|error| Error::storage("open", path, &error))?;
     let mut archive = Archive {
         path,
@@ -117,7 +119,7 @@ fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<()> {
             "no segments in it; a shard snapshot is wanted, not a collection's or a storage's",
         ));
     }
-    Ok(())
+    Ok(entries.segment_states)
 }
 
 /// Reads an archive through to its end mark; that of a segment if its folder is given.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_sync_host::{
     EdgeSync, Error, Progress, QueueStatus, RejectedOperation, RestoreProgress, RestoreReport,
-    RestoreSource, SnapshotSource, SyncPermissions, SyncRecord, SyncReport, SyncerOptions,
+    RestoreSource, Shard, SnapshotSource, SyncPermissions, SyncRecord, SyncReport, SyncerOptions,
     WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,14 +50,15 @@ impl Session {
             self.show_upload(&bar, &step);
         });
         bar.finish_and_clear();
-        let report = report?;
-        self.close(edge)?;
-        self.output.say(&sync_json(&report), &sync_text(&report))?;
-        match report.failure {
-            Some(failure) => Err(failure),
-            None if report.rejected > 0 => Ok(exit::REJECTED),
-            None => Ok(0),
-        }
+        let said = report.and_then(|report| {
+            self.output.say(&sync_json(&report), &sync_text(&report))?;
+            match report.failure {
+                Some(failure) => Err(failure),
+                None if report.rejected > 0 => Ok(exit::REJECTED),
+                None => Ok(0),
+            }
+        });
+        self.close_after(said, edge)
     }
 
     fn show_upload(&self, bar: &ProgressBar, step: &Progress<'_>) {
@@ -104,6 +105,9 @@ impl Session {
         let shard = edge.shard().clone();
         drop(edge);
         shard.close()?;
+        for note in shard.notes() {
+            self.output.note(&note);
+        }
         Ok(0)
     }
 
@@ -138,24 +142,20 @@ impl Session {
             report
         };
         let report = match run(arguments.force) {
-            Err(error @ Error::WouldDrop { .. }) => {
-                if !self
-                    .output
-                    .confirm(&format!("{error}. Restore all the same?"))?
-                {
-                    return Err(error);
-                }
-                run(true)?
-            }
-            outcome => outcome?,
+            Err(error @ Error::WouldDrop { .. }) => self
+                .output
+                .confirm(&format!("{error}. Restore all the same?"))
+                .and_then(|agreed| if agreed { run(true) } else { Err(error) }),
+            outcome => outcome,
         };
-        let points = edge.shard().info()?.points;
-        self.close(edge)?;
-        self.output.say(
-            &restore_json(&report, points),
-            &restore_text(&report, points, self.settings.data_dir()),
-        )?;
-        Ok(0)
+        let said = report.and_then(|report| {
+            let points = edge.shard().info()?.points;
+            self.output.say(
+                &restore_json(&report, points),
+                &restore_text(&report, points, self.settings.data_dir()),
+            )
+        });
+        self.close_after(said.map(|()| 0), edge)
     }
 
     fn show_restore(&self, bar: &ProgressBar, step: &RestoreProgress<'_>) {
@@ -199,20 +199,31 @@ impl Session {
             Err(error @ Error::Locked { .. }) => return self.status_of_locked(directory, &error),
             Err(error) => return Err(error),
         };
-        let info = edge.shard().info()?;
+        let said = self.status_of(&edge);
+        self.close_after(said.map(|()| 0), edge)
+    }
+
+    fn status_of(&self, edge: &EdgeSync) -> Result<(), Error> {
+        let directory = self.settings.data_dir();
+        // Of a shard that cannot be loaded, the queue can be told all the same.
+        let (info, not_loaded) = match edge.shard().info() {
+            Ok(info) => (Some(info), None),
+            Err(error @ Error::NotLoaded(_)) => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
         let queue = edge.shard().queue_status()?;
         let rejected = edge.shard().rejected()?;
         let record = edge.sync_record();
-        self.close(edge)?;
         let server = self.settings.server_name();
         let next = next_step(&queue, &record, server.is_some());
         let mut value = json!({
             "data_dir": directory,
-            "generation": info.generation,
-            "points": info.points,
-            "indexed_vectors": info.indexed_vectors,
-            "segments": info.segments,
-            "memory_bytes": info.memory_bytes,
+            "generation": info.as_ref().map(|info| info.generation),
+            "points": info.as_ref().map(|info| info.points),
+            "indexed_vectors": info.as_ref().map(|info| info.indexed_vectors),
+            "segments": info.as_ref().map(|info| info.segments),
+            "memory_bytes": info.as_ref().map(|info| info.memory_bytes),
+            "not_loaded": not_loaded.as_ref().map(describe),
             "logged": queue.logged,
             "applied": queue.applied,
             "acknowledged": queue.acknowledged,
@@ -224,12 +235,15 @@ impl Session {
             "next": next,
         });
         merge(&mut value, record_json(&record));
-        let mut lines = vec![
-            line(
+        let mut lines = vec![match &info {
+            Some(info) => line(
                 "shard",
                 &format!("{}, generation {}", directory.display(), info.generation),
             ),
-            line(
+            None => line("shard", &directory.display().to_string()),
+        }];
+        match (&info, &not_loaded) {
+            (Some(info), _) => lines.push(line(
                 "points",
                 &format!(
                     "{} in {} segment{}, {} vector{} indexed",
@@ -239,7 +253,11 @@ impl Session {
                     info.indexed_vectors,
                     plural(info.indexed_vectors)
                 ),
-            ),
+            )),
+            (None, Some(error)) => lines.push(line("points", &error.to_string())),
+            (None, None) => {}
+        }
+        lines.extend([
             line(
                 "queue",
                 &queue_text(
@@ -249,12 +267,11 @@ impl Session {
                 ),
             ),
             line("server", server.as_deref().unwrap_or("none set")),
-        ];
+        ]);
         lines.extend(record_lines(&record));
         lines.extend(rejected_lines(&rejected));
         lines.push(line("next", &next));
-        self.output.say(&value, &lines.join("\n"))?;
-        Ok(0)
+        self.output.say(&value, &lines.join("\n"))
     }
 
     /// What can be said while another process has the directory.
@@ -291,7 +308,11 @@ impl Session {
 
     pub fn rejected(&self, command: &Rejected) -> Result<u8, Error> {
         let edge = self.open()?;
-        let shard = edge.shard();
+        let said = self.on_rejected(command, edge.shard());
+        self.close_after(said.map(|()| 0), edge)
+    }
+
+    fn on_rejected(&self, command: &Rejected, shard: &Shard) -> Result<(), Error> {
         let chosen = |chosen: &Chosen| -> Result<Vec<u64>, Error> {
             if chosen.all {
                 return Ok(shard.rejected()?.iter().map(|one| one.sequence).collect());
@@ -329,9 +350,7 @@ impl Session {
                 )
             }
         };
-        self.close(edge)?;
-        self.output.say(&value, &text)?;
-        Ok(0)
+        self.output.say(&value, &text)
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Exit codes, as the README and `--help` list them.
 pub mod exit {
-    /// A bug, a limit, or a component that cannot be used.
+    /// A bug, a limit (memory, time), or a component that cannot be used.
     pub const INTERNAL: u8 = 1;
     /// Wrong flags or settings.
     pub const USAGE: u8 = 2;
@@ -48,6 +48,7 @@ pub fn exit_code(error: &Error) -> u8 {
             ..
         }) => exit::UNREACHABLE,
         Error::Server(_) => exit::REFUSED,
+        Error::NotLoaded(cause) => exit_code(cause),
         Error::Locked { .. } => exit::LOCKED,
         Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,
         Error::WouldDrop { .. } => exit::UNDECIDED,
@@ -193,6 +194,16 @@ pub fn describe(error: &Error) -> Value {
             add("path", json!(directory));
             add("process", json!(holder));
         }
+        Error::NoMemory(shortage) => {
+            add("needed_bytes", json!(shortage.needed_bytes));
+            add("free_bytes", json!(shortage.free_bytes));
+            add("limit_bytes", json!(shortage.limit_bytes));
+        }
+        Error::LostOperations(lost) => {
+            add("first", json!(lost.first));
+            add("last", json!(lost.last));
+        }
+        Error::NotLoaded(cause) => add("cause", describe(cause)),
         Error::Setting { name, .. } => add("setting", json!(name)),
         _ => {}
     }
@@ -228,7 +239,16 @@ fn hint(error: &Error) -> Option<&'static str> {
             _ => None,
         },
         Error::WouldDrop { .. } => Some("if that is meant: `edge-sync restore --force`"),
-        Error::MemoryLimit { .. } => Some("give it more with --memory-mib, up to 4096"),
+        Error::MemoryLimit { .. } | Error::NoMemory(_) => {
+            Some("give it more with --memory-mib, up to 4096; reads, deletes and `sync` go on")
+        }
+        Error::NotLoaded(cause) => hint(cause),
+        Error::LostOperations(_) => {
+            Some("`edge-sync sync --resend` queues everything again that the shard holds")
+        }
+        Error::Storage(_) if error.is_no_space() => {
+            Some("reads, deletes and `sync` go on; writes do once there is room")
+        }
         _ => None,
     }
 }
