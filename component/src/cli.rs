@@ -20,7 +20,7 @@ use crate::bindings::sync::SyncOptions;
 use crate::bindings::types::{Durability, Options};
 use crate::courier::Server;
 use crate::directory::Directory;
-use crate::error::{Error, Result, invalid, storage};
+use crate::error::{Error, Result, describe, invalid, storage};
 use crate::exports::{close, open_with, with_store};
 use crate::listing::PAGE_OPERATIONS;
 use crate::peek;
@@ -202,6 +202,7 @@ const OPTIONS: Options = Options {
     durability: Durability::Always,
     log_segment_bytes: None,
     flush_after_bytes: None,
+    memory_bytes: None,
 };
 
 impl crate::bindings::exports::wasi::cli::run::Guest for Component {
@@ -253,8 +254,12 @@ fn run(arguments: Arguments) -> Result<()> {
             on_shard(command, &directory)?
         }
     };
-    close()?;
-    print(&answer)
+    // First: what was done is done, however the shard closes.
+    let printed = print(&answer);
+    for note in close()? {
+        let _ = writeln!(io::stderr(), "edge-sync: note: {note}");
+    }
+    printed
 }
 
 fn print(answer: &Value) -> Result<()> {
@@ -332,7 +337,11 @@ fn restore(
     force: bool,
     server: ServerArguments,
 ) -> Result<Value> {
-    directory.clear_staging()?;
+    // A snapshot that lies there is the user's.
+    let is_there = |snapshot: &Path| snapshot.starts_with(directory.staging());
+    if !snapshot.is_some_and(is_there) {
+        directory.clear_staging()?;
+    }
     match open_with(|| Store::open(directory.clone(), OPTIONS)) {
         Ok(_) | Err(Error::NotFound(_)) => {}
         Err(error) => return Err(error),
@@ -530,31 +539,4 @@ fn opened_json(opened: Opened) -> Value {
         "replayed": opened.replayed,
         "notes": opened.notes,
     })
-}
-
-/// The error as a person reads it.
-fn describe(error: &Error) -> String {
-    match error {
-        Error::InvalidInput(input) => format!("{}: {}", input.field, input.message),
-        Error::NotOpen => "no shard is open".to_owned(),
-        Error::AlreadyOpen => "a shard is open already".to_owned(),
-        Error::NotFound(what)
-        | Error::AlreadyExists(what)
-        | Error::Unsupported(what)
-        | Error::Internal(what) => what.clone(),
-        Error::Storage(failure) => format!(
-            "{} {}: {}",
-            failure.operation, failure.path, failure.message
-        ),
-        Error::Corrupt(damage) => match damage.offset {
-            Some(offset) => format!("{} is damaged at {offset}: {}", damage.file, damage.message),
-            None => format!("{} is damaged: {}", damage.file, damage.message),
-        },
-        Error::BadSnapshot(what) => format!("the snapshot cannot be restored: {what}"),
-        Error::Server(failure) => match failure.status {
-            Some(status) => format!("{} answered {status}: {}", failure.request, failure.message),
-            None => format!("{} failed: {}", failure.request, failure.message),
-        },
-        Error::NeedsReopen(why) => format!("the shard must be opened again: {why}"),
-    }
 }

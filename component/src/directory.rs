@@ -9,6 +9,7 @@
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! staging/                   snapshots on their way in; the courier's only folder
+//! reserve                    room on the disk that is given up when it is full
 //! ```
 
 use std::fs;
@@ -53,6 +54,11 @@ impl Directory {
     /// Where snapshots are downloaded to.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// The file that holds room on the disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     fn generations(&self) -> PathBuf {

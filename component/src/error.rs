@@ -4,6 +4,8 @@
 use std::io;
 use std::path::Path;
 
+use edge_sync_engine::StorageKind as EngineKind;
+
 use crate::bindings::types::{Corruption, InvalidInput, StorageFailure, StorageKind};
 
 pub use crate::bindings::types::Error;
@@ -22,23 +24,35 @@ pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Error {
 /// A failed file operation: what was being done, and to which path.
 pub fn storage(operation: &str, path: &Path, error: &io::Error) -> Error {
     Error::Storage(StorageFailure {
-        kind: storage_kind(error.kind()),
+        kind: storage_kind(EngineKind::of(error)),
         operation: operation.to_owned(),
         path: path.display().to_string(),
         message: error.to_string(),
     })
 }
 
-fn storage_kind(kind: io::ErrorKind) -> StorageKind {
+/// A failed call on files, of which only the words are left.
+pub fn failed_call(operation: &str, path: &Path, failure: &str) -> Error {
+    Error::Storage(StorageFailure {
+        kind: storage_kind(EngineKind::in_words(failure).unwrap_or(EngineKind::Io)),
+        operation: operation.to_owned(),
+        path: path.display().to_string(),
+        message: failure.to_owned(),
+    })
+}
+
+/// Whether a full disk, or a full quota, is what failed.
+pub fn is_no_space(error: &Error) -> bool {
+    matches!(error, Error::Storage(failure) if failure.kind == StorageKind::NoSpace)
+}
+
+/// One mapping of IO errors for all of the component: the engine's.
+fn storage_kind(kind: EngineKind) -> StorageKind {
     match kind {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            StorageKind::NoSpace
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            StorageKind::Permission
-        }
-        io::ErrorKind::NotFound => StorageKind::NotFound,
-        _ => StorageKind::Io,
+        EngineKind::NoSpace => StorageKind::NoSpace,
+        EngineKind::Permission => StorageKind::Permission,
+        EngineKind::NotFound => StorageKind::NotFound,
+        EngineKind::Io => StorageKind::Io,
     }
 }
 
@@ -49,6 +63,45 @@ pub fn corrupt(file: &Path, offset: Option<u64>, message: impl Into<String>) -> 
         offset,
         message: message.into(),
     })
+}
+
+/// The error as a person reads it.
+pub fn describe(error: &Error) -> String {
+    match error {
+        Error::InvalidInput(input) => format!("{}: {}", input.field, input.message),
+        Error::NotOpen => "no shard is open".to_owned(),
+        Error::AlreadyOpen => "a shard is open already".to_owned(),
+        Error::NotFound(what)
+        | Error::AlreadyExists(what)
+        | Error::Unsupported(what)
+        | Error::Internal(what) => what.clone(),
+        Error::Storage(failure) => format!(
+            "{} {}: {}",
+            failure.operation, failure.path, failure.message
+        ),
+        Error::NoMemory(shortage) => format!(
+            "the write needs {} MiB of memory with what must be possible after it, and {} of {} MiB \
+             are free",
+            shortage.needed_bytes >> 20,
+            shortage.free_bytes >> 20,
+            shortage.limit_bytes >> 20
+        ),
+        Error::LostOperations(lost) => format!(
+            "the operations {} to {} wait for upload and are no longer in the log; what they did is in \
+             the shard, so that queueing again what it holds is the way on",
+            lost.first, lost.last
+        ),
+        Error::Corrupt(damage) => match damage.offset {
+            Some(offset) => format!("{} is damaged at {offset}: {}", damage.file, damage.message),
+            None => format!("{} is damaged: {}", damage.file, damage.message),
+        },
+        Error::BadSnapshot(what) => format!("the snapshot cannot be restored: {what}"),
+        Error::Server(failure) => match failure.status {
+            Some(status) => format!("{} answered {status}: {}", failure.request, failure.message),
+            None => format!("{} failed: {}", failure.request, failure.message),
+        },
+        Error::NeedsReopen(why) => format!("the shard must be opened again: {why}"),
+    }
 }
 
 impl From<edge_sync_engine::Error> for Error {
@@ -67,12 +120,7 @@ impl From<edge_sync_engine::Error> for Error {
                 path,
                 message,
             } => Error::Storage(StorageFailure {
-                kind: match kind {
-                    edge_sync_engine::StorageKind::NoSpace => StorageKind::NoSpace,
-                    edge_sync_engine::StorageKind::Permission => StorageKind::Permission,
-                    edge_sync_engine::StorageKind::NotFound => StorageKind::NotFound,
-                    edge_sync_engine::StorageKind::Io => StorageKind::Io,
-                },
+                kind: storage_kind(kind),
                 operation,
                 path,
                 message,

@@ -18,6 +18,7 @@ use crate::convert;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
 use crate::restore::Staging;
+use crate::room;
 use crate::store::Store;
 
 /// What an instance holds between calls.
@@ -60,8 +61,8 @@ pub fn open_with(make: impl FnOnce() -> Result<(Store, Opened)>) -> Result<Opene
     })
 }
 
-/// Flushes and closes the open shard.
-pub fn close() -> Result<()> {
+/// Flushes and closes the open shard; answers what a person should know of it.
+pub fn close() -> Result<Vec<String>> {
     with_state(|state| match std::mem::replace(state, State::Closed) {
         State::Open(store) => store.close(),
         other => {
@@ -118,7 +119,15 @@ impl shard::Guest for Component {
         open_with(|| Store::open(Directory::new(directory), options))
     }
 
-    fn close() -> Result<()> {
+    fn reopen(directory: String, options: Options, returned: u64) -> Result<Opened> {
+        open_with(|| Store::reopen(Directory::new(directory), options, returned))
+    }
+
+    fn before_write(free_disk_bytes: Option<u64>) -> Result<u64> {
+        with_store(|store| Ok(store.before_write(free_disk_bytes)))
+    }
+
+    fn close() -> Result<Vec<String>> {
         close()
     }
 
@@ -237,22 +246,17 @@ impl shard::Guest for Component {
                 indexed_vectors: info.indexed_vectors,
                 segments: info.segments,
                 generation: store.current().generation,
-                memory_bytes: memory_bytes(),
+                memory_bytes: room::memory_bytes(),
             })
         })
     }
 }
 
-fn memory_bytes() -> u64 {
-    const PAGE: u64 = 64 << 10;
-    #[cfg(target_arch = "wasm32")]
-    let pages = core::arch::wasm32::memory_size(0) as u64;
-    #[cfg(not(target_arch = "wasm32"))]
-    let pages = 0;
-    pages * PAGE
-}
-
 impl queue::Guest for Component {
+    fn open(directory: String, options: Options) -> Result<Opened> {
+        open_with(|| Store::open_queue(Directory::new(directory), options))
+    }
+
     fn next_batch(
         limits: queue::BatchLimits,
         until: Option<u64>,

@@ -10,7 +10,7 @@ use crate::bindings::queue::{
     BatchLimits, Progress, QueueStanding, QueueStatus, RejectedOperation, UploadBatch,
     UploadRequest, WaitingOperation,
 };
-use crate::error::{Result, invalid};
+use crate::error::{Error, Result, invalid};
 use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;
 
@@ -34,7 +34,10 @@ pub fn next_batch(
         }
     }
     // Refuses while the engine is in doubt: what it failed to apply is not to be uploaded.
-    store.shard()?;
+    store.check()?;
+    if let Some(lost) = store.lost_operations() {
+        return Err(Error::LostOperations(lost));
+    }
     // A power cut must not take from the device what the server has.
     store.sync_log()?;
     let first = store.current().acknowledged + 1;
@@ -197,7 +200,7 @@ pub fn standing(store: &Store) -> Result<QueueStanding> {
         refused_words: words,
         refused_status: status,
         binding: binding.map(binding::to_wit),
-        config: store.shard()?.config().to_json().to_string(),
+        config: store.config()?.to_json().to_string(),
         creation: store.creation_config()?,
     })
 }
@@ -205,7 +208,9 @@ pub fn standing(store: &Store) -> Result<QueueStanding> {
 /// Names of vectors that queued operations add or drop; see `queue.changing-vectors`.
 pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for record in store.log().read(store.current().acknowledged + 1) {
+    // What the log no longer holds, `next_batch` tells.
+    let first = (store.current().acknowledged + 1).max(store.log().first());
+    for record in store.log().read(first) {
         match Operation::decode(&record?.payload)? {
             Operation::CreateVectorName { name, .. } | Operation::DeleteVectorName { name } => {
                 if !names.contains(&name) {

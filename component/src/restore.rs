@@ -17,18 +17,18 @@ use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
-use crate::error::{Error, Result, storage};
+use crate::error::{Error, Result, failed_call, storage};
 use crate::store::{
-    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_shard, log_options,
-    or_failed_call, replay,
+    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config, load_shard,
+    log_options, mark, or_failed_call, replay,
 };
 
 /// A generation that is complete but not in force.
 pub struct Staging {
     directory: Directory,
     options: Options,
-    /// Positions as the generation in force has them; none if the directory has no shard.
-    current: Option<Current>,
+    /// The generation in force when staging began; none if the directory had no shard.
+    replaces: Option<u64>,
     generation: u64,
     shard: Option<Shard>,
     /// Over the engine's files; there while the engine is.
@@ -38,6 +38,8 @@ pub struct Staging {
     replayed_to: u64,
     /// Points that operations above the barrier wrote: they are not the snapshot's any more.
     written: HashSet<PointId>,
+    /// Of the operation `replayed_to`, if anything was replayed.
+    replayed_mark: Option<u64>,
     promoted: bool,
 }
 
@@ -48,7 +50,13 @@ impl Drop for Staging {
             rollback::abandon_changes();
         }
         self.watch = None;
+        // Another shard may have come into force under this number.
+        let in_force = match Current::load(self.directory.root()) {
+            Ok(current) => current.is_some_and(|current| current.generation == self.generation),
+            Err(_) => true,
+        };
         if !self.promoted
+            && !in_force
             && let Err(error) = self.directory.remove_generation(self.generation)
         {
             // The next open removes it.
@@ -68,18 +76,19 @@ impl Staging {
         check_options(&options)?;
         fs::create_dir_all(directory.root())
             .map_err(|error| storage("create data directory", directory.root(), &error))?;
-        let current = Current::load(directory.root())?;
-        let generation = current.as_ref().map_or(0, |current| current.generation) + 1;
+        let replaces = Current::load(directory.root())?.map(|current| current.generation);
+        let generation = replaces.unwrap_or(0) + 1;
         let mut staging = Self {
             directory,
             options,
-            current,
+            replaces,
             generation,
             shard: None,
             watch: None,
             barrier,
             replayed_to: barrier,
             written: HashSet::new(),
+            replayed_mark: None,
             promoted: false,
         };
         let built = staging.build(snapshot);
@@ -95,8 +104,17 @@ impl Staging {
         self.directory.create_generation(self.generation)?;
         let target = self.directory.shard(self.generation);
         self.watch = Some(Watch::over_new(&target)?);
-        edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
+        let segments =
+            edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
         let shard = Shard::load(&target).map_err(unloadable)?;
+        let loaded = u64::from(shard.info()?.segments);
+        if loaded < segments {
+            return Err(failed_call(
+                "load what was unpacked to",
+                &target,
+                &format!("the snapshot has {segments} segments, and {loaded} are there"),
+            ));
+        }
         let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
         let points = shard.read_through().map_err(unreadable)?;
         let config = self.settle_config(&shard)?;
@@ -112,11 +130,14 @@ impl Staging {
             .insert(load_shard(&self.directory, self.generation)?);
 
         let mut replayed = 0;
-        if self.current.is_some() {
+        if self.replaces.is_some() {
             let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1);
             let done = replay(shard, records)?;
             replayed = done.operations;
-            self.replayed_to = self.replayed_to.max(done.last);
+            if done.operations > 0 {
+                self.replayed_to = done.last;
+                self.replayed_mark = Some(done.last_mark);
+            }
             self.written = done.upserted;
         }
         // A failure that the engine took lightly, so that a part of the snapshot may be missing.
@@ -151,14 +172,11 @@ impl Staging {
     /// vectors there; those of the snapshot count.
     fn settle_config(&self, shard: &Shard) -> Result<CollectionConfig> {
         let found = shard.config();
-        let Some(current) = &self.current else {
+        let Some(replaced) = self.replaces else {
             return Ok(found);
         };
-        let path = self.directory.collection(current.generation);
-        let json = fs::read_to_string(&path)
-            .map_err(|error| storage("read collection configuration", &path, &error))?;
-        let stated = CollectionConfig::from_json(&json)?;
-        let expected = Shard::config_in(&self.directory.shard(current.generation), &stated)?;
+        let stated = load_config(&self.directory, replaced)?;
+        let expected = Shard::config_in(&self.directory.shard(replaced), &stated)?;
         expected.check_same_collection(&found).map_err(|error| {
             Error::BadSnapshot(format!(
                 "it is of another collection configuration: {error}"
@@ -174,7 +192,17 @@ impl Staging {
     /// `binding`: the collection that the snapshot came from; stored before the switch, since what it
     /// says of positions only makes later checks more or less careful.
     pub fn promote(mut self, binding: Option<&Binding>) -> Result<(Store, Opened)> {
-        if self.current.is_none() {
+        // Positions as they are now: since staging began, uploads may have gone on, and the log may
+        // have forgotten what they confirmed.
+        let previous = Current::recover(self.directory.root())?;
+        let in_force = previous.as_ref().map(|current| current.generation);
+        if in_force != self.replaces {
+            return Err(Error::AlreadyExists(format!(
+                "since this restore began, another shard has come into force in {}",
+                self.directory.root().display()
+            )));
+        }
+        if previous.is_none() {
             // What an interrupted `create` may have left; no shard means no operation.
             self.directory.remove_logs()?;
             crate::binding::remove(&self.directory)?;
@@ -182,8 +210,18 @@ impl Staging {
         if let Some(binding) = binding {
             crate::binding::store(&self.directory, binding)?;
         }
-        let known = self.current.clone().unwrap_or_default();
+        let known = previous.clone().unwrap_or_default();
         let (log, report) = Log::open(&self.directory.log(), log_options(&self.options, &known))?;
+        if let Some(expected) = self.replayed_mark {
+            let record = log.read(self.replayed_to).next().transpose()?;
+            if record.as_ref().map(mark) != Some(expected) {
+                return Err(Error::NeedsReopen(
+                    "a write that was replayed onto the staged generation has been taken back; \
+                     restore again"
+                        .to_owned(),
+                ));
+            }
+        }
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
         replay(shard, log.read(self.replayed_to + 1))?;
         let applied = log.last();
@@ -191,7 +229,6 @@ impl Staging {
         let watch = self.watch.take().ok_or(Error::NotOpen)?;
         let journal = first_checkpoint(&self.directory, self.generation, &watch)?;
         drop(log);
-        let previous = self.current.take();
         let switched = Current {
             generation: self.generation,
             checkpoint: FIRST_CHECKPOINT,
@@ -218,8 +255,13 @@ impl Staging {
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
         let directory = self.directory.clone();
-        let (store, mut opened) =
-            Store::assemble(directory, self.options, shard, watch, switched, notes)?;
+        let (store, mut opened) = Store::assemble(
+            directory,
+            self.options,
+            Some((shard, watch)),
+            switched,
+            notes,
+        )?;
         opened.notes.extend(refused_only(&store)?);
         Ok((store, opened))
     }

@@ -9,10 +9,15 @@
 //! - whatever the log holds above `applied` is applied again at the next open, in order, and
 //!   operations are such that this ends in the same state;
 //! - after a failure that leaves the engine's memory in doubt, nothing more is accepted and
-//!   nothing in memory reaches the disk: the directory is opened again and replayed.
+//!   nothing in memory reaches the disk: the directory is opened again and replayed;
+//! - what is logged has room, in memory and on the disk, to be applied and flushed ([`room`]).
+//!
+//! Where the engine cannot be loaded, the log, the positions and the rejected log can be opened
+//! without it, so that what waits for upload is not lost with it ([`Store::open_queue`]).
 
 use std::collections::HashSet;
 use std::fs;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,9 +28,11 @@ use edge_sync_rollback::wasi::{self as rollback, Watch};
 use serde_json::{Value, json};
 
 use crate::bindings::shard::Opened;
-use crate::bindings::types::{Durability, Options, Receipt};
+use crate::bindings::types::{Durability, Options, Receipt, SequenceRange};
 use crate::directory::{self, Directory};
-use crate::error::{Error, Result, corrupt, invalid, storage};
+use crate::error::{Error, Result, corrupt, describe, failed_call, invalid, is_no_space, storage};
+use crate::reserve::Reserve;
+use crate::room;
 
 const DEFAULT_FLUSH_AFTER_BYTES: u64 = 32 << 20;
 
@@ -39,14 +46,17 @@ pub const FIRST_CHECKPOINT: u64 = 1;
 /// operations that are idempotent.
 const ACKNOWLEDGE_LAG: Duration = Duration::from_millis(250);
 
+/// Points read at a time while a rejected operation is restated.
+const RESTATE_PAGE: usize = 256;
+
 /// An open shard with everything that belongs to it.
 pub struct Store {
     directory: Directory,
     options: Options,
-    // Only `None` while the store is being taken apart.
+    /// `None` if only the queue is open, and while the store is being taken apart.
     shard: Option<Shard>,
     /// Over the engine's files, for as long as the engine lives.
-    watch: Watch,
+    watch: Option<Watch>,
     log: Log,
     pub(crate) rejected: Rejected,
     pub(crate) current: Current,
@@ -56,6 +66,9 @@ pub struct Store {
     reorganized: bool,
     unflushed_bytes: u64,
     acknowledged_stored: Instant,
+    reserve: Reserve,
+    /// Free bytes of the disk, as the host told them for the next write.
+    free_disk: Option<u64>,
     doubt: Option<String>,
 }
 
@@ -107,7 +120,8 @@ impl Store {
         let journal = first_checkpoint(&directory, current.generation, &watch)?;
         current.store(directory.root())?;
         watch.advance(journal);
-        Self::assemble(directory, options, shard, watch, current, Vec::new())
+        let engine = Some((shard, watch));
+        Self::assemble(directory, options, engine, current, Vec::new())
     }
 
     /// Opens the generation in force, as it was at its last checkpoint, and brings it up to the end
@@ -116,6 +130,42 @@ impl Store {
         check_options(&options)?;
         let current = load_current(&directory)?;
         let notes = settle_generations(&directory, current.generation)?;
+        with_reserve(&directory, || {
+            Self::load(directory.clone(), options, current.clone(), notes.clone())
+        })
+    }
+
+    /// [`Store::open`] after an instance of this host that had the directory open was lost. What it
+    /// logged after `returned` was never answered and is taken back; generations that another
+    /// instance may be staging stay.
+    pub fn reopen(directory: Directory, options: Options, returned: u64) -> Result<(Self, Opened)> {
+        check_options(&options)?;
+        let current = load_current(&directory)?;
+        // Before the engine is loaded, which may be what cannot be done because of it.
+        let notes = with_reserve(&directory, || {
+            take_back_after(&directory, &options, &current, returned)
+        })?;
+        with_reserve(&directory, || {
+            Self::load(directory.clone(), options, current.clone(), notes.clone())
+        })
+    }
+
+    /// Opens the log, the positions and the rejected log, without the engine.
+    pub fn open_queue(directory: Directory, options: Options) -> Result<(Self, Opened)> {
+        check_options(&options)?;
+        let current = load_current(&directory)?;
+        with_reserve(&directory, || {
+            let (directory, current) = (directory.clone(), current.clone());
+            Self::assemble(directory, options, None, current, Vec::new())
+        })
+    }
+
+    fn load(
+        directory: Directory,
+        options: Options,
+        current: Current,
+        notes: Vec<String>,
+    ) -> Result<(Self, Opened)> {
         let (journal, _) = Journal::roll_back(
             &directory.shard(current.generation),
             &directory.rollback(current.generation),
@@ -125,20 +175,19 @@ impl Store {
         let tree = directory.shard(current.generation);
         let shard = load_shard(&directory, current.generation)
             .map_err(|error| or_failed_call(error, &watch, &tree))?;
-        Self::assemble(directory, options, shard, watch, current, notes)
+        Self::assemble(directory, options, Some((shard, watch)), current, notes)
     }
 
-    /// Puts an open engine and the log together, and replays what the engine has not flushed.
+    /// Puts an open engine, if there is one, and the log together, and replays what the engine has
+    /// not flushed.
     pub fn assemble(
         directory: Directory,
         options: Options,
-        shard: Shard,
-        watch: Watch,
+        // Dropped in this order if something fails.
+        engine: Option<(Shard, Watch)>,
         current: Current,
         mut notes: Vec<String>,
     ) -> Result<(Self, Opened)> {
-        // Dropped in this order if something fails.
-        let engine = (shard, watch);
         let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
         let (mut rejected, report) = Rejected::open(&directory.rejected())?;
@@ -148,11 +197,13 @@ impl Store {
         for undecided in rejected.after(current.acknowledged) {
             rejected.remove(undecided)?;
         }
-        let (shard, watch) = engine;
+        let (shard, watch) = engine.unzip();
         let mut store = Self {
+            reserve: Reserve::of(&directory),
+            free_disk: None,
             directory,
             options,
-            shard: Some(shard),
+            shard,
             watch,
             log,
             rejected,
@@ -163,35 +214,55 @@ impl Store {
             acknowledged_stored: Instant::now(),
             doubt: None,
         };
-        // A failure that the engine took lightly while it was loaded: what it holds is not what the
-        // files do.
-        let tree = store.directory.shard(store.current.generation);
-        check_watch(&store.watch, "open after a failure in", &tree)?;
-        let replayed = match replay(store.shard()?, store.log.read(store.current.applied + 1)) {
-            Ok(replayed) => replayed,
-            Err(error) => {
-                store.doubt = Some("replay failed".to_owned());
-                return Err(error);
-            }
-        };
-        check_watch(&store.watch, "replay after a failure in", &tree)?;
-        store.unflushed_bytes = store.log.bytes_after(store.current.applied)?;
+        let replayed = store.catch_up()?;
+        if replayed == 0 {
+            // Otherwise a flush is due, which may need the room.
+            store.reserve.fill();
+        }
         let opened = Opened {
             generation: store.current.generation,
-            replayed: replayed.operations,
+            replayed,
             notes,
         };
         Ok((store, opened))
     }
 
-    /// Flushes, stores the positions and closes.
-    /// In doubt there is nothing to flush: all that was returned is in the log.
-    pub fn close(mut self) -> Result<()> {
+    /// Replays what the engine has not flushed; answers how many operations that was.
+    fn catch_up(&mut self) -> Result<u64> {
+        let Some(watch) = &self.watch else {
+            return Ok(0);
+        };
+        // A failure that the engine took lightly while it was loaded: what it holds is not what the
+        // files do.
+        let tree = self.directory.shard(self.current.generation);
+        check_watch(watch, "open after a failure in", &tree)?;
+        let replayed = match replay(self.shard()?, self.log.read(self.current.applied + 1)) {
+            Ok(replayed) => replayed,
+            Err(error) => {
+                self.doubt = Some("replay failed".to_owned());
+                return Err(error);
+            }
+        };
+        check_watch(watch, "replay after a failure in", &tree)?;
+        self.unflushed_bytes = self.log.bytes_after(self.current.applied)?;
+        Ok(replayed.operations)
+    }
+
+    /// Syncs the log, flushes, stores the positions and closes. Answers what could not be done once
+    /// the log was synced. In doubt there is nothing to flush: all that was returned is in the log.
+    pub fn close(mut self) -> Result<Vec<String>> {
         if let Err(error) = self.check() {
             self.doubt.get_or_insert_with(|| format!("{error:?}"));
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.checkpoint()
+        self.log.sync()?;
+        Ok(match self.checkpoint() {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![format!(
+                "the shard was closed without a flush, everything is in its log: {}",
+                describe(&error)
+            )],
+        })
     }
 
     pub fn log(&self) -> &Log {
@@ -206,6 +277,25 @@ impl Store {
         &self.rejected
     }
 
+    /// The collection configuration of the generation in force.
+    pub fn config(&self) -> Result<CollectionConfig> {
+        if let Some(shard) = &self.shard {
+            return Ok(shard.config());
+        }
+        let generation = self.current.generation;
+        let stated = load_config(&self.directory, generation)?;
+        Ok(Shard::config_in(
+            &self.directory.shard(generation),
+            &stated,
+        )?)
+    }
+
+    /// Takes note of what is free of the disk, for the next write; answers the log's last sequence.
+    pub fn before_write(&mut self, free_disk: Option<u64>) -> u64 {
+        self.free_disk = free_disk;
+        self.log.last()
+    }
+
     /// The engine, unless it is in doubt.
     pub fn shard(&self) -> Result<&Shard> {
         self.check()?;
@@ -218,9 +308,20 @@ impl Store {
         if let Some(reason) = &self.doubt {
             return Err(Error::NeedsReopen(reason.clone()));
         }
-        self.watch.check().map_err(|failure| {
+        let Some(watch) = &self.watch else {
+            return Ok(());
+        };
+        watch.check().map_err(|failure| {
             Error::NeedsReopen(format!("a call on the shard's files failed: {failure}"))
         })
+    }
+
+    /// Does `run`, and does it again once the reserve is given up, if the disk is full.
+    fn with_room<T>(&mut self, mut run: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        match run(self) {
+            Err(error) if is_no_space(&error) && self.reserve.release() => run(self),
+            outcome => outcome,
+        }
     }
 
     /// Validates a write, logs what it comes to, applies it.
@@ -241,13 +342,16 @@ impl Store {
 
     /// Logs and applies operations that were prepared by this store's engine.
     pub fn commit(&mut self, operations: &[Operation]) -> Result<Receipt> {
-        self.check()?;
+        self.shard()?;
         if !operations.is_empty() {
             let before = self.log.last();
             let payloads: Vec<Vec<u8>> = operations.iter().map(Operation::encode).collect();
             let bytes: usize = payloads.iter().map(Vec::len).sum();
-            if let Err(error) = self.log.append(&payloads) {
-                return Err(error.into());
+            if operations.iter().any(Operation::adds) {
+                self.admit(bytes as u64)?;
+                self.log.append(&payloads)?;
+            } else {
+                self.with_room(|store| Ok(store.log.append(&payloads)?))?;
             }
             if let Err(error) = self.shard()?.apply(operations) {
                 return Err(self.take_back(before, error.into()));
@@ -259,6 +363,29 @@ impl Store {
             sequence: self.log.last(),
             operations: count(operations.len()),
         })
+    }
+
+    /// Refuses a write that adds `bytes`, as logged, to the shard, if there is not room for it and
+    /// for what must be possible afterwards.
+    fn admit(&mut self, bytes: u64) -> Result<()> {
+        room::check_memory(self.options.memory_bytes, bytes)?;
+        if !self.reserve.is_whole() {
+            self.reserve.fill();
+            self.reserve.check()?;
+        }
+        let Some(free) = self.free_disk.take() else {
+            return Ok(());
+        };
+        let root = self.directory.root().to_path_buf();
+        let unflushed = self.unflushed_bytes;
+        if room::check_disk(&root, Some(free), unflushed, bytes).is_ok() || unflushed == 0 {
+            return room::check_disk(&root, Some(free), unflushed, bytes);
+        }
+        // A flush takes some room, and needs less afterwards. How much is free then is not known
+        // before the next write.
+        self.checkpoint()?;
+        let free = free.saturating_sub(unflushed.saturating_mul(2));
+        room::check_disk(&root, Some(free), 0, bytes)
     }
 
     /// The engine failed on operations that are in the log: they must not be there when the call
@@ -293,15 +420,28 @@ impl Store {
     /// opening it again goes back to the checkpoint in force and replays the log.
     pub fn checkpoint(&mut self) -> Result<()> {
         self.check()?;
-        if self.log.last() == self.current.applied && !self.reorganized {
+        let is_due = self.log.last() != self.current.applied || self.reorganized;
+        let Some(watch) = self.watch.take().filter(|_| is_due) else {
             return self.store_current();
-        }
-        self.make_checkpoint().inspect_err(|error| {
+        };
+        let made = self.make_checkpoint(&watch);
+        self.watch = Some(watch);
+        made.inspect_err(|error| {
             self.doubt = Some(format!("an earlier flush failed: {error:?}"));
-        })
+            if is_no_space(error) {
+                // For the flush that follows the next opening.
+                self.reserve.release();
+            }
+        })?;
+        self.reserve.fill();
+        Ok(())
     }
 
-    fn make_checkpoint(&mut self) -> Result<()> {
+    fn make_checkpoint(&mut self, watch: &Watch) -> Result<()> {
+        if !self.reserve.is_whole() {
+            // The disk was full before. A flush that fails for that cannot be tried again.
+            self.reserve.release();
+        }
         let applied = self.log.last();
         let (generation, checkpoint) = (self.current.generation, self.current.checkpoint + 1);
         rollback::save_ahead().map_err(|error| {
@@ -309,7 +449,7 @@ impl Store {
             storage("save what is overwritten to", &path, &error)
         })?;
         self.shard()?.flush()?;
-        let journal = begin_checkpoint(&self.directory, generation, checkpoint, &self.watch)?;
+        let journal = begin_checkpoint(&self.directory, generation, checkpoint, watch)?;
         self.current.applied = applied;
         self.current.checkpoint = checkpoint;
         self.store_current()?;
@@ -317,7 +457,7 @@ impl Store {
             // The next checkpoint or the next opening removes it.
             eprintln!("edge-sync: the journal of an old checkpoint was not removed: {error}");
         }
-        self.watch.advance(journal);
+        watch.advance(journal);
         self.reorganized = false;
         self.unflushed_bytes = 0;
         Ok(())
@@ -327,7 +467,7 @@ impl Store {
     pub(crate) fn store_current(&mut self) -> Result<()> {
         self.log.sync()?;
         if self.current != self.stored {
-            self.current.store(self.directory.root())?;
+            self.with_room(|store| Ok(store.current.store(store.directory.root())?))?;
             self.stored = self.current.clone();
         }
         self.acknowledged_stored = Instant::now();
@@ -411,15 +551,22 @@ impl Store {
                 "operation {sequence} is not in the log"
             )));
         };
-        self.rejected.add(&RejectedOperation {
+        let rejected = RejectedOperation {
             sequence,
             status,
             message: message.to_owned(),
             rejected_ms: now_ms(),
             operation: record.payload,
-        })?;
+        };
+        self.with_room(|store| Ok(store.rejected.add(&rejected)?))?;
         self.current.acknowledged = sequence;
         self.store_current()
+    }
+
+    /// Operations that wait for upload and are no longer in the log.
+    pub fn lost_operations(&self) -> Option<SequenceRange> {
+        let (first, last) = (self.current.acknowledged + 1, self.log.first() - 1);
+        (first <= last).then_some(SequenceRange { first, last })
     }
 
     /// Runs a REST request: reads answer at once, writes take the way of every write.
@@ -453,15 +600,16 @@ impl Store {
             Err(error) => return refused(error),
         };
         match request {
-            Request::Read(read) => self.shard()?.read(read).map_or_else(refused, |it| Ok(Ok(it))),
+            Request::Read(read) => self
+                .shard()?
+                .read(read)
+                .map_or_else(refused, |it| Ok(Ok(it))),
             Request::Write(write) => {
                 if let Err(error) = self.shard()?.validate(&write) {
                     return refused(error);
                 }
                 match self.written(path, write) {
-                    Err(Error::NotFound(what)) => {
-                        refused(edge_sync_engine::Error::NotFound(what))
-                    }
+                    Err(Error::NotFound(what)) => refused(edge_sync_engine::Error::NotFound(what)),
                     Err(Error::AlreadyExists(what)) => {
                         refused(edge_sync_engine::Error::AlreadyExists(what))
                     }
@@ -520,7 +668,7 @@ fn begin_checkpoint(
 pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
     watch
         .check()
-        .map_err(|failure| storage(operation, tree, &std::io::Error::other(failure)))
+        .map_err(|failure| failed_call(operation, tree, &failure))
 }
 
 /// What the engine took for damage may have been a call that failed.
@@ -548,6 +696,15 @@ pub struct Replayed {
     pub last: u64,
     /// Points that were written whole.
     pub upserted: HashSet<PointId>,
+    /// Tells the last operation applied from another that takes its place in the log.
+    pub last_mark: u64,
+}
+
+/// Tells a record from another of the same sequence.
+pub fn mark(record: &edge_sync_log::Record) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (record.time_ms, &record.payload).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Applies logged operations to an engine, in order.
@@ -557,6 +714,7 @@ pub fn replay(
 ) -> Result<Replayed> {
     let mut replayed = Replayed::default();
     let mut batch = Vec::with_capacity(REPLAY_BATCH);
+    let mut last = None;
     for record in records {
         let record = record?;
         let operation = Operation::decode(&record.payload)?;
@@ -566,12 +724,14 @@ pub fn replay(
         batch.push(operation);
         replayed.operations += 1;
         replayed.last = record.sequence;
+        last = Some(record);
         if batch.len() == REPLAY_BATCH {
             shard.apply(&batch)?;
             batch.clear();
         }
     }
     shard.apply(&batch)?;
+    replayed.last_mark = last.as_ref().map_or(0, mark);
     Ok(replayed)
 }
 
@@ -585,18 +745,54 @@ pub fn load_current(directory: &Directory) -> Result<Current> {
     })
 }
 
-/// Loads the engine of one generation, with its stored configuration.
-pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
+/// Takes back what a call logged that never returned: all after `returned`, but for what has been
+/// flushed or uploaded since, or is part of a call that was. Answers what there is to tell.
+fn take_back_after(
+    directory: &Directory,
+    options: &Options,
+    current: &Current,
+    returned: u64,
+) -> Result<Vec<String>> {
+    let (mut log, report) = Log::open(&directory.log(), log_options(options, current))?;
+    let mut notes = report.notes();
+    let keep = returned.max(current.applied).max(current.acknowledged);
+    let count = log.records_after(keep);
+    match log.truncate_after(keep) {
+        Ok(()) if count > 0 => notes.push(format!(
+            "{count} operation{} of a call that ended without an answer were taken back",
+            if count == 1 { "" } else { "s" }
+        )),
+        Ok(()) | Err(edge_sync_log::Error::InsideCall { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(notes)
+}
+
+/// Does `run`, and does it again once the reserve of `directory` is given up, if the disk is full.
+fn with_reserve<T>(directory: &Directory, run: impl Fn() -> Result<T>) -> Result<T> {
+    match run() {
+        Err(error) if is_no_space(&error) && Reserve::of(directory).release() => run(),
+        outcome => outcome,
+    }
+}
+
+/// The collection configuration that is stored with one generation.
+pub fn load_config(directory: &Directory, generation: u64) -> Result<CollectionConfig> {
     let path = directory.collection(generation);
     let json = fs::read_to_string(&path)
         .map_err(|error| storage("read collection configuration", &path, &error))?;
-    let config = CollectionConfig::from_json(&json).map_err(|error| {
+    CollectionConfig::from_json(&json).map_err(|error| {
         corrupt(
             &path,
             None,
             format!("not a collection configuration: {error}"),
         )
-    })?;
+    })
+}
+
+/// Loads the engine of one generation, with its stored configuration.
+pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
+    let config = load_config(directory, generation)?;
     Ok(Shard::reopen(&directory.shard(generation), &config)?)
 }
 

@@ -456,8 +456,8 @@ fn replace_generation(
     options: Options,
 ) -> Result<Opened> {
     match exports::close() {
-        Ok(()) | Err(Error::NotOpen) => {}
         // What it could not flush is in the log, which is replayed onto the new generation.
+        Ok(_) | Err(Error::NotOpen) => {}
         Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
     }
     let staged = || {

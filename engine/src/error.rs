@@ -89,10 +89,38 @@ impl StorageKind {
     pub fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::NoSpace
+            }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Permission,
             ErrorKind::NotFound => Self::NotFound,
             _ => Self::Io,
+        }
+    }
+
+    /// Classifies an IO error by its words, for where nothing else is left of it. None if they are
+    /// not those of an IO error.
+    pub fn in_words(description: &str) -> Option<Self> {
+        let has = |words: &[&str]| words.iter().any(|word| description.contains(word));
+        if has(&[
+            "No space left on device",
+            "quota exceeded",
+            "Quota exceeded",
+            "File too large",
+        ]) {
+            Some(Self::NoSpace)
+        } else if has(&[
+            "Permission denied",
+            "Read-only file system",
+            "not permitted",
+        ]) {
+            Some(Self::Permission)
+        } else if has(&["No such file or directory"]) {
+            Some(Self::NotFound)
+        } else if has(&[OS_ERROR, "IO Error", "I/O error"]) {
+            Some(Self::Io)
+        } else {
+            None
         }
     }
 }
@@ -238,20 +266,5 @@ const OS_ERROR: &str = "(os error ";
 
 /// The engine turns IO errors into text; this finds them again.
 pub(crate) fn kind_in(description: &str) -> Option<StorageKind> {
-    let has = |words: &[&str]| words.iter().any(|word| description.contains(word));
-    if has(&["No space left on device", "quota exceeded"]) {
-        Some(StorageKind::NoSpace)
-    } else if has(&[
-        "Permission denied",
-        "Read-only file system",
-        "not permitted",
-    ]) {
-        Some(StorageKind::Permission)
-    } else if has(&["No such file or directory"]) {
-        Some(StorageKind::NotFound)
-    } else if has(&[OS_ERROR, "IO Error", "I/O error"]) {
-        Some(StorageKind::Io)
-    } else {
-        None
-    }
+    StorageKind::in_words(description)
 }

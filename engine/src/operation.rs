@@ -132,6 +132,27 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether it may add to what the shard holds. The others take away from it.
+    pub fn adds(&self) -> bool {
+        match self {
+            Self::UpsertPoint(_)
+            | Self::UpsertPointIf { .. }
+            | Self::UpdateVectors { .. }
+            | Self::SetPayload { .. }
+            | Self::OverwritePayload { .. }
+            | Self::CreatePayloadIndex { .. }
+            | Self::CreateVectorName { .. } => true,
+            Self::DeletePoints { .. }
+            | Self::DeleteVectors { .. }
+            | Self::DeletePayload { .. }
+            | Self::ClearPayload { .. }
+            | Self::DeletePayloadIndex { .. }
+            | Self::DeleteVectorName { .. } => false,
+        }
+    }
+}
+
 /// How an operation goes to the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Upload {

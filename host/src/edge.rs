@@ -268,7 +268,8 @@ impl EdgeSync {
     /// most of the points of the shard ([`Error::WouldDrop`]); [`EdgeSync::restore_forced`] takes it
     /// whatever it is.
     ///
-    /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`].
+    /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`];
+    /// [`Error::Restoring`] at once if another restore is under way.
     pub fn restore(
         &self,
         source: &RestoreSource,
@@ -295,6 +296,7 @@ impl EdgeSync {
         cancel: &Cancel,
         mut progress: impl FnMut(RestoreProgress<'_>),
     ) -> Result<RestoreReport> {
+        let _alone = self.shard.no_restore()?;
         let _paused = self.syncer.as_ref().map(Syncer::pause);
         let mut guard = self.server.as_ref().map(|server| {
             let uploader = server

@@ -1,11 +1,15 @@
 //! Every way in which the host or the component can fail.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bindings::exports::edge_sync::shard::types::Error as Guest;
 use crate::lock::Holder;
-use crate::types::{Corruption, FailureClass, ServerFailure, StorageFailure, StorageKind};
+use crate::types::{
+    Corruption, FailureClass, MemoryShortage, SequenceRange, ServerFailure, StorageFailure,
+    StorageKind,
+};
 
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -31,9 +35,31 @@ pub enum Error {
     /// The engine, or this build of it, cannot do that.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// The file system failed inside the component. Nothing of the failed call was logged.
+    /// The file system failed inside the component. Nothing of the failed call was logged, but for
+    /// a batch of several steps, of which those before the one that failed stay.
     #[error("cannot {}{}: {}", .0.operation, at(&.0.path), .0.message)]
     Storage(StorageFailure),
+    /// Too little memory is free for a write that adds to the shard. Nothing was done; reads, deletes,
+    /// uploads and flushes have what they need.
+    #[error(
+        "too little memory: the write needs {} MiB, with what must be possible after it, and {} MiB of \
+         {} MiB are free", .0.needed_bytes >> 20, .0.free_bytes >> 20, .0.limit_bytes >> 20
+    )]
+    NoMemory(MemoryShortage),
+    /// Operations that wait for upload are no longer in the log, so that the upload cannot go on by
+    /// itself. What they did is in the shard.
+    #[error(
+        "operations {} to {} wait for upload and are no longer in the log; what they did is in the \
+         shard", .0.first, .0.last
+    )]
+    LostOperations(SequenceRange),
+    /// The shard's data cannot be loaded, for the reason given. What waits for upload can be
+    /// uploaded, and the rejected log be read, all the same.
+    #[error("the shard cannot be loaded: {0}")]
+    NotLoaded(Arc<Error>),
+    /// A restore of this shard is under way.
+    #[error("a restore of the shard in {} is under way", .0.display())]
+    Restoring(PathBuf),
     /// Stored bytes are not what was written.
     #[error("{} is damaged{}: {}", .0.file, .0.offset.map(|at| format!(" at byte {at}")).unwrap_or_default(), .0.message)]
     Corrupt(Corruption),
@@ -50,8 +76,8 @@ pub enum Error {
     #[error("internal error: {0}")]
     Internal(String),
 
-    /// The component trapped. The call's effect is unknown: a write may have been logged. The
-    /// instance was replaced; [`Shard::notes`](crate::Shard::notes) says what was recovered.
+    /// The component trapped. The instance is replaced, and what a write had logged is taken back;
+    /// [`Shard::notes`](crate::Shard::notes) says what was recovered.
     #[error("the component trapped in `{call}`: {message}")]
     Trapped {
         /// WIT function that was called.
@@ -176,6 +202,10 @@ impl Error {
             Error::AlreadyExists(_) => "already-exists",
             Error::Unsupported(_) => "unsupported",
             Error::Storage(_) => "storage",
+            Error::NoMemory(_) => "no-memory",
+            Error::LostOperations(_) => "lost-operations",
+            Error::NotLoaded(cause) => cause.kind(),
+            Error::Restoring(_) => "restoring",
             Error::Corrupt(_) => "corrupt",
             Error::BadSnapshot(_) => "bad-snapshot",
             Error::Server(_) => "server",
@@ -210,8 +240,20 @@ impl Error {
             Error::Storage(failure) => failure.kind == StorageKind::NoSpace,
             Error::Io { source, .. } => matches!(
                 source.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                std::io::ErrorKind::StorageFull
+                    | std::io::ErrorKind::QuotaExceeded
+                    | std::io::ErrorKind::FileTooLarge
             ),
+            Error::NotLoaded(cause) => cause.is_no_space(),
+            _ => false,
+        }
+    }
+
+    /// True if there is too little memory.
+    pub fn is_no_memory(&self) -> bool {
+        match self {
+            Error::NoMemory(_) | Error::MemoryLimit { .. } => true,
+            Error::NotLoaded(cause) => cause.is_no_memory(),
             _ => false,
         }
     }
@@ -249,10 +291,12 @@ impl Error {
             if let Some(rest) = path.strip_prefix(guest)
                 && (rest.is_empty() || rest.starts_with('/'))
             {
-                *path = host
-                    .join(rest.trim_start_matches('/'))
-                    .display()
-                    .to_string();
+                let rest = rest.trim_start_matches('/');
+                let path_here = match rest {
+                    "" => host.to_owned(),
+                    rest => host.join(rest),
+                };
+                *path = path_here.display().to_string();
             }
         };
         match &mut self {
@@ -278,6 +322,8 @@ impl From<Guest> for Error {
             Guest::AlreadyExists(what) => Error::AlreadyExists(what),
             Guest::Unsupported(what) => Error::Unsupported(what),
             Guest::Storage(failure) => Error::Storage(failure),
+            Guest::NoMemory(shortage) => Error::NoMemory(shortage),
+            Guest::LostOperations(lost) => Error::LostOperations(lost),
             Guest::Corrupt(corruption) => Error::Corrupt(corruption),
             Guest::BadSnapshot(why) => Error::BadSnapshot(why),
             Guest::Server(failure) => Error::Server(failure),

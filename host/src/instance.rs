@@ -14,6 +14,7 @@ use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::origin::Outbound;
 use crate::stderr::StderrTail;
+use crate::types::{StorageFailure, StorageKind};
 
 /// Longest times that calls may take. A call that takes longer is stopped and its instance made
 /// anew. The limits are against guests that hang, and so are generous.
@@ -85,6 +86,8 @@ impl WasiHttpView for Guest {
 #[derive(Debug)]
 struct MemoryLimit {
     bytes: usize,
+    /// What was granted.
+    granted: usize,
     exceeded: bool,
 }
 
@@ -95,8 +98,12 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.exceeded |= desired > self.bytes;
-        Ok(desired <= self.bytes)
+        if desired > self.bytes {
+            self.exceeded = true;
+            return Ok(false);
+        }
+        self.granted = self.granted.max(desired);
+        Ok(true)
     }
 
     fn table_growing(
@@ -145,6 +152,7 @@ impl Instance {
                 outbound: grants.outbound,
                 memory: MemoryLimit {
                     bytes: grants.memory_bytes,
+                    granted: 0,
                     exceeded: false,
                 },
                 stderr,
@@ -187,8 +195,19 @@ impl Instance {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 let memory = &self.store.data().memory;
-                // Where the engine could do without the memory, it says what it wanted it for.
-                if memory.exceeded && matches!(error, GuestError::Internal(_)) {
+                // Where the engine could do without the memory, it says what it wanted it for; what
+                // it could not read for lack of memory, it may take for damaged.
+                let may_follow = matches!(
+                    error,
+                    GuestError::Internal(_)
+                        | GuestError::Corrupt(_)
+                        | GuestError::BadSnapshot(_)
+                        | GuestError::Storage(StorageFailure {
+                            kind: StorageKind::Io,
+                            ..
+                        })
+                );
+                if memory.exceeded && may_follow {
                     return Err(Error::MemoryLimit {
                         call: name,
                         limit_bytes: memory.bytes,
@@ -198,6 +217,11 @@ impl Instance {
             }
             Err(trap) => Err(self.describe(name, limit, &trap)),
         }
+    }
+
+    /// Size of the linear memory. It never shrinks.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().memory.granted
     }
 
     pub(crate) fn guest_mut(&mut self) -> &mut Guest {
@@ -236,11 +260,13 @@ mod tests {
     fn memory_limit_admits_up_to_the_limit_and_remembers_refusals() {
         let mut limit = MemoryLimit {
             bytes: 1 << 20,
+            granted: 0,
             exceeded: false,
         };
         assert!(limit.memory_growing(0, 1 << 20, None).unwrap());
         assert!(!limit.exceeded);
         assert!(!limit.memory_growing(0, (1 << 20) + 65536, None).unwrap());
         assert!(limit.exceeded);
+        assert_eq!(limit.granted, 1 << 20);
     }
 }

@@ -13,7 +13,9 @@
 //!
 //! Each instance lives on a thread of its own; calls are sent to it and answered one by one, so
 //! every handle can be shared between threads. A call that traps, or runs past its time or memory
-//! limit, costs that call only: the instance is made anew and the shard opened again.
+//! limit, costs that call only: the instance is made anew, the shard opened again, and a write that
+//! was not answered taken back. A shard that cannot be loaded, because there is too little memory or
+//! disk for it, still hands out what waits for upload.
 //!
 //! ```no_run
 //! use edge_sync_host::{Component, EdgeSync, Point, PointId};
@@ -30,6 +32,7 @@
 mod bindings;
 mod component;
 mod courier;
+mod disk;
 mod edge;
 mod error;
 mod instance;
@@ -64,9 +67,10 @@ pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
-    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Peeked,
-    Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
-    Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
-    ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
-    UploadBatch, UploadRequest, Vector, WaitingOperation,
+    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, NamedVector,
+    Opened, Peeked, Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding,
+    QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
+    SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource, SparseVector,
+    StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
+    WaitingOperation,
 };

@@ -36,6 +36,9 @@ const STAGING: &str = "staging";
 /// Name of the snapshot in the staging folder.
 const SNAPSHOT: &str = "restore.snapshot";
 
+/// The same, where a file of the user's has that name.
+const OTHER_SNAPSHOT: &str = "restore-copy.snapshot";
+
 /// What the component keeps in the staging folder: the snapshots that a server is still to delete.
 const LEDGER: &str = "snapshots-on-server.json";
 
@@ -131,7 +134,7 @@ pub(crate) fn restore(
     let mut uploaded = 0;
     let mut from_collection = None;
     let mut doubt = None;
-    let staging = Staging::clear(shard.directory())?;
+    let staging = Staging::clear(shard.directory(), source)?;
     let (barrier, snapshot_bytes) = match source {
         RestoreSource::Server(from) => {
             let (courier, uploader) = server.as_mut().ok_or(Error::Setting {
@@ -187,7 +190,7 @@ pub(crate) fn restore(
     cancel.check()?;
 
     progress(RestoreProgress::Staging);
-    let (staged, mut instance) = stage(shard, barrier)?;
+    let (staged, mut instance) = stage(shard, staging.name, barrier)?;
     // Its bytes are in the new generation now; the switch may need the room.
     staging.remove_snapshot();
     let mut deletes_applied = 0;
@@ -394,10 +397,10 @@ fn delete_again(
 }
 
 /// Stages on an owner of its own, for the stack that guest calls need.
-fn stage(shard: &Shard, barrier: u64) -> Result<(Staged, Instance)> {
+fn stage(shard: &Shard, name: &str, barrier: u64) -> Result<(Staged, Instance)> {
     let limit = shard.options().times.open;
     let options = shard.options().for_guest();
-    let snapshot = format!("{GUEST_DATA}/{STAGING}/{SNAPSHOT}");
+    let snapshot = format!("{GUEST_DATA}/{STAGING}/{name}");
     let owner = Owner::spawn("restore", shard.fresh_instance()?)?;
     let staged = owner.call(move |instance| {
         instance.call("stage", limit, |guest, store| {
@@ -503,23 +506,45 @@ fn judged(error: &Error) -> Failure {
     }
 }
 
-/// The staging folder, empty at first and emptied in the end, however the restore ends.
-struct Staging(PathBuf);
+/// The staging folder, empty at first and emptied in the end, however the restore ends; but for a
+/// snapshot of the user's own that lies in it.
+struct Staging {
+    folder: PathBuf,
+    /// What is not removed: the entry of the folder that is, or holds, the user's snapshot.
+    kept: Option<PathBuf>,
+    /// What the staged snapshot is called in it.
+    name: &'static str,
+}
 
 impl Staging {
-    fn clear(directory: &Path) -> Result<Staging> {
-        let staging = Staging(staging_folder(directory)?);
+    fn clear(directory: &Path, source: &RestoreSource) -> Result<Staging> {
+        let folder = staging_folder(directory)?;
+        let kept = match source {
+            RestoreSource::File(file) => entry_that_holds(&folder, file),
+            RestoreSource::Server(_) => None,
+        };
+        let is_taken = kept.as_ref() == Some(&folder.join(SNAPSHOT));
+        let staging = Staging {
+            folder,
+            kept,
+            name: if is_taken { OTHER_SNAPSHOT } else { SNAPSHOT },
+        };
         staging.empty()?;
         Ok(staging)
     }
 
+    fn snapshot(&self) -> PathBuf {
+        self.folder.join(self.name)
+    }
+
     fn empty(&self) -> Result<()> {
+        let folder = &self.folder;
         let entries =
-            std::fs::read_dir(&self.0).map_err(Error::io("read the staging folder", &self.0))?;
+            std::fs::read_dir(folder).map_err(Error::io("read the staging folder", folder))?;
         for entry in entries {
-            let entry = entry.map_err(Error::io("read the staging folder", &self.0))?;
+            let entry = entry.map_err(Error::io("read the staging folder", folder))?;
             let path = entry.path();
-            if entry.file_name() == LEDGER {
+            if entry.file_name() == LEDGER || self.kept.as_ref() == Some(&path) {
                 continue;
             }
             let is_folder = entry
@@ -544,7 +569,7 @@ impl Staging {
         cancel: &Cancel,
         progress: &mut dyn FnMut(RestoreProgress<'_>),
     ) -> Result<u64> {
-        let target = self.0.join(SNAPSHOT);
+        let target = self.snapshot();
         // A link to a symbolic link would be one itself, and lead out of the guest's folder.
         let file = file
             .canonicalize()
@@ -570,7 +595,7 @@ impl Staging {
     }
 
     fn remove_snapshot(&self) {
-        if let Err(error) = std::fs::remove_file(self.0.join(SNAPSHOT)) {
+        if let Err(error) = std::fs::remove_file(self.snapshot()) {
             tracing::debug!("the staged snapshot stays for now: {error}");
         }
     }
@@ -582,6 +607,13 @@ impl Drop for Staging {
             tracing::warn!("the staging folder is not clean: {error}");
         }
     }
+}
+
+/// The entry of `folder` that is `file`, or a folder that leads to it.
+fn entry_that_holds(folder: &Path, file: &Path) -> Option<PathBuf> {
+    let (real_folder, real_file) = (folder.canonicalize().ok()?, file.canonicalize().ok()?);
+    let below = real_file.strip_prefix(real_folder).ok()?;
+    Some(folder.join(below.components().next()?))
 }
 
 /// The staging folder of a data directory, made if it is missing.
@@ -634,7 +666,8 @@ mod tests {
         std::fs::create_dir(folder.join("left")).unwrap();
         std::fs::write(folder.join("left/over"), b"x").unwrap();
 
-        let staging = Staging::clear(directory.path()).unwrap();
+        let source = RestoreSource::File(file.clone());
+        let staging = Staging::clear(directory.path(), &source).unwrap();
         assert!(!folder.join("left").exists());
         let bytes = staging.take(&file, &Cancel::new(), &mut |_| {}).unwrap();
         assert_eq!(bytes, 8);
@@ -642,6 +675,29 @@ mod tests {
         drop(staging);
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         assert_eq!(std::fs::read(&file).unwrap(), b"snapshot");
+    }
+
+    #[test]
+    fn a_snapshot_in_the_staging_folder_is_its_owners() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = staging_folder(directory.path()).unwrap();
+        for name in ["mine.snapshot", SNAPSHOT, "folder/mine.snapshot"] {
+            let file = folder.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, b"snapshot").unwrap();
+            std::fs::write(folder.join("left over"), b"x").unwrap();
+            let source = RestoreSource::File(file.clone());
+            let staging = Staging::clear(directory.path(), &source).unwrap();
+            assert!(!folder.join("left over").exists());
+            staging.take(&file, &Cancel::new(), &mut |_| {}).unwrap();
+            assert_eq!(std::fs::read(staging.snapshot()).unwrap(), b"snapshot");
+            staging.remove_snapshot();
+            drop(staging);
+            assert_eq!(std::fs::read(&file).unwrap(), b"snapshot");
+            assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+            std::fs::remove_dir_all(&folder).unwrap();
+            staging_folder(directory.path()).unwrap();
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The shard instance: a data directory, no network.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use wasmtime::Store;
 use wasmtime_wasi::FsPerms;
@@ -10,6 +10,7 @@ use wasmtime_wasi::FsPerms;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::{Error as GuestError, Options};
 use crate::component::Component;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Guest, Instance, TimeLimits};
 use crate::lock::DirectoryLock;
@@ -30,6 +31,15 @@ const RETRIED_A_CALL: u32 = 500;
 /// Most memory that a 32-bit guest can address.
 const MAX_MEMORY_BYTES: usize = 4 << 30;
 
+/// Notes that are kept for whoever asks.
+const MAX_NOTES: usize = 100;
+
+/// How often loading a shard is tried again that could not be loaded because the disk was full.
+const LOAD_AGAIN: Duration = Duration::from_secs(10);
+
+/// Stands for "nothing to take back" where the log's last sequence is asked for.
+const ALL_RETURNED: u64 = u64::MAX;
+
 /// Settings of an open shard that are not stored with it.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -39,8 +49,9 @@ pub struct ShardOptions {
     pub log_segment_bytes: Option<u64>,
     /// Unflushed log bytes after which a write also flushes. None: the component's choice.
     pub flush_after_bytes: Option<u64>,
-    /// Most linear memory that the instance may use, at most 4 GiB. Default: 2 GiB. A restore
-    /// runs a second instance beside it for a while.
+    /// Most linear memory that the instance may use, at most 4 GiB. Default: 2 GiB. A third of it,
+    /// at least 16 and at most 128 MiB, is kept free of data: writes that would take it are
+    /// [`Error::NoMemory`]. A restore runs a second instance beside it for a while.
     pub memory_bytes: usize,
     /// Longest times that calls may take.
     pub times: TimeLimits,
@@ -68,6 +79,7 @@ impl ShardOptions {
             durability: self.durability,
             log_segment_bytes: self.log_segment_bytes,
             flush_after_bytes: self.flush_after_bytes,
+            memory_bytes: Some(self.memory_bytes as u64),
         }
     }
 
@@ -101,8 +113,12 @@ struct Inner {
     options: ShardOptions,
     folder: PathBuf,
     notes: Notes,
-    on_write: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_write: Arc<WriteHook>,
+    restoring: Mutex<()>,
 }
+
+/// What is called after each write, on the owner's thread.
+type WriteHook = OnceLock<Box<dyn Fn() + Send + Sync>>;
 
 /// What a person should know, gathered until asked for.
 #[derive(Clone, Debug, Default)]
@@ -111,10 +127,12 @@ struct Notes(Arc<Mutex<Vec<String>>>);
 impl Notes {
     fn add(&self, note: String) {
         tracing::warn!("{note}");
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(note);
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() >= MAX_NOTES {
+            // Nobody asks; the last ones tell the most.
+            notes.remove(0);
+        }
+        notes.push(note);
     }
 }
 
@@ -136,7 +154,9 @@ impl Shard {
     }
 
     /// Opens the shard in `directory`. What opening found (a repaired log, an interrupted restore)
-    /// is in [`Shard::notes`].
+    /// is in [`Shard::notes`]. Where memory or disk are too small to load its data, or loading traps,
+    /// it is opened all the same, for what waits for upload: calls on the data are
+    /// [`Error::NotLoaded`].
     ///
     /// Errors: [`Error::NotFound`] if there is no shard; [`Error::Corrupt`]; [`Error::Locked`].
     pub fn open(
@@ -169,7 +189,10 @@ impl Shard {
     }
 
     /// Creates a shard in a directory that was attached without one.
+    ///
+    /// Errors: as [`Shard::create`]; [`Error::Restoring`].
     pub fn create_here(&self, config: &str) -> Result<Opened> {
+        let _alone = self.no_restore()?;
         let config = config.to_owned();
         self.inner.owner.call(move |state| state.create(&config))
     }
@@ -178,6 +201,7 @@ impl Shard {
     /// [`Shard::create_here`], or a restore, has made another. Unless `discard_unsent`, it fails
     /// with [`Error::Unsent`] if something waits for upload or was refused by the server.
     pub(crate) fn remove(&self, discard_unsent: bool) -> Result<()> {
+        let _alone = self.no_restore()?;
         self.inner
             .owner
             .call(move |state| state.remove(discard_unsent))
@@ -199,6 +223,11 @@ impl Shard {
                 options: options.clone(),
                 folder: directory.to_owned(),
                 phase: Phase::Absent,
+                was_open: false,
+                returned: ALL_RETURNED,
+                failed_at: None,
+                memory_at_open: 0,
+                flush_failed: false,
                 notes: notes.clone(),
                 lock: Some(lock),
             },
@@ -210,9 +239,22 @@ impl Shard {
                 options,
                 folder: directory.to_owned(),
                 notes,
-                on_write: OnceLock::new(),
+                on_write: Arc::default(),
+                restoring: Mutex::new(()),
             }),
         })
+    }
+
+    /// Keeps restores out, and what they must not meet: other restores, the creation and the
+    /// removal of the shard.
+    ///
+    /// Errors: [`Error::Restoring`], at once.
+    pub(crate) fn no_restore(&self) -> Result<MutexGuard<'_, ()>> {
+        match self.inner.restoring.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::Restoring(self.inner.folder.clone())),
+        }
     }
 
     /// The data directory.
@@ -241,7 +283,9 @@ impl Shard {
     }
 
     /// Flushes and closes the shard and releases the directory. Calls through other handles fail
-    /// from then on.
+    /// from then on. A flush that fails is in [`Shard::notes`]: everything is in the log.
+    ///
+    /// Errors: [`Error::Storage`] if the log could not be synced.
     pub fn close(&self) -> Result<()> {
         self.inner.owner.call(ShardState::close)
     }
@@ -302,9 +346,101 @@ impl Shard {
             .call(move |state| state.promote(staged, binding))
     }
 
-    fn wrote(&self) {
-        if let Some(hook) = self.inner.on_write.get() {
-            hook();
+    /// Any request of Qdrant's points API: `path` below `/collections/{c}` with its query string,
+    /// and body. Answers the REST `result`.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        self.inner.owner.call(self.request_job(method, path, body))
+    }
+
+    /// [`Shard::request`] for async callers.
+    pub async fn request_async(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        let job = self.request_job(method, path, body);
+        self.inner.owner.call_async(job).await
+    }
+
+    fn request_job(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> impl FnOnce(&mut ShardState) -> Result<String> + Send + use<> {
+        let (limit, effect) = self.cost(method, path);
+        let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
+        self.job("request", limit, effect, move |guest, store| {
+            guest
+                .edge_sync_shard_shard()
+                .call_request(store, &method, &path, &body)
+        })
+    }
+
+    /// As [`Shard::request`], for an endpoint that stands in for a server: read and refused as
+    /// Qdrant 1.19 does it. What is refused is an answer.
+    pub fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<std::result::Result<String, Refusal>> {
+        self.inner.owner.call(self.answer_job(method, path, body))
+    }
+
+    /// [`Shard::answer`] for async callers.
+    pub async fn answer_async(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<std::result::Result<String, Refusal>> {
+        let job = self.answer_job(method, path, body);
+        self.inner.owner.call_async(job).await
+    }
+
+    fn answer_job(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> impl FnOnce(&mut ShardState) -> Result<std::result::Result<String, Refusal>> + Send + use<>
+    {
+        let (limit, effect) = self.cost(method, path);
+        let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
+        self.job("answer", limit, effect, move |guest, store| {
+            guest
+                .edge_sync_shard_shard()
+                .call_answer(store, &method, &path, &body)
+        })
+    }
+
+    /// How long a request of the points API may take, and whether it may leave something to upload.
+    fn cost(&self, method: &str, path: &str) -> (Duration, Effect) {
+        let times = &self.inner.options.times;
+        match is_read(method, path) {
+            true => (times.read, Effect::Reads),
+            false => (times.write, Effect::Writes),
+        }
+    }
+
+    /// A call as the owner's thread makes it.
+    fn job<R, F>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        effect: Effect,
+        function: F,
+    ) -> impl FnOnce(&mut ShardState) -> Result<R> + use<R, F>
+    where
+        F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
+    {
+        let on_write = Arc::clone(&self.inner.on_write);
+        move |state| {
+            let outcome = state.run(name, limit, effect, function);
+            // Here, so that it is called for a caller who did not wait, too.
+            if matches!(effect, Effect::Writes | Effect::Retries)
+                && let Some(hook) = on_write.get()
+            {
+                hook();
+            }
+            outcome
         }
     }
 }
@@ -317,6 +453,24 @@ pub struct RetryReport {
     pub sequences: Vec<u64>,
     /// Sequences of those that the shard does not take any more, and why.
     pub failures: Vec<(u64, Error)>,
+}
+
+/// Whether a request of the points API changes nothing.
+fn is_read(method: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
+    match method.to_ascii_uppercase().as_str() {
+        "GET" => true,
+        "POST" => ![
+            "/points/batch",
+            "/points/delete",
+            "/points/payload",
+            "/points/payload/clear",
+            "/points/payload/delete",
+            "/points/vectors/delete",
+        ]
+        .contains(&path),
+        _ => false,
+    }
 }
 
 /// True if nothing is there, or only an empty directory.
@@ -333,6 +487,8 @@ fn is_empty(directory: &Path) -> Result<bool> {
 fn remove_shard(directory: &Path) -> Result<()> {
     let current = directory.join("CURRENT");
     std::fs::remove_file(&current).map_err(Error::io("remove", &current))?;
+    // Windows neither needs nor offers it.
+    #[cfg(not(windows))]
     std::fs::File::open(directory)
         .and_then(|folder| folder.sync_all())
         .map_err(Error::io("sync", directory))?;
@@ -373,16 +529,21 @@ fn fresh(component: &Component, options: &ShardOptions, folder: &Path) -> Result
     )
 }
 
-/// Whether a call may leave something to upload.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a call works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
+    /// The shard's data, without logging anything.
     Reads,
+    /// The data and the log: there may be something to upload afterwards.
     Writes,
+    /// The same, and the rejected log.
+    Retries,
+    /// The queue and the rejected log alone.
+    Queue,
 }
 
 /// Makes each WIT function a method and its async twin. `[limit effect]` are the field of
-/// [`TimeLimits`] that applies, and whether there may be something to upload afterwards; each
-/// argument says how it is owned for the way to the owner's thread, and how the guest gets it.
+/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the owner's thread, and how the guest gets it.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
@@ -397,30 +558,24 @@ macro_rules! calls {
                 pub fn $name(&self, $($argument: $type),*) -> Result<$result> {
                     $(let $argument = $own;)*
                     let limit = self.inner.options.times.$limit;
-                    let outcome = self.inner.owner.call(move |state| {
-                        state.run(stringify!($name), limit, |guest, store| {
-                            guest.$interface().$function(store, $($pass),*)
-                        })
-                    });
-                    if Effect::$effect == Effect::Writes {
-                        self.wrote();
-                    }
-                    outcome
+                    self.inner.owner.call(self.job(
+                        stringify!($name),
+                        limit,
+                        Effect::$effect,
+                        move |guest, store| guest.$interface().$function(store, $($pass),*),
+                    ))
                 }
 
                 #[doc = concat!("[`Shard::", stringify!($name), "`] for async callers.")]
                 pub async fn $name_async(&self, $($argument: $type),*) -> Result<$result> {
                     $(let $argument = $own;)*
                     let limit = self.inner.options.times.$limit;
-                    let outcome = self.inner.owner.call_async(move |state| {
-                        state.run(stringify!($name), limit, |guest, store| {
-                            guest.$interface().$function(store, $($pass),*)
-                        })
-                    }).await;
-                    if Effect::$effect == Effect::Writes {
-                        self.wrote();
-                    }
-                    outcome
+                    self.inner.owner.call_async(self.job(
+                        stringify!($name),
+                        limit,
+                        Effect::$effect,
+                        move |guest, store| guest.$interface().$function(store, $($pass),*),
+                    )).await
                 }
             )*
         }
@@ -474,27 +629,13 @@ calls! {
     [read Reads] count / count_async = edge_sync_shard_shard.call_count
     (filter: Option<&str> = filter.map(str::to_owned) => filter.as_ref()) -> u64;
 
-    /// Any request of Qdrant's points API: `path` below `/collections/{c}` with its query string,
-    /// and body. Answers the REST `result`.
-    [write Writes] request / request_async = edge_sync_shard_shard.call_request
-    (method: &str = method.to_owned() => &method,
-     path: &str = path.to_owned() => &path,
-     body: &str = body.to_owned() => &body) -> String;
-
-    /// As [`Shard::request`], for an endpoint that stands in for a server: read and refused as
-    /// Qdrant 1.19 does it. What is refused is an answer.
-    [write Writes] answer / answer_async = edge_sync_shard_shard.call_answer
-    (method: &str = method.to_owned() => &method,
-     path: &str = path.to_owned() => &path,
-     body: &str = body.to_owned() => &body) -> std::result::Result<String, Refusal>;
-
     /// Merges segments and builds indexes as the configuration asks. True if anything was done.
     [optimize Reads] optimize / optimize_async = edge_sync_shard_shard.call_optimize
     () -> bool;
 
     /// Makes everything applied durable in the shard itself, so that the next opening has no log
     /// to replay.
-    [write Reads] flush / flush_async = edge_sync_shard_shard.call_flush
+    [write Queue] flush / flush_async = edge_sync_shard_shard.call_flush
     () -> ();
 
     /// State of the shard.
@@ -503,22 +644,22 @@ calls! {
 
     /// The next operations to upload, up to the sequence `until`. Asking again without
     /// [`Shard::acknowledge`] gives the same.
-    [write Reads] next_batch / next_batch_async = edge_sync_shard_queue.call_next_batch
+    [write Queue] next_batch / next_batch_async = edge_sync_shard_queue.call_next_batch
     (limits: QueueLimits = limits => limits, until: Option<u64> = until => until,
      done: Option<QueueProgress> = done => done)
         -> Option<UploadBatch>;
 
     /// What an upload has to know before it begins.
-    [read Reads] standing / standing_async = edge_sync_shard_queue.call_standing
+    [read Queue] standing / standing_async = edge_sync_shard_queue.call_standing
     () -> QueueStanding;
 
     /// Names of vectors that queued operations add or drop.
-    [read Reads] changing_vectors / changing_vectors_async
+    [read Queue] changing_vectors / changing_vectors_async
         = edge_sync_shard_queue.call_changing_vectors
     () -> Vec<String>;
 
     /// Stores which collection holds what was acknowledged.
-    [write Reads] bind / bind_async = edge_sync_shard_queue.call_bind
+    [write Queue] bind / bind_async = edge_sync_shard_queue.call_bind
     (binding: Binding = binding => &binding) -> ();
 
     /// Queues everything that the shard holds again, in place of what waits. Returns the number of
@@ -527,42 +668,42 @@ calls! {
     () -> u64;
 
     /// The server has confirmed everything up to `last`.
-    [write Reads] acknowledge / acknowledge_async = edge_sync_shard_queue.call_acknowledge
+    [write Queue] acknowledge / acknowledge_async = edge_sync_shard_queue.call_acknowledge
     (last: u64 = last => last) -> ();
 
     /// The server refuses the operation `sequence`, the first one not acknowledged: moves it to
     /// the rejected log.
-    [write Reads] reject / reject_async = edge_sync_shard_queue.call_reject
+    [write Queue] reject / reject_async = edge_sync_shard_queue.call_reject
     (sequence: u64 = sequence => sequence,
      status: u16 = status => status,
      message: &str = message.to_owned() => &message) -> ();
 
     /// Moves up to `count` operations from the head of the queue to the rejected log; how many were.
     /// No upload may be under way: see [`EdgeSync::skip`](crate::EdgeSync::skip).
-    [write Reads] skip / skip_async = edge_sync_shard_queue.call_skip
+    [write Queue] skip / skip_async = edge_sync_shard_queue.call_skip
     (count: u32 = count => count) -> u32;
 
     /// Operations that wait for upload, with sequences above `after`: up to `limit`, fewer if they
     /// are large, none at the end.
-    [read Reads] waiting / waiting_async = edge_sync_shard_queue.call_waiting
+    [read Queue] waiting / waiting_async = edge_sync_shard_queue.call_waiting
     (after: u64 = after => after, limit: u32 = limit => limit) -> Vec<WaitingOperation>;
 
     /// The rejected log, oldest first: operations with sequences above `after`, up to `limit`, fewer
     /// if they are large, none at the end.
-    [read Reads] rejected / rejected_async = edge_sync_shard_queue.call_rejected
+    [read Queue] rejected / rejected_async = edge_sync_shard_queue.call_rejected
     (after: u64 = after => after, limit: u32 = limit => limit) -> Vec<RejectedOperation>;
 
     /// Queues a rejected operation again, at the end of the log.
-    [write Writes] retry_rejected / retry_rejected_async
+    [write Retries] retry_rejected / retry_rejected_async
         = edge_sync_shard_queue.call_retry_rejected
     (sequence: u64 = sequence => sequence) -> ();
 
     /// Forgets a rejected operation.
-    [write Reads] drop_rejected / drop_rejected_async = edge_sync_shard_queue.call_drop_rejected
+    [write Queue] drop_rejected / drop_rejected_async = edge_sync_shard_queue.call_drop_rejected
     (sequence: u64 = sequence => sequence) -> ();
 
     /// Forgets the rejected operations with sequences up to `last`. How many there were.
-    [write Reads] drop_rejected_up_to / drop_rejected_up_to_async
+    [write Queue] drop_rejected_up_to / drop_rejected_up_to_async
         = edge_sync_shard_queue.call_drop_rejected_up_to
     (last: u64 = last => last) -> u64;
     /// Points that the log deleted last, of its operations up to `until`, as far as it goes back. A
@@ -571,7 +712,7 @@ calls! {
     (until: u64 = until => until) -> Vec<PointId>;
 
     /// Where the upload queue stands.
-    [read Reads] queue_status / queue_status_async = edge_sync_shard_queue.call_status
+    [read Queue] queue_status / queue_status_async = edge_sync_shard_queue.call_status
     () -> QueueStatus;
 }
 
@@ -581,6 +722,19 @@ struct ShardState {
     options: ShardOptions,
     folder: PathBuf,
     phase: Phase,
+    /// Whether an instance of this process has had the shard open: what lies beside it then may be
+    /// in use.
+    was_open: bool,
+    /// The log's last sequence when the call began that ended the last instance.
+    returned: u64,
+    /// The same for calls that answered an error, if no call has succeeded since: should the shard
+    /// have to be opened again because of one, nothing of it stays.
+    failed_at: Option<u64>,
+    /// Size of the instance's memory when it had opened the shard.
+    memory_at_open: usize,
+    /// Whether the last flush at an opening failed: no flush is tried but when it is asked for, or
+    /// each write would cost an opening.
+    flush_failed: bool,
     notes: Notes,
     lock: Option<DirectoryLock>,
 }
@@ -589,6 +743,12 @@ enum Phase {
     /// There is no shard in the directory.
     Absent,
     Open(Box<Instance>),
+    /// The queue and the rejected log are open; the data cannot be loaded.
+    QueueOnly {
+        instance: Box<Instance>,
+        cause: Arc<Error>,
+        since: Instant,
+    },
     /// The instance is gone; the next call opens the shard again.
     Lost,
     Closed,
@@ -619,14 +779,39 @@ impl ShardState {
         Ok(opened)
     }
 
+    /// Opens the shard: with its data if that can be loaded, else for what waits for upload.
     fn open(&mut self) -> Result<Opened> {
+        let opened = match self.load(self.flush_failed) {
+            // So that the next opening has no log to replay.
+            Ok(opened) if opened.replayed > 0 && !self.flush_failed => self.flush_replayed(opened),
+            outcome => outcome,
+        };
+        match opened {
+            Ok(opened) => {
+                (self.returned, self.failed_at) = (ALL_RETURNED, None);
+                Ok(opened)
+            }
+            Err(error) if leaves_the_queue(&error) => self.open_queue(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the shard with its data. `hold_flush`: writes do not flush.
+    fn load(&mut self, hold_flush: bool) -> Result<Opened> {
         let mut instance = self.fresh()?;
-        let options = self.options.for_guest();
+        let mut options = self.options.for_guest();
+        if hold_flush {
+            options.flush_after_bytes = Some(u64::MAX);
+        }
+        let (was_open, returned) = (self.was_open, self.returned);
+        let name = if was_open { "reopen" } else { "open" };
         let opened = instance
-            .call("open", self.options.times.open, |guest, store| {
-                guest
-                    .edge_sync_shard_shard()
-                    .call_open(store, GUEST_DATA, options)
+            .call(name, self.options.times.open, |guest, store| {
+                let shard = guest.edge_sync_shard_shard();
+                match was_open {
+                    true => shard.call_reopen(store, GUEST_DATA, options, returned),
+                    false => shard.call_open(store, GUEST_DATA, options),
+                }
             })
             .map_err(|error| match error {
                 Error::NotFound(_) => no_shard(&self.folder),
@@ -636,15 +821,74 @@ impl ShardState {
         Ok(opened)
     }
 
+    /// Flushes after an opening that replayed operations. Where that fails, the shard is opened once
+    /// more, to go on without.
+    fn flush_replayed(&mut self, opened: Opened) -> Result<Opened> {
+        let limit = self.options.times.open;
+        let flushed = self.instance()?.call("flush", limit, |guest, store| {
+            guest.edge_sync_shard_shard().call_flush(store)
+        });
+        let Err(error) = flushed else {
+            return Ok(opened);
+        };
+        self.notes.add(format!(
+            "{} operations were replayed from the log and could not be flushed: {error}",
+            opened.replayed
+        ));
+        self.flush_failed = true;
+        self.phase = Phase::Lost;
+        self.returned = ALL_RETURNED;
+        self.load(true)?;
+        Ok(opened)
+    }
+
+    /// Opens what can be opened without the data, which `error` keeps from being loaded.
+    fn open_queue(&mut self, error: Error) -> Result<Opened> {
+        let open = || -> Result<(Instance, Opened)> {
+            let mut instance = self.fresh()?;
+            let options = self.options.for_guest();
+            let opened = instance.call("open", self.options.times.open, |guest, store| {
+                guest
+                    .edge_sync_shard_queue()
+                    .call_open(store, GUEST_DATA, options)
+            })?;
+            Ok((instance, opened))
+        };
+        let Ok((instance, opened)) = open() else {
+            return Err(error);
+        };
+        self.notes.add(format!(
+            "the shard cannot be loaded: {error}; what waits for upload can be uploaded all the same"
+        ));
+        self.took(instance, &opened);
+        if let Phase::Open(instance) = std::mem::replace(&mut self.phase, Phase::Lost) {
+            self.phase = Phase::QueueOnly {
+                instance,
+                cause: Arc::new(error),
+                since: Instant::now(),
+            };
+        }
+        Ok(opened)
+    }
+
+    /// A note with the guest's paths.
+    fn add_guest_note(&self, note: &str) {
+        let (guest, host) = (format!("{GUEST_DATA}/"), self.folder.join(""));
+        self.notes
+            .add(note.replace(&guest, &host.to_string_lossy()));
+    }
+
     fn took(&mut self, instance: Instance, opened: &Opened) {
         for note in &opened.notes {
-            self.notes.add(note.clone());
+            self.add_guest_note(note);
         }
         tracing::debug!(
             generation = opened.generation,
             replayed = opened.replayed,
             "shard opened"
         );
+        self.was_open = true;
+        self.memory_at_open = instance.memory_bytes();
         self.phase = Phase::Open(Box::new(instance));
     }
 
@@ -652,29 +896,125 @@ impl ShardState {
         &mut self,
         name: &'static str,
         limit: Duration,
+        effect: Effect,
         function: impl Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
     ) -> Result<R> {
+        self.be_open(effect)?;
+        let had_grown = self.has_grown();
+        let outcome = self.call(name, limit, effect, &function);
+        match &outcome {
+            // A fresh instance holds the same in less, and nothing of the call has stayed.
+            Err(Error::NoMemory(_)) if had_grown || self.has_grown() => self.close_instance()?,
+            Err(Error::MemoryLimit { .. }) if had_grown && effect == Effect::Writes => {}
+            _ => return outcome,
+        }
+        self.be_open(effect)?;
+        let outcome = self.call(name, limit, effect, &function);
+        if matches!(&outcome, Err(error) if error.is_no_memory()) {
+            // This is the least that the data takes.
+            self.memory_at_open = usize::MAX;
+        }
+        outcome
+    }
+
+    /// Makes a call, once more if the shard has to be opened again for it, and sees to it that the
+    /// shard is open afterwards.
+    fn call<R>(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        effect: Effect,
+        function: impl Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
+    ) -> Result<R> {
+        let logged = self.before(effect)?;
+        let returned = self.failed_at.map_or(logged, |failed| failed.min(logged));
+        let mut outcome = self.instance()?.call(name, limit, &function);
+        if let Err(Error::NeedsReopen(why)) = outcome {
+            self.phase = Phase::Lost;
+            self.returned = returned;
+            let opened = self.open()?;
+            self.notes.add(format!(
+                "the shard was opened again ({} operations replayed) after: {why}",
+                opened.replayed
+            ));
+            self.be_open(effect)?;
+            // What a batch of several steps has done by now may be flushed, and then it stays.
+            if self.before(effect)? != returned && returned != ALL_RETURNED {
+                return Err(Error::NeedsReopen(why));
+            }
+            outcome = self.instance()?.call(name, limit, &function);
+        }
+        match &outcome {
+            // The queue says nothing of whether the shard is in doubt.
+            Ok(_) if effect != Effect::Queue => self.failed_at = None,
+            Ok(_) => {}
+            Err(error) if error.ends_instance() => {
+                self.phase = Phase::Lost;
+                // What a retry has logged may be gone from the rejected log already.
+                let is_retry = effect == Effect::Retries;
+                self.returned = if is_retry { ALL_RETURNED } else { returned };
+                self.recover(error);
+                if is_retry && !matches!(self.phase, Phase::Open(_)) {
+                    // It ended where it was applied, before that.
+                    self.phase = Phase::Lost;
+                    self.returned = returned;
+                    self.recover(error);
+                }
+            }
+            Err(_) if effect == Effect::Writes => self.failed_at = Some(returned),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Whether the instance's memory has grown so much since it was opened that a fresh one may do
+    /// with less.
+    fn has_grown(&self) -> bool {
+        match &self.phase {
+            Phase::Open(instance) => {
+                let limit = self.options.memory_bytes;
+                let at_first = self.memory_at_open.saturating_add(reserved_memory(limit));
+                instance.memory_bytes().saturating_sub(at_first) >= limit / 8
+            }
+            // It was lost, and made anew already if that was possible.
+            _ => false,
+        }
+    }
+
+    /// Sees to it that the shard is open as far as a call needs it.
+    fn be_open(&mut self, effect: Effect) -> Result<()> {
         if matches!(self.phase, Phase::Lost) {
             self.open()?;
         }
-        match self.instance()?.call(name, limit, &function) {
-            // The call was refused before it did anything, so it can be made again.
-            Err(Error::NeedsReopen(why)) => {
-                self.phase = Phase::Lost;
-                let opened = self.open()?;
-                self.notes.add(format!(
-                    "the shard was opened again ({} operations replayed) after: {why}",
-                    opened.replayed
-                ));
-                self.instance()?.call(name, limit, &function)
-            }
-            Err(error) if error.ends_instance() => {
-                self.phase = Phase::Lost;
-                self.recover(&error);
-                Err(error)
-            }
-            outcome => outcome,
+        let Phase::QueueOnly { cause, since, .. } = &self.phase else {
+            return Ok(());
+        };
+        if effect == Effect::Queue {
+            return Ok(());
         }
+        let cause = Arc::clone(cause);
+        if cause.is_no_space() && since.elapsed() >= LOAD_AGAIN {
+            // There may be room by now.
+            self.close_instance()?;
+            self.open()?;
+            if matches!(self.phase, Phase::Open(_)) {
+                return Ok(());
+            }
+        }
+        Err(Error::NotLoaded(cause))
+    }
+
+    /// What has to be known before a call: the log's last sequence, if the call may log.
+    fn before(&mut self, effect: Effect) -> Result<u64> {
+        if !matches!(effect, Effect::Writes | Effect::Retries) {
+            return Ok(ALL_RETURNED);
+        }
+        let free = disk::free_bytes(&self.folder);
+        let limit = self.options.times.read;
+        self.instance()?
+            .call("before-write", limit, |guest, store| {
+                guest.edge_sync_shard_shard().call_before_write(store, free)
+            })
     }
 
     /// Opens the shard again in a fresh instance after `cause` ended the last one.
@@ -691,7 +1031,7 @@ impl ShardState {
 
     fn instance(&mut self) -> Result<&mut Instance> {
         match &mut self.phase {
-            Phase::Open(instance) => Ok(instance),
+            Phase::Open(instance) | Phase::QueueOnly { instance, .. } => Ok(instance),
             Phase::Absent => Err(no_shard(&self.folder)),
             Phase::Lost => Err(Error::NeedsReopen("its instance is gone".into())),
             Phase::Closed => Err(Error::Closed("shard")),
@@ -699,22 +1039,55 @@ impl ShardState {
     }
 
     fn close_instance(&mut self) -> Result<()> {
-        let limit = self.options.times.write;
-        match std::mem::replace(&mut self.phase, Phase::Lost) {
-            Phase::Open(mut instance) => instance.call("close", limit, |guest, store| {
-                guest.edge_sync_shard_shard().call_close(store)
-            }),
-            Phase::Absent | Phase::Lost => Ok(()),
+        let mut instance = match std::mem::replace(&mut self.phase, Phase::Lost) {
+            Phase::Open(instance) | Phase::QueueOnly { instance, .. } => instance,
+            Phase::Absent | Phase::Lost => return Ok(()),
             Phase::Closed => {
                 self.phase = Phase::Closed;
-                Err(Error::Closed("shard"))
+                return Err(Error::Closed("shard"));
             }
+        };
+        let limit = self.options.times.write;
+        let closed = instance.call("close", limit, |guest, store| {
+            guest.edge_sync_shard_shard().call_close(store)
+        });
+        match closed {
+            Ok(notes) => {
+                for note in &notes {
+                    self.add_guest_note(note);
+                }
+                Ok(())
+            }
+            Err(error) if error.ends_instance() => {
+                drop(instance);
+                self.sync_log_after(&error)
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Makes sure that everything is in the log, durably, after a flush ended the instance.
+    fn sync_log_after(&mut self, cause: &Error) -> Result<()> {
+        if self.options.durability != Durability::Always {
+            // Opening the log makes what is in it durable.
+            let mut instance = self.fresh()?;
+            let options = self.options.for_guest();
+            instance.call("open", self.options.times.open, |guest, store| {
+                guest
+                    .edge_sync_shard_queue()
+                    .call_open(store, GUEST_DATA, options)
+            })?;
+        }
+        self.notes.add(format!(
+            "the shard was closed without a flush, everything is in its log: {cause}"
+        ));
+        Ok(())
     }
 
     fn remove(&mut self, discard_unsent: bool) -> Result<()> {
         // In one job with the removal, so that no write comes between.
-        let queue = self.run("status", self.options.times.read, |guest, store| {
+        let limit = self.options.times.read;
+        let queue = self.run("status", limit, Effect::Queue, |guest, store| {
             guest.edge_sync_shard_queue().call_status(store)
         })?;
         if !discard_unsent && (queue.queued > 0 || queue.rejected > 0) {
@@ -725,8 +1098,10 @@ impl ShardState {
         }
         // Dropped without a flush. If the removal fails, the next call opens the shard again.
         self.phase = Phase::Lost;
+        self.returned = ALL_RETURNED;
         remove_shard(&self.folder)?;
         self.phase = Phase::Absent;
+        self.was_open = false;
         Ok(())
     }
 
@@ -739,6 +1114,14 @@ impl ShardState {
 
     fn promote(&mut self, mut staged: Instance, binding: Option<Binding>) -> Result<Opened> {
         let was_absent = matches!(self.phase, Phase::Absent);
+        if matches!(self.phase, Phase::Lost)
+            && let Err(error) = self.open()
+        {
+            // What the lost instance left in the log has to be taken back first.
+            self.notes.add(format!(
+                "the old generation could not be opened before the switch: {error}"
+            ));
+        }
         match self.close_instance() {
             Ok(()) => {}
             Err(error @ Error::Closed(_)) => return Err(error),
@@ -771,6 +1154,18 @@ impl ShardState {
             }
         }
     }
+}
+
+/// What the guest keeps free of data, and takes from the host to see that it is there; as
+/// `component/src/room.rs` has it.
+fn reserved_memory(limit: usize) -> usize {
+    (limit / 3).clamp(16 << 20, 128 << 20)
+}
+
+/// Whether the queue may be of use where this keeps the data from being loaded. Damage is told as it
+/// is, since a person has to look at it.
+fn leaves_the_queue(error: &Error) -> bool {
+    error.ends_instance() || error.is_no_space() || error.is_no_memory()
 }
 
 impl Drop for ShardState {

@@ -13,8 +13,9 @@ pub use wit::shard::{
     ShardInfo as Info, Target,
 };
 pub use wit::types::{
-    Corruption, Durability, FailureClass, NamedVector, Point, PointId, Receipt, ScoredPoint,
-    ServerFailure, SparseVector, StorageFailure, StorageKind, StoredPoint, Vector,
+    Corruption, Durability, FailureClass, MemoryShortage, NamedVector, Point, PointId, Receipt,
+    ScoredPoint, SequenceRange, ServerFailure, SparseVector, StorageFailure, StorageKind,
+    StoredPoint, Vector,
 };
 
 impl Point {

@@ -484,7 +484,7 @@ impl Log {
 
     /// How many records have a sequence above `sequence`.
     pub fn records_after(&self, sequence: u64) -> u64 {
-        self.next - (sequence + 1).clamp(self.first(), self.next)
+        self.next - sequence.saturating_add(1).clamp(self.first(), self.next)
     }
 
     /// Bytes in the files of the records above `sequence`, their headers included.
@@ -519,14 +519,23 @@ impl Log {
         Ok(Some(header.time_ms))
     }
 
-    /// Removes whole segments that hold nothing above `up_to`, oldest first. The last segment
-    /// stays, so that the log always knows its next sequence. A crash on the way leaves the log
-    /// with some of them.
+    /// Removes whole segments that hold nothing above `up_to`, oldest first. A last segment stays,
+    /// so that the log always knows its next sequence; one that is worth the effort (a sixteenth of
+    /// a full one) is replaced by an empty one first. A crash on the way leaves the log with some
+    /// of them.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Poisoned`].
     pub fn reclaim(&mut self, up_to: u64) -> Result<()> {
         self.check_usable()?;
+        let is_worth_it = self.active.bytes - HEADER_BYTES >= self.options.segment_bytes / 16;
+        if is_worth_it && self.last() <= up_to {
+            // On a full disk there may be no room for the empty one.
+            if let Err(error) = self.rotate() {
+                self.check_usable()?;
+                tracing::warn!(directory = %self.directory.display(), "{error}");
+            }
+        }
         while !self.sealed.is_empty() && self.end_sequence(0) - 1 <= up_to {
             self.remove_oldest()?;
         }

@@ -227,6 +227,34 @@ fn a_full_disk_leaves_the_log_usable() {
 }
 
 #[test]
+fn a_log_of_which_everything_is_forgotten_keeps_no_bytes() {
+    let directory = tempdir().expect("a directory");
+    let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("a log");
+    for record in 0..3_u8 {
+        log.append(&[vec![record; 200]]).expect("appended");
+    }
+    let full = log.disk_bytes();
+    log.reclaim(2).expect("reclaimed");
+    assert_eq!((log.first(), log.disk_bytes()), (1, full));
+    // There is no room for an empty segment: nothing is lost, and nothing gained.
+    faults::fail_after(0, false);
+    log.reclaim(3).expect("reclaimed");
+    faults::clear();
+    assert_eq!((log.first(), log.disk_bytes()), (1, full));
+    log.reclaim(3).expect("reclaimed");
+    assert_eq!((log.first(), log.disk_bytes()), (4, HEADER_BYTES));
+    assert_eq!((log.records_after(3), log.records_after(u64::MAX)), (0, 0));
+    drop(log);
+    let (mut log, report) =
+        Log::open(directory.path(), options(Durability::Always)).expect("a log");
+    assert_eq!(report.notes(), Vec::<String>::new());
+    assert_eq!(log.append(&[b"next"]).expect("appended"), 4..5);
+    assert_eq!(log.records_after(3), 1);
+    let read = log.read(4).next().expect("one").expect("readable");
+    assert_eq!(log.time_of(4).expect("known"), Some(read.time_ms));
+}
+
+#[test]
 fn a_call_costs_one_write_and_one_fsync() {
     let directory = tempdir().expect("temporary directory");
     let steps = |durability: Durability, calls: u64| {

@@ -60,7 +60,7 @@ pub enum Error {
     /// The backend cannot serve right now. 503.
     #[error("Shard temporarily unavailable: {0}")]
     Unavailable(String),
-    /// The disk or the quota is full. 507.
+    /// The disk, the quota or the memory is full. 507.
     #[error("Insufficient storage: {0}")]
     InsufficientStorage(String),
     /// Anything else. 500.

@@ -57,8 +57,9 @@ pub(super) fn place(name: &str) -> Place<'_> {
     Place::Shard(None, name)
 }
 
-/// Reads the whole archive. Answers the folder of the shard if it is a collection's snapshot.
-pub(super) fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<Option<String>> {
+/// Reads the whole archive. Answers the folder of the shard if it is a collection's snapshot, and how
+/// many segments it lists.
+pub(super) fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<(Option<String>, u64)> {
     let mut archive = Archive {
         path,
         reader: &mut open_archive(path, limits)?,
@@ -104,7 +105,7 @@ pub(super) fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<Optio
             "there are no segments in it"
         }));
     }
-    Ok(shard)
+    Ok((shard, entries.segment_states))
 }
 
 /// Reads an archive through to its end mark; that of a segment if its folder is given.

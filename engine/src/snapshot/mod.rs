@@ -65,13 +65,15 @@ impl Default for SnapshotLimits {
 /// The whole archive is checked before anything is written: it must be complete, hold nothing but
 /// files and directories at names that a snapshot has, no name twice, and stay within `limits`.
 ///
-/// What a failure leaves in `target` is the caller's to remove.
+/// Answers how many segments the archive lists. What a failure leaves in `target` is the caller's to
+/// remove.
 ///
 /// Errors: [`crate::Error::BadSnapshot`] names the entry, or what the file is instead of a snapshot;
 /// [`crate::Error::Storage`].
-pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Result<()> {
-    let shard = check::check_archive(file, limits)?;
-    unpack::unpack(file, target, limits, shard.as_deref())
+pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Result<u64> {
+    let (shard, segments) = check::check_archive(file, limits)?;
+    unpack::unpack(file, target, limits, shard.as_deref())?;
+    Ok(segments)
 }
 
 fn bad(message: impl Into<String>) -> Error {

@@ -5,6 +5,7 @@
 //!
 //! Invariant: every byte of a free block is zero.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::collections::BTreeMap;
 
 use crate::page::{self, PAGE};
@@ -23,7 +24,8 @@ impl Arena {
         let address = match self.smallest_that_fits(length) {
             Some(address) => address,
             None => {
-                let (address, got) = system::grow(length)?;
+                // At the limit of the memory, what the allocator has free is the last there is.
+                let (address, got) = system::grow(length).or_else(|| allocated(length))?;
                 self.insert(address, got);
                 self.smallest_that_fits(length)?
             }
@@ -104,6 +106,14 @@ impl Arena {
     }
 }
 
+/// `length` zero bytes (a multiple of [`PAGE`]) from the program's allocator, for good.
+fn allocated(length: usize) -> Option<(usize, usize)> {
+    let layout = Layout::from_size_align(length, PAGE).ok()?;
+    // SAFETY: `length` is not zero, as no block is empty.
+    let pointer = unsafe { alloc_zeroed(layout) };
+    (!pointer.is_null()).then(|| (pointer.expose_provenance(), length))
+}
+
 #[cfg(target_arch = "wasm32")]
 mod system {
     use core::arch::wasm32::{memory_grow, memory_size};
@@ -129,17 +139,9 @@ mod system {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod system {
-    use std::alloc::{Layout, alloc_zeroed};
-
-    const ALIGN: usize = 64 * 1024;
-
     /// Only tests run here: 16 MiB at a time keeps blocks from being one allocation each.
     pub(super) fn grow(length: usize) -> Option<(usize, usize)> {
-        let length = length.next_multiple_of(16 * 1024 * 1024);
-        let layout = Layout::from_size_align(length, ALIGN).ok()?;
-        // SAFETY: `length` is not zero, as no block is empty.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        (!pointer.is_null()).then(|| (pointer.expose_provenance(), length))
+        super::allocated(length.next_multiple_of(16 * 1024 * 1024))
     }
 
     pub(super) fn end() -> Option<usize> {

@@ -333,7 +333,7 @@ impl NativeBackend {
             .map_err(|error| internal("create", &directory, &error))
             .and_then(|()| {
                 unpack_snapshot(snapshot, &shard_directory, SnapshotLimits::default())
-                    .and_then(|()| Shard::load(&shard_directory))
+                    .and_then(|_| Shard::load(&shard_directory))
                     .map_err(refusal)
             });
         match loaded {

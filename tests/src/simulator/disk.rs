@@ -514,6 +514,33 @@ impl Disk {
         Ok(())
     }
 
+    /// Bytes of all pages that are in use, of files that have a name.
+    pub fn used(&self) -> u64 {
+        let mut used = 0;
+        let mut folders = vec![ROOT];
+        while let Some(folder) = folders.pop() {
+            for inode in self.entries(folder).into_iter().flat_map(BTreeMap::values) {
+                match self.node(*inode) {
+                    Ok(Node::File(file)) => used += (file.cache.pages.len() * PAGE) as u64,
+                    Ok(Node::Directory(_)) => folders.push(*inode),
+                    Err(_) => {}
+                }
+            }
+        }
+        used
+    }
+
+    /// Bytes of the pages that a write of non-zero bytes there would take into use.
+    pub fn growth(&self, inode: Inode, offset: u64, len: usize) -> u64 {
+        let Ok(Node::File(file)) = self.node(inode) else {
+            return 0;
+        };
+        let end = (offset + len as u64).div_ceil(PAGE as u64);
+        let pages = offset / PAGE as u64..end;
+        let new = pages.filter(|page| !file.cache.pages.contains_key(page));
+        (new.count() * PAGE) as u64
+    }
+
     /// Cuts a file, or makes it longer with zeros.
     pub fn set_len(&mut self, inode: Inode, len: u64) -> Result<()> {
         let file = self.file_mut(inode)?;

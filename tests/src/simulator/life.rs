@@ -43,6 +43,8 @@ pub enum Step {
     Optimize,
     /// `shard.close` and `shard.open`.
     Reopen,
+    /// The instance is lost between two calls, and the host that had it opens the shard again.
+    Lose,
     /// `sync.sync`.
     Sync,
     /// The same, as the host does it: `queue` and `courier`, batch after batch.
@@ -51,6 +53,8 @@ pub enum Step {
     Restore(SnapshotSource),
     /// The host's restore in two instances, its first half: barrier and download.
     Download(SnapshotSource),
+    /// The same while somebody writes: the upload ends at the barrier, and the log does not.
+    DownloadAmidWrites(SnapshotSource, Write),
     /// Its second: unpacks beside the open shard. Writes may follow.
     Stage,
     /// Its third: the switch.
@@ -90,6 +94,7 @@ pub fn options() -> Options {
         durability: Durability::Always,
         log_segment_bytes: Some(4096),
         flush_after_bytes: Some(3000),
+        memory_bytes: None,
     }
 }
 
@@ -156,6 +161,9 @@ pub struct Life {
     pub slips: Slips,
     /// The queue is drained by `sync.sync` alone, which knows what to do with what is refused.
     pub drains_by_sync: bool,
+    /// What the next opening is to take back: all after this sequence, because the instance was lost
+    /// in a call and its host goes on.
+    pub take_back_after: Option<u64>,
     shard: Option<Instance>,
     staged: Option<Instance>,
     /// How many writes power cuts have taken, as they may without [`Durability::Always`].
@@ -180,6 +188,7 @@ impl Life {
             options: options(),
             slips: Slips::default(),
             drains_by_sync: false,
+            take_back_after: None,
             shard: None,
             staged: None,
             lost_writes: 0,
@@ -209,6 +218,17 @@ impl Life {
         self.power_was_cut = true;
         let mut world = self.world.lock();
         world.disk = world.disk.after_power_cut(names, seed);
+    }
+
+    /// Up to where the shard's files hold the log.
+    pub fn applied(&mut self) -> Result<u64, Violation> {
+        let status = self.shard.as_mut().map(|shard| {
+            shard.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))
+        });
+        match status {
+            Some(Ok(status)) => Ok(status.applied),
+            other => Err(Violation(format!("the positions: {other:?}"))),
+        }
     }
 
     /// Does one step, and checks what it answers.
@@ -280,6 +300,21 @@ impl Life {
                 self.check_local()?;
                 self.expected.note_durable();
             }
+            Step::Lose => {
+                let options = self.options;
+                let mut instance = start(&self.program, &self.world)?;
+                self.shard = None;
+                instance.call(|guest, store| {
+                    guest.edge_sync_shard_shard().call_reopen(
+                        store,
+                        GUEST_ROOT,
+                        options,
+                        self.expected.logged,
+                    )
+                })?;
+                self.shard = Some(instance);
+                self.check_local()?;
+            }
             Step::Sync => {
                 sync(shard, &self.world, &self.expected)?;
                 self.check_uploaded()?;
@@ -289,7 +324,7 @@ impl Life {
                 if self.drains_by_sync {
                     sync(shard, &self.world, &self.expected)?;
                 } else {
-                    carry(shard)?;
+                    carry(shard, None)?;
                 }
                 self.check_uploaded()?;
                 self.expected.note_durable();
@@ -322,7 +357,7 @@ impl Life {
                 if self.drains_by_sync {
                     sync(shard, &self.world, &self.expected)?;
                 } else if !self.slips.no_barrier {
-                    carry(shard)?;
+                    carry(shard, None)?;
                 }
                 download(shard, *source)?;
                 self.note_snapshot(before);
@@ -337,6 +372,17 @@ impl Life {
                     ))
                     .into());
                 }
+            }
+            Step::DownloadAmidWrites(source, write) => {
+                let barrier = self.expected.logged;
+                let receipt = call_write(shard, write)?;
+                self.expected.write(write, receipt.sequence);
+                let before = self.world.lock().server.snapshots.len();
+                carry(shard, Some(barrier))?;
+                download(shard, *source)?;
+                let world = self.world.lock();
+                let snapshot = world.server.snapshots.get(before..).and_then(<[_]>::last);
+                self.expected.snapshot = snapshot.map(|it| (barrier, Arc::clone(it)));
             }
             Step::Stage => {
                 let (Some((barrier, _)), None) = (&self.expected.snapshot, &self.staged) else {
@@ -368,7 +414,18 @@ impl Life {
                 staged.call(|guest, store| {
                     guest.edge_sync_shard_restore().call_promote(store, None)
                 })?;
+                let status =
+                    staged.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?;
                 self.shard = Some(staged);
+                if let Some((barrier, _)) = &self.expected.snapshot
+                    && status.acknowledged < *barrier
+                {
+                    return Err(Violation(format!(
+                        "uploaded up to {barrier} before the switch, and after it up to {}",
+                        status.acknowledged
+                    ))
+                    .into());
+                }
                 self.adopt_snapshot();
                 self.check_local()?;
             }
@@ -448,11 +505,15 @@ impl Life {
         // Opening removes what is staged.
         self.staged = None;
         let mut instance = start(&self.program, &self.world)?;
+        let returned = self.take_back_after;
         instance.call(|guest, store| {
-            guest
-                .edge_sync_shard_shard()
-                .call_open(store, GUEST_ROOT, options)
+            let shard = guest.edge_sync_shard_shard();
+            match returned {
+                Some(returned) => shard.call_reopen(store, GUEST_ROOT, options, returned),
+                None => shard.call_open(store, GUEST_ROOT, options),
+            }
         })?;
+        self.take_back_after = None;
         self.shard = Some(instance);
         self.faults_at_open = self.world.lock().happened.len();
         Ok(())
@@ -792,7 +853,9 @@ impl Life {
     /// What is in doubt when `step` is interrupted.
     pub fn doubt(step: &Step, expected: &Expected, snapshots_before: usize) -> Option<Doubt> {
         match step {
-            Step::Write(write) => Some(Doubt::Write(write.clone())),
+            Step::Write(write) | Step::DownloadAmidWrites(_, write) => {
+                Some(Doubt::Write(write.clone()))
+            }
             Step::Restore(_) => Some(Doubt::Restore { snapshots_before }),
             // Its snapshot is known from the download.
             Step::Promote => Some(Doubt::Restore {
@@ -1139,9 +1202,10 @@ fn sync(shard: &mut Instance, world: &Shared, expected: &Expected) -> Result<(),
     Ok(())
 }
 
-/// Drains the queue through `queue` and `courier`, as a host does that drives them by itself. Passing
-/// failures are tried again at once. The collection is made if it is not there.
-fn carry(shard: &mut Instance) -> Result<(), Failed> {
+/// Drains the queue, up to `until` if that is given, through `queue` and `courier`, as a host does
+/// that drives them by itself. Passing failures are tried again at once. The collection is made if
+/// it is not there.
+fn carry(shard: &mut Instance, until: Option<u64>) -> Result<(), Failed> {
     let creation = shard
         .call(|guest, store| guest.edge_sync_shard_queue().call_standing(store))?
         .creation;
@@ -1166,7 +1230,7 @@ fn carry(shard: &mut Instance) -> Result<(), Failed> {
         let batch = shard.call(|guest, store| {
             guest
                 .edge_sync_shard_queue()
-                .call_next_batch(store, LIMITS, None, None)
+                .call_next_batch(store, LIMITS, until, None)
         })?;
         let Some(batch) = batch else { return Ok(()) };
         persist(|| {

@@ -148,9 +148,18 @@ pub fn uploads() -> Vec<Step> {
         upsert([4, 18], stamp),
         Step::Stage,
         Step::Write(Write::Delete(vec![5])),
+        Step::Lose,
         Step::Promote,
         upsert([5, 6], stamp),
         Step::Restore(SnapshotSource::Stream),
         upsert([19], stamp),
+        Step::DownloadAmidWrites(
+            SnapshotSource::Stream,
+            Write::Upsert(points(20..=40, stamp)),
+        ),
+        Step::Stage,
+        upsert([20], stamp),
+        Step::Promote,
+        upsert([21], stamp),
     ]
 }

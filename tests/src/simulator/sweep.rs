@@ -21,6 +21,8 @@ use std::sync::{Mutex, PoisonError};
 pub enum Crash {
     /// Its process is stopped.
     Kill,
+    /// It traps in a write; its process goes on, and opens the shard again.
+    Trap,
     /// The power is cut; which of the possible disks is left depends on the seed.
     PowerCut(Names, u64),
 }
@@ -34,7 +36,7 @@ impl Crash {
     /// The disk that it leaves.
     pub fn of(self, disk: &Disk) -> Disk {
         match self {
-            Crash::Kill => disk.clone(),
+            Crash::Kill | Crash::Trap => disk.clone(),
             Crash::PowerCut(names, seed) => disk.after_power_cut(names, seed),
         }
     }
@@ -185,12 +187,28 @@ impl Recording {
         let Moment { disk, server, .. } = &self.moments[moment];
         let left = (crash.of(disk), server.clone());
         let mut life = self.resumed(program, moment, left, crash.cuts_power());
-        if let Rest::Again(stride) = rest {
+        if crash == Crash::Trap {
+            life.take_back_after = Some(life.expected.logged);
+        } else if let Rest::Again(stride) = rest {
             return self.crash_again(program, moment, life, crash, stride.max(1));
         }
+        let logged = life.expected.logged;
         let settled = self.recover(&mut life, moment)?;
+        // A write that never returned is taken back, unless a flush within it has made it stay.
+        if crash == Crash::Trap && settled == Settled::After && life.applied()? <= logged {
+            return Err(Violation(
+                "a write that never returned came back".to_owned(),
+            ));
+        }
         self.live_on(&mut life, moment, settled, rest)?;
         Ok(1)
+    }
+
+    /// Whether a moment is one within a write.
+    fn is_in_a_write(&self, moment: usize) -> bool {
+        let step = self.moments[moment].mark.checked_sub(1);
+        let step = step.and_then(|number| self.steps.get(number));
+        matches!(step, Some(Step::Write(_)))
     }
 
     /// The life up to a moment, on what crashes left, of which one may have cut the power.
@@ -357,6 +375,7 @@ pub fn sweep(program: &Program, recording: &Recording, share: Share) -> Report {
             (0..share.cuts).map(move |cut| Crash::PowerCut(names, (moment as u64) << 8 | cut))
         };
         std::iter::once(Crash::Kill)
+            .chain(recording.is_in_a_write(moment).then_some(Crash::Trap))
             .chain(cut(Names::InOrder))
             .chain(cut(Names::AnySubset))
     };

@@ -63,6 +63,8 @@ pub struct World {
     pub plan: Plan,
     /// Broken promises.
     pub habits: Habits,
+    /// Bytes that the disk has room for; none for as many as it takes.
+    pub capacity: Option<u64>,
     /// What the script is doing; recorded with moments.
     pub mark: usize,
     /// Moments that differ from the one before, if they are to be kept.
@@ -104,6 +106,7 @@ impl World {
             server,
             plan: Plan::Quiet,
             habits: Habits::default(),
+            capacity: None,
             mark: 0,
             recording: None,
             happened: Vec::new(),
@@ -240,7 +243,12 @@ impl World {
         let (call, fault) = self
             .begin(Kind::Write, name, target)
             .map_err(|Stopped| Refusal::Stopped)?;
+        let room = self
+            .capacity
+            .map(|capacity| capacity.saturating_sub(self.disk.used()));
+        let is_full = room.is_some_and(|room| self.disk.growth(inode, offset, bytes.len()) > room);
         let (length, failure) = match fault {
+            None if is_full => (0, Some(Failure::NoSpace)),
             Some(Fault::Fail(failure)) => (0, Some(failure)),
             Some(Fault::Short(thousandths, failure)) => (
                 bytes.len() * usize::from(thousandths.min(1000)) / 1000,

@@ -2,6 +2,7 @@
 
 mod api_table;
 mod bad_input;
+mod ceilings;
 mod commands;
 mod crash_sweep;
 mod differential;

@@ -281,7 +281,10 @@ pub fn refusal(error: HostError) -> Error {
         HostError::NeedsReopen(_) | HostError::Closed(_) => Error::Unavailable(error.to_string()),
         HostError::Internal(what) => Error::Internal(what),
         HostError::Unsent { .. } => Error::Conflict(error.to_string()),
-        error if error.is_no_space() => Error::InsufficientStorage(error.to_string()),
+        HostError::NotLoaded(_) | HostError::Restoring(_) => Error::Unavailable(error.to_string()),
+        error if error.is_no_space() || error.is_no_memory() => {
+            Error::InsufficientStorage(error.to_string())
+        }
         other => Error::Internal(other.to_string()),
     }
 }

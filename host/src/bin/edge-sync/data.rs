@@ -1,6 +1,6 @@
 //! Commands on the shard's data.
 
-use edge_sync_host::{EdgeSync, Error, Opened, Point, PointId, Receipt, Shard};
+use edge_sync_host::{EdgeSync, Error, Info, Opened, Point, PointId, Receipt, Shard};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
@@ -23,12 +23,11 @@ impl Session {
             .create(&config)?;
         self.notes(&edge);
         let generation = edge.shard().info()?.generation;
-        self.close(edge)?;
-        self.output.say(
+        let said = self.output.say(
             &json!({ "data_dir": directory, "generation": generation }),
             &format!("created a shard in {}", directory.display()),
-        )?;
-        Ok(0)
+        );
+        self.close_after(said.map(|()| 0), edge)
     }
 
     pub fn upsert(&self, arguments: &Upsert) -> Result<u8, Error> {
@@ -65,8 +64,9 @@ impl Session {
             outcome = self.write(edge.shard(), &mut batch, &mut total);
         }
         bar.finish_and_clear();
-        let closed = self.close(edge);
-        if !self.output.json {
+        let said = if self.output.json {
+            Ok(())
+        } else {
             self.output.say(
                 &Value::Null,
                 &format!(
@@ -75,10 +75,9 @@ impl Session {
                     plural(total.points),
                     total.sequence
                 ),
-            )?;
-        }
-        outcome.and(closed)?;
-        Ok(0)
+            )
+        };
+        self.close_after(outcome.and(said).map(|()| 0), edge)
     }
 
     /// Writes a batch and, with `--json`, prints its receipt: what is printed is in the log.
@@ -134,9 +133,9 @@ impl Session {
                 let ids = arguments.ids.iter().map(|id| PointId::from_text(id));
                 edge.shard().delete(ids.collect())
             }
-        }?;
-        self.close(edge)?;
-        self.receipt(receipt, "deleted")
+        };
+        let said = receipt.and_then(|receipt| self.receipt(receipt, "deleted"));
+        self.close_after(said, edge)
     }
 
     pub fn retrieve(&self, arguments: &Retrieve) -> Result<u8, Error> {
@@ -224,37 +223,34 @@ impl Session {
 
     fn send(&self, method: &str, path: &str, body: &str) -> Result<u8, Error> {
         let edge = self.open()?;
-        let result = edge.shard().request(method, path, body)?;
-        self.close(edge)?;
-        self.output.rest(&result)?;
-        Ok(0)
+        let result = edge.shard().request(method, path, body);
+        let said = result.and_then(|result| self.output.rest(&result));
+        self.close_after(said.map(|()| 0), edge)
     }
 
     pub fn index(&self, command: &Index) -> Result<u8, Error> {
         let edge = self.open()?;
-        match command {
+        let said = match command {
             Index::Create { field, schema } => {
                 let schema = if schema.starts_with('{') {
                     input::argument(schema)?
                 } else {
                     json!(schema).to_string()
                 };
-                let receipt = edge.shard().create_payload_index(field, &schema)?;
-                self.close(edge)?;
-                self.receipt(receipt, "created the index")
+                let receipt = edge.shard().create_payload_index(field, &schema);
+                receipt.and_then(|receipt| self.receipt(receipt, "created the index"))
             }
             Index::Delete { field } => {
-                let receipt = edge.shard().delete_payload_index(field)?;
-                self.close(edge)?;
-                self.receipt(receipt, "deleted the index")
+                let receipt = edge.shard().delete_payload_index(field);
+                receipt.and_then(|receipt| self.receipt(receipt, "deleted the index"))
             }
             Index::List => {
-                let schema = edge.shard().info()?.payload_schema;
-                self.close(edge)?;
-                self.output.rest(&schema)?;
-                Ok(0)
+                let info = edge.shard().info();
+                let said = info.and_then(|info| self.output.rest(&info.payload_schema));
+                said.map(|()| 0)
             }
-        }
+        };
+        self.close_after(said, edge)
     }
 
     pub fn optimize(&self) -> Result<u8, Error> {
@@ -263,31 +259,33 @@ impl Session {
         bar.set_message("optimizing");
         let changed = edge.shard().optimize();
         bar.finish_and_clear();
-        let changed = changed?;
-        self.close(edge)?;
-        self.output.say(
-            &json!({ "changed": changed }),
-            if changed {
-                "optimized"
-            } else {
-                "nothing to optimize"
-            },
-        )?;
-        Ok(0)
+        let said = changed.and_then(|changed| {
+            self.output.say(
+                &json!({ "changed": changed }),
+                if changed {
+                    "optimized"
+                } else {
+                    "nothing to optimize"
+                },
+            )
+        });
+        self.close_after(said.map(|()| 0), edge)
     }
 
     pub fn flush(&self) -> Result<u8, Error> {
         let edge = self.open()?;
-        edge.shard().flush()?;
-        self.close(edge)?;
-        self.output.say(&json!({ "flushed": true }), "flushed")?;
-        Ok(0)
+        let flushed = edge.shard().flush();
+        let said = flushed.and_then(|()| self.output.say(&json!({ "flushed": true }), "flushed"));
+        self.close_after(said.map(|()| 0), edge)
     }
 
     pub fn info(&self) -> Result<u8, Error> {
         let edge = self.open()?;
-        let info = edge.shard().info()?;
-        self.close(edge)?;
+        let said = edge.shard().info().and_then(|info| self.say_info(&info));
+        self.close_after(said.map(|()| 0), edge)
+    }
+
+    fn say_info(&self, info: &Info) -> Result<(), Error> {
         let parse = |json: &str| serde_json::from_str(json).unwrap_or(Value::Null);
         let value = json!({
             "points_count": info.points,
@@ -298,8 +296,7 @@ impl Session {
             "config": parse(&info.config),
             "payload_schema": parse(&info.payload_schema),
         });
-        self.output.rest(&value.to_string())?;
-        Ok(0)
+        self.output.rest(&value.to_string())
     }
 
     fn receipt(&self, receipt: Receipt, what: &str) -> Result<u8, Error> {

@@ -50,14 +50,15 @@ impl Session {
             self.show_upload(&bar, &step);
         });
         bar.finish_and_clear();
-        let report = report?;
-        self.close(edge)?;
-        self.output.say(&sync_json(&report), &sync_text(&report))?;
-        match report.failure {
-            Some(failure) => Err(failure),
-            None if report.rejected > 0 => Ok(exit::REJECTED),
-            None => Ok(0),
-        }
+        let said = report.and_then(|report| {
+            self.output.say(&sync_json(&report), &sync_text(&report))?;
+            match report.failure {
+                Some(failure) => Err(failure),
+                None if report.rejected > 0 => Ok(exit::REJECTED),
+                None => Ok(0),
+            }
+        });
+        self.close_after(said, edge)
     }
 
     fn show_upload(&self, bar: &ProgressBar, step: &Progress<'_>) {
@@ -104,6 +105,9 @@ impl Session {
         let shard = edge.shard().clone();
         drop(edge);
         shard.close()?;
+        for note in shard.notes() {
+            self.output.note(&note);
+        }
         Ok(0)
     }
 
@@ -143,27 +147,23 @@ impl Session {
             report
         };
         let report = match run(arguments.force) {
-            Err(error @ Error::WouldDrop { .. }) => {
-                if !self
-                    .output
-                    .confirm(&format!("{error}. Restore all the same?"))?
-                {
-                    return Err(error);
-                }
-                run(true)?
-            }
-            outcome => outcome?,
+            Err(error @ Error::WouldDrop { .. }) => self
+                .output
+                .confirm(&format!("{error}. Restore all the same?"))
+                .and_then(|agreed| if agreed { run(true) } else { Err(error) }),
+            outcome => outcome,
         };
-        let points = edge.shard().info()?.points;
-        self.close(edge)?;
-        for note in restore_notes(&report) {
-            self.output.note(&note);
-        }
-        self.output.say(
-            &restore_json(&report, points),
-            &restore_text(&report, points, self.settings.data_dir()),
-        )?;
-        Ok(0)
+        let said = report.and_then(|report| {
+            let points = edge.shard().info()?.points;
+            for note in restore_notes(&report) {
+                self.output.note(&note);
+            }
+            self.output.say(
+                &restore_json(&report, points),
+                &restore_text(&report, points, self.settings.data_dir()),
+            )
+        });
+        self.close_after(said.map(|()| 0), edge)
     }
 
     fn show_restore(&self, bar: &ProgressBar, step: &RestoreProgress<'_>) {

@@ -138,6 +138,15 @@ impl Session {
         closed
     }
 
+    /// Ends a command with its own outcome, which it has printed: what was done is done, however the
+    /// shard closes.
+    fn close_after(&self, outcome: Result<u8, Error>, edge: EdgeSync) -> Result<u8, Error> {
+        let closed = self.close(edge);
+        let code = outcome?;
+        closed?;
+        Ok(code)
+    }
+
     /// From here on, an interrupt asks the work under way to stop at the next good moment; a
     /// second one ends the process at once.
     fn stop_on_interrupt(&self) -> Result<(), Error> {

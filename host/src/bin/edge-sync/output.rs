@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Exit codes, as the README and `--help` list them.
 pub mod exit {
-    /// A bug, a limit, or a component that cannot be used.
+    /// A bug, a limit (memory, time), or a component that cannot be used.
     pub const INTERNAL: u8 = 1;
     /// Wrong flags or settings.
     pub const USAGE: u8 = 2;
@@ -49,6 +49,7 @@ pub fn exit_code(error: &Error) -> u8 {
             ..
         }) => exit::UNREACHABLE,
         Error::Server(_) => exit::REFUSED,
+        Error::NotLoaded(cause) => exit_code(cause),
         Error::Locked { .. } => exit::LOCKED,
         Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,
         Error::WouldDrop { .. } => exit::UNDECIDED,
@@ -208,6 +209,16 @@ pub fn describe(error: &Error) -> Value {
                 json!(details.and_then(|holder| holder.since_ms)),
             );
         }
+        Error::NoMemory(shortage) => {
+            add("needed_bytes", json!(shortage.needed_bytes));
+            add("free_bytes", json!(shortage.free_bytes));
+            add("limit_bytes", json!(shortage.limit_bytes));
+        }
+        Error::LostOperations(lost) => {
+            add("first", json!(lost.first));
+            add("last", json!(lost.last));
+        }
+        Error::NotLoaded(cause) => add("cause", describe(cause)),
         Error::Setting { name, .. } => add("setting", json!(name)),
         _ => {}
     }
@@ -250,7 +261,16 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
             _ => return None,
         },
         Error::WouldDrop { .. } => "if that is meant: `edge-sync restore --force`",
-        Error::MemoryLimit { .. } => "give it more with --memory-mib, up to 4096",
+        Error::MemoryLimit { .. } | Error::NoMemory(_) => {
+            "give it more with --memory-mib, up to 4096; reads, deletes and `sync` go on"
+        }
+        Error::NotLoaded(cause) => return hint(cause),
+        Error::LostOperations(_) => {
+            "`edge-sync sync --resend` queues everything again that the shard holds"
+        }
+        Error::Storage(_) if error.is_no_space() => {
+            "reads, deletes and `sync` go on; writes do once there is room"
+        }
         Error::Locked { .. } => {
             "`status`, `rejected list` and `queue show` work beside it; `serve` does the rest over \
              REST"

@@ -38,7 +38,11 @@ impl Session {
         let backend = Arc::new(self.backend(arguments)?);
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
+        let shard = backend.edge().shard().clone();
         let closed = end(backend);
+        for note in shard.notes() {
+            self.output.note(&note);
+        }
         // Requests that were given up on must not keep the process.
         runtime.shutdown_background();
         served.and(closed)?;

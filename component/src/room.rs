@@ -1,0 +1,98 @@
+//! Whether there is room for a write, in memory and on the disk, with room to spare for what must
+//! be possible afterwards: reads, deletes, uploads, and a checkpoint.
+
+use std::path::Path;
+
+use crate::bindings::types::{MemoryShortage, StorageFailure, StorageKind};
+use crate::error::{Error, Result};
+
+/// The most that linear memory can be.
+const ADDRESS_SPACE: u64 = 4 << 30;
+
+/// Part of the memory that stays free of data, and its bounds. A checkpoint saves what it
+/// overwrites 8 MiB at a time, and the buffer of a file that outgrows it is held twice for a moment
+/// (32 MiB for most of the engine's files).
+const RESERVED_PART: u64 = 3;
+const LEAST_RESERVED: u64 = 16 << 20;
+const MOST_RESERVED: u64 = 128 << 20;
+
+/// Size of the pieces that it is looked for in: what small allocations take of one large piece would
+/// make the next look get another.
+const PIECE: u64 = 2 << 20;
+
+/// Memory that an operation takes in the engine, against its bytes in the log: its own, those of
+/// the update that the engine makes of it, and those of its tables.
+const MEMORY_FACTOR: u64 = 4;
+
+/// Room on the disk that logged bytes take until the log forgets them: in the log, in the engine's
+/// files, and in the journal that saves what they overwrite there.
+const DISK_FACTOR: u64 = 3;
+
+/// Room on the disk that a checkpoint takes whatever it is of.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+
+/// Refuses a write that logs `bytes` if it would not leave enough memory.
+pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
+    let limit = limit.unwrap_or(ADDRESS_SPACE).min(ADDRESS_SPACE);
+    let reserved = (limit / RESERVED_PART).clamp(LEAST_RESERVED, MOST_RESERVED);
+    let needed = bytes.saturating_mul(MEMORY_FACTOR).saturating_add(reserved);
+    if are_to_be_had(needed) {
+        return Ok(());
+    }
+    Err(Error::NoMemory(MemoryShortage {
+        needed_bytes: needed,
+        free_bytes: limit.saturating_sub(memory_bytes()),
+        limit_bytes: limit,
+    }))
+}
+
+/// Whether so many bytes could be allocated now, in pieces. What the allocator has to get for that
+/// stays with it, for later.
+fn are_to_be_had(bytes: u64) -> bool {
+    let pieces = bytes.div_ceil(PIECE);
+    let found: Vec<Vec<u8>> = (0..pieces).map_while(|_| piece()).collect();
+    // A compiler that sees that nothing is done with them could leave them out.
+    std::hint::black_box(&found);
+    found.len() as u64 == pieces
+}
+
+/// A piece of memory, if there is one.
+fn piece() -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(PIECE as usize).ok()?;
+    Some(bytes)
+}
+
+/// Refuses a write that logs `bytes` if the disk, of which `free` bytes are free, would not have
+/// room for it and for a checkpoint after it; `unflushed` bytes are logged and wait for one.
+pub fn check_disk(path: &Path, free: Option<u64>, unflushed: u64, bytes: u64) -> Result<()> {
+    let Some(free) = free else { return Ok(()) };
+    let needed = unflushed
+        .saturating_add(bytes)
+        .saturating_mul(DISK_FACTOR)
+        .saturating_add(CHECKPOINT_BYTES);
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Error::Storage(StorageFailure {
+        kind: StorageKind::NoSpace,
+        operation: "write".to_owned(),
+        path: path.display().to_string(),
+        message: format!(
+            "{} KiB of the disk are free, and {} KiB are needed: for the write, and for a flush \
+             after it",
+            free >> 10,
+            needed >> 10
+        ),
+    }))
+}
+
+/// Size of the linear memory.
+pub fn memory_bytes() -> u64 {
+    const PAGE: u64 = 64 << 10;
+    #[cfg(target_arch = "wasm32")]
+    let pages = core::arch::wasm32::memory_size(0) as u64;
+    #[cfg(not(target_arch = "wasm32"))]
+    let pages = 0;
+    pages * PAGE
+}
