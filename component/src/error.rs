@@ -59,6 +59,8 @@ impl From<edge_sync_engine::Error> for Error {
             Engine::NotFound(what) => Error::NotFound(what),
             Engine::AlreadyExists(what) => Error::AlreadyExists(what),
             Engine::Unsupported(what) => Error::Unsupported(what),
+            // Only requests that are read as a server reads them, and those answer with a refusal.
+            Engine::Refused { message, .. } => invalid("", message),
             Engine::Storage {
                 kind,
                 operation,

@@ -205,6 +205,19 @@ impl shard::Guest for Component {
         with_store(|store| Ok(store.request(&method, &path, &body)?.to_string()))
     }
 
+    fn answer(
+        method: String,
+        path: String,
+        body: String,
+    ) -> Result<Result<String, shard::Refusal>> {
+        with_store(|store| {
+            let answer = store.answer(&method, &path, &body)?;
+            Ok(answer
+                .map(|result| result.to_string())
+                .map_err(|(status, message)| shard::Refusal { status, message }))
+        })
+    }
+
     fn optimize() -> Result<bool> {
         with_store(Store::optimize)
     }

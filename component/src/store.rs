@@ -426,19 +426,53 @@ impl Store {
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> Result<Value> {
         match edge_sync_engine::parse_request(method, path, body)? {
             Request::Read(read) => Ok(self.shard()?.read(read)?),
+            Request::Write(write) => self.written(path, write),
+        }
+    }
+
+    fn written(&mut self, path: &str, write: Write) -> Result<Value> {
+        let parts = write.len();
+        let receipt = self.write(write)?;
+        let update = json!({
+            "operation_id": receipt.sequence,
+            "status": "completed",
+        });
+        // A batch is answered operation by operation.
+        Ok(if path.starts_with("/points/batch") {
+            Value::Array(vec![update; parts])
+        } else {
+            update
+        })
+    }
+
+    /// As [`Store::request`], read and refused as a server does it. A refusal is its status and words.
+    pub fn answer(&mut self, method: &str, path: &str, body: &str) -> Result<Answer> {
+        use edge_sync_engine::{Strictness, parse_request_as};
+        let request = match parse_request_as(Strictness::Server, method, path, body) {
+            Ok(request) => request,
+            Err(error) => return refused(error),
+        };
+        match request {
+            Request::Read(read) => self.shard()?.read(read).map_or_else(refused, |it| Ok(Ok(it))),
             Request::Write(write) => {
-                let parts = write.len();
-                let receipt = self.write(write)?;
-                let update = json!({
-                    "operation_id": receipt.sequence,
-                    "status": "completed",
-                });
-                // A batch is answered operation by operation.
-                Ok(if path.starts_with("/points/batch") {
-                    Value::Array(vec![update; parts])
-                } else {
-                    update
-                })
+                if let Err(error) = self.shard()?.validate(&write) {
+                    return refused(error);
+                }
+                match self.written(path, write) {
+                    Err(Error::NotFound(what)) => {
+                        refused(edge_sync_engine::Error::NotFound(what))
+                    }
+                    Err(Error::AlreadyExists(what)) => {
+                        refused(edge_sync_engine::Error::AlreadyExists(what))
+                    }
+                    Err(Error::Unsupported(why)) => {
+                        refused(edge_sync_engine::Error::Unsupported(why))
+                    }
+                    Err(Error::InvalidInput(it)) => {
+                        refused(edge_sync_engine::Error::invalid(it.field, it.message))
+                    }
+                    result => result.map(Ok),
+                }
             }
         }
     }
@@ -453,6 +487,17 @@ impl Store {
         self.reorganized = done;
         self.checkpoint()?;
         Ok(done)
+    }
+}
+
+/// The `result` of a request, or the status and the words with which it is refused.
+pub type Answer = std::result::Result<Value, (u16, String)>;
+
+/// A refusal as an answer; any other error stays one.
+fn refused(error: edge_sync_engine::Error) -> Result<Answer> {
+    match error.as_refusal() {
+        Some(refusal) => Ok(Err(refusal)),
+        None => Err(error.into()),
     }
 }
 

@@ -9,7 +9,7 @@ use qdrant_edge::{
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::json::Node;
+use crate::json::{Ignored, Node, Strictness};
 
 const COLLECTION: &[&str] = &[
     "vectors",
@@ -83,10 +83,34 @@ impl CollectionConfig {
 
     /// As [`CollectionConfig::from_json`], from parsed JSON.
     pub fn from_value(json: &Value) -> Result<Self> {
-        let node = Node::root("", json);
+        Self::from_node(&Node::root("", json))
+    }
+
+    /// As [`CollectionConfig::from_json`], read as `strictness` says. Fields that are ignored are not
+    /// kept.
+    ///
+    /// Errors: as [`CollectionConfig::from_json`]; [`crate::Error::Refused`] for a value that a server
+    /// refuses as out of range.
+    pub fn from_json_as(strictness: Strictness, json: &str) -> Result<Self> {
+        let mut json = crate::request::parse_json("", json)?;
+        match strictness {
+            Strictness::Strict => Self::from_value(&json),
+            Strictness::Server => {
+                let ignored = Ignored::default();
+                let config = Self::from_node(&Node::as_server(&json, &ignored))?;
+                if ignored.is_empty() {
+                    return Ok(config);
+                }
+                ignored.remove_from(&mut json);
+                Self::from_value(&json)
+            }
+        }
+    }
+
+    fn from_node(node: &Node<'_>) -> Result<Self> {
         Ok(Self {
             json: node.fields(COLLECTION)?.clone(),
-            edge: edge_config(&node)?,
+            edge: edge_config(node)?,
         })
     }
 
@@ -474,6 +498,9 @@ fn edge_config(node: &Node<'_>) -> Result<EdgeConfig> {
         "write_consistency_factor",
     ] {
         if let Some(number) = node.get(key) {
+            if number.value.as_u64() == Some(0) {
+                return Err(number.error("value 0 invalid, must be 1 or larger"));
+            }
             number.size(1)?;
         }
     }
@@ -550,6 +577,10 @@ fn dense_params(node: &Node<'_>, hnsw: HnswIndexConfig) -> Result<EdgeVectorPara
         "multivector_config",
     ])?;
     let dimensions = node.required("size")?;
+    // A server cannot even parse 0 here.
+    if dimensions.value.as_u64() == Some(0) {
+        return Err(dimensions.error("value 0 invalid, must be 1 or larger"));
+    }
     let size = dimensions.size_within(1, MAX_DIMENSIONS)?;
     Ok(EdgeVectorParams {
         size,
@@ -644,18 +675,15 @@ fn quantization(node: &Node<'_>) -> Result<Option<QuantizationConfig>> {
         ("turbo", &["always_ram", "memory", "bits"]),
     ];
     let names: Vec<_> = kinds.iter().map(|(name, _)| *name).collect();
-    let map = node.fields(&names)?;
-    if map.len() != 1 {
+    let Some((kind, inner)) = node.one_of(&names)? else {
         return Err(node.error("expected exactly one of `scalar`, `product`, `binary`, `turbo`"));
-    }
-    for (name, fields) in kinds {
-        if let Some(inner) = node.get(name) {
-            inner.fields(fields)?;
-            if let Some(quantile) = inner.get("quantile")
-                && !(0.5..=1.0).contains(&quantile.f32()?)
-            {
-                return Err(quantile.error("must be from 0.5 to 1.0"));
-            }
+    };
+    for (_, fields) in kinds.iter().filter(|(name, _)| *name == kind) {
+        inner.fields(fields)?;
+        if let Some(quantile) = inner.get("quantile")
+            && !(0.5..=1.0).contains(&quantile.f32()?)
+        {
+            return Err(quantile.out_of_range("must be from 0.5 to 1.0"));
         }
     }
     node.parse().map(Some)
@@ -667,7 +695,8 @@ fn optimizers(node: &Node<'_>) -> Result<EdgeOptimizersConfig> {
         None => None,
         Some(node) => match node.value.as_f64() {
             Some(share) if (0.0..=1.0).contains(&share) => Some(share),
-            _ => return Err(node.error("must be a number from 0.0 to 1.0")),
+            Some(_) => return Err(node.out_of_range("must be a number from 0.0 to 1.0")),
+            None => return Err(node.expected("a number from 0.0 to 1.0")),
         },
     };
     size(node, "memmap_threshold", 0)?;
@@ -684,16 +713,16 @@ fn optimizers(node: &Node<'_>) -> Result<EdgeOptimizersConfig> {
 
 /// REST `VectorNameConfig`: `{"dense": {...}}` or `{"sparse": {...}}`.
 pub(crate) fn vector_name_config(node: &Node<'_>) -> Result<VectorNameConfig> {
-    let map = node.fields(&["dense", "sparse"])?;
-    if map.len() != 1 {
-        return Err(node.error("expected exactly one of `dense`, `sparse`"));
-    }
-    if let Some(dense) = node.get("dense") {
-        dense.fields(&["size", "distance", "multivector_config", "datatype"])?;
-        dense_params(&dense, HnswIndexConfig::default())?;
-    }
-    if let Some(sparse) = node.get("sparse") {
-        sparse.fields(&["modifier", "datatype"])?;
+    match node.one_of(&["dense", "sparse"])? {
+        Some(("dense", dense)) => {
+            dense.fields(&["size", "distance", "multivector_config", "datatype"])?;
+            dense.required("size")?.size_within(1, MAX_DIMENSIONS)?;
+            dense_params(&dense, HnswIndexConfig::default())?;
+        }
+        Some((_, sparse)) => {
+            sparse.fields(&["modifier", "datatype"])?;
+        }
+        None => return Err(node.error("expected exactly one of `dense`, `sparse`")),
     }
     node.parse()
 }

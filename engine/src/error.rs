@@ -10,8 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every way in which the engine can fail.
 ///
-/// [`Error::InvalidInput`], [`Error::NotFound`], [`Error::AlreadyExists`] and
-/// [`Error::Unsupported`] mean that nothing was changed.
+/// [`Error::InvalidInput`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::Unsupported`]
+/// and [`Error::Refused`] mean that nothing was changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The caller's input is at fault; `field` is a path from the request body
@@ -32,6 +32,15 @@ pub enum Error {
     /// The engine cannot do that; the text says what and why.
     #[error("Not supported: {0}")]
     Unsupported(String),
+    /// A request that was read as a server reads it ([`crate::Strictness::Server`]) is refused with
+    /// this status and these words, which are the server's.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// `status.error` of the answer.
+        message: String,
+    },
     /// The file system failed.
     #[error("{operation} {path}: {message}")]
     Storage {
@@ -94,6 +103,30 @@ impl Error {
         Self::InvalidInput {
             field: field.into(),
             message: message.into(),
+        }
+    }
+
+    pub(crate) fn refused(status: u16, message: impl Into<String>) -> Self {
+        Self::Refused {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// The status and the words with which a server refuses what this error is about; none if the
+    /// error is a failure and not a refusal.
+    pub fn as_refusal(&self) -> Option<(u16, String)> {
+        match self {
+            Self::InvalidInput { .. } => Some((400, format!("Wrong input: {self}"))),
+            Self::NotFound(_) => Some((404, self.to_string())),
+            // A collection is 409, a vector is not.
+            Self::AlreadyExists(what) => Some((400, format!("Wrong input: {what}"))),
+            Self::Unsupported(_) => Some((501, self.to_string())),
+            Self::Refused { status, message } => Some((*status, message.clone())),
+            Self::Storage { .. }
+            | Self::Corrupt { .. }
+            | Self::BadSnapshot(_)
+            | Self::Internal(_) => None,
         }
     }
 

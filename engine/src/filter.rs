@@ -66,7 +66,8 @@ fn nested_filter(node: &Node<'_>, depth: usize) -> Result<Filter> {
     if depth > MAX_NESTING {
         return Err(too_deep(node, "filters"));
     }
-    node.fields(CLAUSES)?;
+    // A server refuses others as well.
+    node.only_fields(CLAUSES)?;
     let clause = |key| {
         node.get(key)
             .map(|clause| conditions(&clause, depth))
@@ -165,11 +166,12 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
     node.fields(FIELD_CONDITION)?;
     node.required("key")?.json_path()?;
     if let Some(matching) = node.get("match") {
-        let map = matching.fields(MATCHES)?;
-        if map.len() != 1 {
-            return Err(matching.error(format!("expected exactly one of {}", names(MATCHES))));
+        match matching.one_of(MATCHES)? {
+            Some((kind, value)) => match_value(kind, &value)?,
+            None => {
+                return Err(matching.error(format!("expected exactly one of {}", names(MATCHES))));
+            }
         }
-        match_value(&matching)?;
     }
     if let Some(range) = node.get("range") {
         range_bounds(&range)?;
@@ -200,36 +202,35 @@ fn field_condition(node: &Node<'_>) -> Result<Condition> {
     }
     let condition: FieldCondition = node.parse()?;
     if condition.all_fields_none() {
-        return Err(node.error("at least one field condition must be specified"));
+        return Err(node.out_of_range("at least one field condition must be specified"));
     }
     Ok(Condition::Field(condition))
 }
 
 /// Checks what `match` compares with. The engine's own type says only that nothing fits.
-fn match_value(matching: &Node<'_>) -> Result<()> {
-    for (kind, node) in matching.entries()? {
-        match kind {
-            "any" | "except" => {
-                let same = |check: fn(&Value) -> bool| {
-                    node.value
-                        .as_array()
-                        .is_some_and(|items| items.iter().all(check))
-                };
-                if !same(Value::is_string) && !same(Value::is_i64) {
-                    return Err(node.error("expected an array of strings or an array of integers"));
-                }
-            }
-            "value" => {
-                if !(node.value.is_string() || node.value.is_i64() || node.value.is_boolean()) {
-                    return Err(node.expected("a string, an integer or a boolean"));
-                }
-            }
-            _ => {
-                node.string()?;
+fn match_value(kind: &str, node: &Node<'_>) -> Result<()> {
+    match kind {
+        "any" | "except" => {
+            let same = |check: fn(&Value) -> bool| {
+                node.value
+                    .as_array()
+                    .is_some_and(|items| items.iter().all(check))
+            };
+            if same(Value::is_string) || same(Value::is_i64) {
+                Ok(())
+            } else {
+                Err(node.error("expected an array of strings or an array of integers"))
             }
         }
+        "value" => {
+            if node.value.is_string() || node.value.is_i64() || node.value.is_boolean() {
+                Ok(())
+            } else {
+                Err(node.expected("a string, an integer or a boolean"))
+            }
+        }
+        _ => node.string().map(drop),
     }
-    Ok(())
 }
 
 /// Checks the bounds of a `range`: numbers, or times.

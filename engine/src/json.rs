@@ -1,5 +1,6 @@
 //! A cursor over parsed JSON that knows its path, so that every complaint names its field.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use qdrant_edge::JsonPath;
@@ -15,6 +16,61 @@ pub(crate) const MAX_NESTING: usize = 32;
 /// How deep payloads and the paths into them may nest. Parsers of JSON stop at 128, the server's and
 /// most clients' among them, and a payload stands some levels deep in a request or an answer.
 pub(crate) const MAX_PAYLOAD_NESTING: usize = 96;
+
+/// How a request is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strictness {
+    /// An unknown field is an error that names the field: people misspell.
+    #[default]
+    Strict,
+    /// As a Qdrant 1.19 server reads: unknown fields are ignored, values out of range and shard keys
+    /// are refused in the server's words ([`Error::Refused`]), and the server's defaults hold.
+    Server,
+}
+
+/// The fields that a server ignores in one document.
+#[derive(Debug, Default)]
+pub(crate) struct Ignored(RefCell<Vec<Vec<Step>>>);
+
+/// One step of a path into a document.
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Ignored {
+    fn note(&self, path: &Path<'_>, key: &str) {
+        let mut steps = Vec::new();
+        path.steps(&mut steps);
+        steps.push(Step::Key(key.to_owned()));
+        self.0.borrow_mut().push(steps);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Takes the ignored fields out of their document, so that nobody who reads it later (a log, a
+    /// stored configuration, another server) has to ignore them again.
+    pub(crate) fn remove_from(&self, document: &mut Value) {
+        for steps in self.0.borrow().iter() {
+            let Some((Step::Key(last), parents)) = steps.split_last() else {
+                continue;
+            };
+            let mut at = Some(&mut *document);
+            for step in parents {
+                at = at.and_then(|value| match step {
+                    Step::Key(key) => value.get_mut(key),
+                    Step::Index(index) => value.get_mut(index),
+                });
+            }
+            if let Some(map) = at.and_then(Value::as_object_mut) {
+                map.shift_remove(last);
+            }
+        }
+    }
+}
 
 /// Where in the document a node stands.
 #[derive(Clone, Copy)]
@@ -35,11 +91,30 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+impl Path<'_> {
+    /// The steps from the root, without the root's name.
+    fn steps(&self, into: &mut Vec<Step>) {
+        match self {
+            Self::Root(_) => {}
+            Self::Key(parent, key) => {
+                parent.steps(into);
+                into.push(Step::Key((*key).to_owned()));
+            }
+            Self::Index(parent, index) => {
+                parent.steps(into);
+                into.push(Step::Index(*index));
+            }
+        }
+    }
+}
+
 /// One value of the document and its path.
 #[derive(Clone, Copy)]
 pub(crate) struct Node<'a> {
     pub(crate) value: &'a Value,
     path: Path<'a>,
+    /// Where ignored fields are noted if the document is read as a server reads it.
+    ignored: Option<&'a Ignored>,
 }
 
 impl<'a> Node<'a> {
@@ -48,6 +123,55 @@ impl<'a> Node<'a> {
         Self {
             value,
             path: Path::Root(name),
+            ignored: None,
+        }
+    }
+
+    /// The top of a request body that is read as a server reads it.
+    pub(crate) fn as_server(value: &'a Value, ignored: &'a Ignored) -> Self {
+        Self {
+            value,
+            path: Path::Root(""),
+            ignored: Some(ignored),
+        }
+    }
+
+    /// How the document is read.
+    pub(crate) fn strictness(&self) -> Strictness {
+        match self.ignored {
+            None => Strictness::Strict,
+            Some(_) => Strictness::Server,
+        }
+    }
+
+    pub(crate) fn is_read_as_server(&self) -> bool {
+        self.ignored.is_some()
+    }
+
+    /// An error about a value of the right type that is out of range. A server answers 422 to that.
+    pub(crate) fn out_of_range(&self, message: impl Into<String>) -> Error {
+        let message = message.into();
+        if self.is_read_as_server() {
+            Error::refused(
+                422,
+                format!("Validation error in JSON body: [{}: {message}]", self.path),
+            )
+        } else {
+            self.error(message)
+        }
+    }
+
+    /// The error for what the reader refuses as unsupported and a server in words of its own.
+    pub(crate) fn unsupported(
+        &self,
+        message: impl Into<String>,
+        status: u16,
+        server: String,
+    ) -> Error {
+        if self.is_read_as_server() {
+            Error::refused(status, server)
+        } else {
+            Error::Unsupported(message.into())
         }
     }
 
@@ -70,13 +194,42 @@ impl<'a> Node<'a> {
             .ok_or_else(|| self.expected("an object"))
     }
 
-    /// The object, once it is sure that it has no keys but `known`.
+    /// The object, once it is sure that it has no keys but `known`. A server ignores others.
     pub(crate) fn fields(&self, known: &[&str]) -> Result<&'a Map<String, Value>> {
+        let Some(ignored) = self.ignored else {
+            return self.only_fields(known);
+        };
+        let map = self.object()?;
+        for key in map.keys().filter(|key| !known.contains(&key.as_str())) {
+            ignored.note(&self.path, key);
+        }
+        Ok(map)
+    }
+
+    /// As [`Node::fields`], where a server refuses unknown keys as well.
+    pub(crate) fn only_fields(&self, known: &[&str]) -> Result<&'a Map<String, Value>> {
         let map = self.object()?;
         match map.keys().find(|key| !known.contains(&key.as_str())) {
             None => Ok(map),
             Some(unknown) => Err(self.unknown(unknown, known)),
         }
+    }
+
+    /// The one member of an object that is an alternative among `known`. Of several, a server takes
+    /// the one that comes first in `known`.
+    pub(crate) fn one_of<'c>(&'c self, known: &[&'c str]) -> Result<Option<(&'c str, Node<'c>)>> {
+        let map = self.fields(known)?;
+        let mut members = known
+            .iter()
+            .filter_map(|key| Some((*key, self.child(key, map.get(*key)?))));
+        let first = members.next();
+        for (key, _) in members {
+            match self.ignored {
+                None => return Ok(None),
+                Some(ignored) => ignored.note(&self.path, key),
+            }
+        }
+        Ok(first)
     }
 
     /// The error for a key that is not one of `known`.
@@ -97,6 +250,7 @@ impl<'a> Node<'a> {
         Node {
             value,
             path: Path::Key(&self.path, key),
+            ignored: self.ignored,
         }
     }
 
@@ -138,6 +292,7 @@ impl<'a> Node<'a> {
         Ok(list.iter().enumerate().map(move |(index, value)| Node {
             value,
             path: Path::Index(&self.path, index),
+            ignored: self.ignored,
         }))
     }
 
@@ -161,7 +316,9 @@ impl<'a> Node<'a> {
     pub(crate) fn size_within(&self, min: usize, max: usize) -> Result<usize> {
         match self.unsigned(min)? {
             number if number <= max as u64 => Ok(number as usize),
-            number => Err(self.error(format!("value {number} invalid, must be {max} or smaller"))),
+            number => {
+                Err(self.out_of_range(format!("value {number} invalid, must be {max} or smaller")))
+            }
         }
     }
 
@@ -176,7 +333,9 @@ impl<'a> Node<'a> {
             .as_u64()
             .ok_or_else(|| self.expected("an unsigned integer"))?;
         if number < min as u64 {
-            return Err(self.error(format!("value {number} invalid, must be {min} or larger")));
+            return Err(
+                self.out_of_range(format!("value {number} invalid, must be {min} or larger"))
+            );
         }
         Ok(number)
     }

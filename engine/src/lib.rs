@@ -3,7 +3,8 @@
 //! Maps Qdrant's REST JSON (schema of Qdrant 1.19) to the engine's types, in one place:
 //! [`parse_request`] turns a request into a [`ReadRequest`] or a [`Write`], [`Shard::read`] answers
 //! the former, and [`Shard::prepare`] turns the latter into [`Operation`]s that are logged, applied
-//! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field.
+//! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field,
+//! unless a request is to be read as a server reads it ([`Strictness::Server`]).
 //!
 //! The engine's own write-ahead log is off: what is not flushed is lost in a crash, and the
 //! caller's log replays it. Applying an operation again is harmless.
@@ -29,8 +30,11 @@ mod write;
 
 pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};
+pub use json::Strictness;
 pub use operation::{Operation, UpdateMode, Upload, merge_uploads};
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
-pub use request::{ReadRequest, Request, Write, encode_segment, parse_json, parse_request};
+pub use request::{
+    ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,
+};
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
 pub use snapshot::{SnapshotLimits, unpack_snapshot};

@@ -10,7 +10,7 @@ use qdrant_edge::{
 
 use crate::config::MAX_NAMES;
 use crate::error::{Error, Result, from_engine};
-use crate::json::{check_payload, parse_json_path};
+use crate::json::{Strictness, check_payload, parse_json_path};
 use crate::operation::{Operation, UpdateMode};
 use crate::point::{Point, PointId, Vectors};
 use crate::shard::Shard;
@@ -26,6 +26,11 @@ impl Shard {
     ///
     /// Errors: as [`Shard::prepare`].
     pub fn validate(&self, write: &Write) -> Result<()> {
+        if write.strictness == Strictness::Server
+            && write.parts.iter().any(|part| part.kind.is_empty())
+        {
+            return Err(Error::refused(400, "Bad request: Empty update request"));
+        }
         let config = self.engine.config();
         write
             .parts
@@ -195,15 +200,22 @@ impl Shard {
                     Known::Same => {}
                     Known::Different => {
                         return Err(Error::AlreadyExists(format!(
-                            "vector `{name}`, with other parameters; delete it first"
+                            "Vector `{name}` already exists with a different configuration; \
+                             delete it first"
                         )));
                     }
                 }
             }
-            Kind::DeleteVectorName { name } => {
+            Kind::DeleteVectorName {
+                name,
+                may_be_missing,
+            } => {
                 let config = self.engine.config();
                 if !config.vectors.contains_key(&name) && !config.sparse_vectors.contains_key(&name)
                 {
+                    if may_be_missing {
+                        return Ok(());
+                    }
                     return Err(Error::NotFound(vector::unknown_name(&config, &name)));
                 }
                 operations.push(Operation::DeleteVectorName { name });

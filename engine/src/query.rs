@@ -189,19 +189,53 @@ pub(crate) struct GroupsBody {
     pub(crate) group_size: usize,
 }
 
+/// What a request does, which shows in the server's words about its shard key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
 /// Refuses a shard key: a local collection has one shard.
-pub(crate) fn no_shard_key(node: &Node<'_>) -> Result<()> {
-    match node.get("shard_key") {
-        None => Ok(()),
-        Some(_) => Err(Error::Unsupported(
-            "shard_key: a local shard is one shard, without shard keys".to_owned(),
-        )),
-    }
+pub(crate) fn no_shard_key(node: &Node<'_>, access: Access) -> Result<()> {
+    let Some(key) = node.get("shard_key") else {
+        return Ok(());
+    };
+    let first = match key.value {
+        Value::Array(keys) => keys.first().unwrap_or(&Value::Null),
+        Value::Object(target) => target.get("target").unwrap_or(&Value::Null),
+        key => key,
+    };
+    let kind = match access {
+        Access::Read => "Bad request",
+        Access::Write => "Wrong input",
+    };
+    Err(key.unsupported(
+        "shard_key: a local shard is one shard, without shard keys",
+        400,
+        format!("{kind}: Shard key {first} not found"),
+    ))
+}
+
+/// The error for a request that looks into another collection. There is none.
+fn no_other_collection(node: &Node<'_>, what: &str) -> Error {
+    let name = match node.value {
+        Value::Object(lookup) => lookup.get("collection").and_then(Value::as_str),
+        name => name.as_str(),
+    };
+    node.unsupported(
+        format!("{what}: a local shard has no other collections to look into"),
+        404,
+        format!(
+            "Not found: Collection {} not found",
+            name.unwrap_or_default()
+        ),
+    )
 }
 
 pub(crate) fn query_body(node: &Node<'_>) -> Result<QueryBody> {
     node.fields(REQUEST)?;
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Read)?;
     body(node)
 }
 
@@ -230,11 +264,9 @@ pub(crate) fn vector_selection(node: &Node<'_>) -> Result<WithVector> {
 
 pub(crate) fn groups_body(node: &Node<'_>) -> Result<GroupsBody> {
     node.fields(GROUPS)?;
-    no_shard_key(node)?;
-    if node.get("with_lookup").is_some() {
-        return Err(Error::Unsupported(
-            "with_lookup: a local shard has no other collections to look into".to_owned(),
-        ));
+    no_shard_key(node, Access::Read)?;
+    if let Some(lookup) = node.get("with_lookup") {
+        return Err(no_other_collection(&lookup, "with_lookup"));
     }
     Ok(GroupsBody {
         query: body(node)?,
@@ -259,10 +291,8 @@ fn stage(node: &Node<'_>, depth: usize, budget: &mut usize) -> Result<Stage> {
     *budget = budget
         .checked_sub(1)
         .ok_or_else(|| node.error(format!("more than {MAX_STAGES} prefetches in one request")))?;
-    if node.get("lookup_from").is_some() {
-        return Err(Error::Unsupported(
-            "lookup_from: a local shard has no other collections to look into".to_owned(),
-        ));
+    if let Some(lookup) = node.get("lookup_from") {
+        return Err(no_other_collection(&lookup, "lookup_from"));
     }
     let prefetches = match node.get("prefetch") {
         None => Vec::new(),
@@ -432,7 +462,7 @@ fn mmr_query(nearest: Input, node: &Node<'_>) -> Result<Query> {
         None => DEFAULT_MMR_DIVERSITY,
         Some(node) => match node.f32()? {
             diversity if (0.0..=1.0).contains(&diversity) => diversity,
-            _ => return Err(node.error("diversity must be between 0.0 and 1.0")),
+            _ => return Err(node.out_of_range("diversity must be between 0.0 and 1.0")),
         },
     };
     let candidates = match node.get("candidates_limit") {

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::filter::{filter, order_by, with_payload};
-use crate::json::Node;
+use crate::json::{Ignored, Node, Strictness};
 use crate::point::PointId;
 use crate::query::{
-    GroupsBody, QueryBody, groups_body, limit, no_shard_key, query_body, vector_selection,
+    Access, GroupsBody, QueryBody, groups_body, limit, no_shard_key, query_body, vector_selection,
 };
 pub use crate::write::Write;
 use crate::write::{self, Kind, single};
@@ -88,19 +88,45 @@ const MAX_BODY: usize = 32 << 20;
 /// Errors: [`Error::InvalidInput`] names the field; [`Error::Unsupported`] says why, also for paths
 /// that are about more than points; [`Error::NotFound`] for a path that Qdrant does not have.
 pub fn parse_request(method: &str, path: &str, body: &str) -> Result<Request> {
+    parse_request_as(Strictness::Strict, method, path, body)
+}
+
+/// As [`parse_request`], read as `strictness` says.
+///
+/// Errors: as [`parse_request`]; [`Error::Refused`] for what only a server refuses, in its words.
+pub fn parse_request_as(
+    strictness: Strictness,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<Request> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let segments: Vec<_> = path.trim_matches('/').split('/').collect();
-    let method = method.to_ascii_uppercase();
-    let json = if body.trim().is_empty() {
+    let mut json = if body.trim().is_empty() {
         Value::Null
     } else {
         parse_json("", body)?
     };
-    let node = Node::root("", &json);
-    let write = |kind| Ok(Request::Write(single(kind)));
+    if strictness == Strictness::Strict {
+        return parse_body(method, path, &Node::root("", &json));
+    }
+    let ignored = Ignored::default();
+    let request = parse_body(method, path, &Node::as_server(&json, &ignored))?;
+    if ignored.is_empty() {
+        return Ok(request);
+    }
+    // Parts of a body are kept as they are (schemas, conditions): they must be readable again.
+    ignored.remove_from(&mut json);
+    let ignored = Ignored::default();
+    parse_body(method, path, &Node::as_server(&json, &ignored))
+}
+
+fn parse_body(method: &str, path: &str, node: &Node<'_>) -> Result<Request> {
+    let segments: Vec<_> = path.trim_matches('/').split('/').collect();
+    let method = method.to_ascii_uppercase();
+    let write = |kind| Ok(Request::Write(single(kind, node.strictness())));
     let read = |read| Ok(Request::Read(ReadRequest(read)));
     match (method.as_str(), segments.as_slice()) {
-        ("POST", ["points", "query"]) => read(Read::Query(Box::new(query_body(&node)?))),
+        ("POST", ["points", "query"]) => read(Read::Query(Box::new(query_body(node)?))),
         ("POST", ["points", "query", "batch"]) => {
             node.fields(&["searches"])?;
             read(Read::QueryBatch(
@@ -110,37 +136,34 @@ pub fn parse_request(method: &str, path: &str, body: &str) -> Result<Request> {
                     .collect::<Result<_>>()?,
             ))
         }
-        ("POST", ["points", "query", "groups"]) => {
-            read(Read::Groups(Box::new(groups_body(&node)?)))
-        }
-        ("POST", ["points", "search", "matrix", "pairs"]) => {
-            read(matrix(&node, MatrixForm::Pairs)?)
-        }
+        ("POST", ["points", "query", "groups"]) => read(Read::Groups(Box::new(groups_body(node)?))),
+        ("POST", ["points", "search", "matrix", "pairs"]) => read(matrix(node, MatrixForm::Pairs)?),
         ("POST", ["points", "search", "matrix", "offsets"]) => {
-            read(matrix(&node, MatrixForm::Offsets)?)
+            read(matrix(node, MatrixForm::Offsets)?)
         }
-        ("POST", ["points", "scroll"]) => read(scroll(&node)?),
-        ("POST", ["points"]) => read(retrieve(&node)?),
+        ("POST", ["points", "scroll"]) => read(scroll(node)?),
+        ("POST", ["points"]) => read(retrieve(node)?),
         ("GET", ["points", id]) => read(Read::Point(decoded(id)?.parse()?)),
-        ("POST", ["points", "count"]) => read(count(&node)?),
-        ("POST", ["facet"]) => read(facet(&node)?),
+        ("POST", ["points", "count"]) => read(count(node)?),
+        ("POST", ["facet"]) => read(facet(node)?),
 
-        ("PUT", ["points"]) => write(write::upsert(&node)?),
-        ("POST", ["points", "delete"]) => write(Kind::Delete(write::points_selector(&node)?)),
-        ("PUT", ["points", "vectors"]) => write(write::update_vectors(&node)?),
-        ("POST", ["points", "vectors", "delete"]) => write(write::delete_vectors(&node)?),
-        ("POST", ["points", "payload"]) => write(write::set_payload(&node)?),
-        ("PUT", ["points", "payload"]) => write(write::overwrite_payload(&node)?),
-        ("POST", ["points", "payload", "delete"]) => write(write::delete_payload(&node)?),
+        ("PUT", ["points"]) => write(write::upsert(node)?),
+        ("POST", ["points", "delete"]) => write(Kind::Delete(write::points_selector(node)?)),
+        ("PUT", ["points", "vectors"]) => write(write::update_vectors(node)?),
+        ("POST", ["points", "vectors", "delete"]) => write(write::delete_vectors(node)?),
+        ("POST", ["points", "payload"]) => write(write::set_payload(node)?),
+        ("PUT", ["points", "payload"]) => write(write::overwrite_payload(node)?),
+        ("POST", ["points", "payload", "delete"]) => write(write::delete_payload(node)?),
         ("POST", ["points", "payload", "clear"]) => {
-            write(Kind::ClearPayload(write::points_selector(&node)?))
+            write(Kind::ClearPayload(write::points_selector(node)?))
         }
-        ("POST", ["points", "batch"]) => write::batch(&node).map(Request::Write),
-        ("PUT", ["index"]) => write(write::create_index(&node)?),
+        ("POST", ["points", "batch"]) => write::batch(node).map(Request::Write),
+        ("PUT", ["index"]) => write(write::create_index(node)?),
         ("DELETE", ["index", field]) => write(write::delete_index(decoded(field)?)?),
-        ("PUT", ["vectors", name]) => write(write::create_vector_name(&node, decoded(name)?)?),
+        ("PUT", ["vectors", name]) => write(write::create_vector_name(node, decoded(name)?)?),
         ("DELETE", ["vectors", name]) => write(Kind::DeleteVectorName {
             name: decoded(name)?,
+            may_be_missing: node.is_read_as_server(),
         }),
 
         (_, ["points", "search" | "recommend" | "discover", ..]) => Err(Error::Unsupported(
@@ -225,11 +248,22 @@ fn optional_filter(node: &Node<'_>) -> Result<Option<Filter>> {
     node.get("filter").map(|node| filter(&node)).transpose()
 }
 
-fn payload_selection(node: &Node<'_>) -> Result<WithPayloadInterface> {
+/// `with_payload`, or `otherwise` if it is not given.
+fn payload_selection(node: &Node<'_>, otherwise: bool) -> Result<WithPayloadInterface> {
     node.get("with_payload")
-        .map_or(Ok(WithPayloadInterface::Bool(true)), |node| {
+        .map_or(Ok(WithPayloadInterface::Bool(otherwise)), |node| {
             with_payload(&node)
         })
+}
+
+/// A server takes no null for `with_vector` in these two requests.
+fn no_null_vector_selection(node: &Node<'_>) -> Result<()> {
+    match node.value.get("with_vector") {
+        Some(null @ Value::Null) if node.is_read_as_server() => Err(node
+            .child("with_vector", null)
+            .expected("a boolean, or an array of strings")),
+        _ => Ok(()),
+    }
 }
 
 fn flag(node: &Node<'_>, key: &str, default: bool) -> Result<bool> {
@@ -238,7 +272,7 @@ fn flag(node: &Node<'_>, key: &str, default: bool) -> Result<bool> {
 
 fn matrix(node: &Node<'_>, form: MatrixForm) -> Result<Read> {
     node.fields(&["shard_key", "filter", "sample", "limit", "using"])?;
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Read)?;
     Ok(Read::Matrix {
         sample: node
             .get("sample")
@@ -266,7 +300,8 @@ fn scroll(node: &Node<'_>) -> Result<Read> {
         "with_vectors",
         "order_by",
     ])?;
-    no_shard_key(node)?;
+    no_null_vector_selection(node)?;
+    no_shard_key(node, Access::Read)?;
     Ok(Read::Scroll {
         offset: node
             .get("offset")
@@ -274,7 +309,7 @@ fn scroll(node: &Node<'_>) -> Result<Read> {
             .transpose()?,
         limit: limit(node)?,
         filter: optional_filter(node)?,
-        with_payload: payload_selection(node)?,
+        with_payload: payload_selection(node, true)?,
         with_vector: vector_selection(node)?,
         order_by: node
             .get("order_by")
@@ -291,23 +326,26 @@ fn retrieve(node: &Node<'_>) -> Result<Read> {
         "with_vector",
         "with_vectors",
     ])?;
-    no_shard_key(node)?;
+    no_null_vector_selection(node)?;
+    no_shard_key(node, Access::Read)?;
     Ok(Read::Retrieve {
         ids: node.required("ids")?.point_ids()?,
-        with_payload: payload_selection(node)?,
+        // The server's documentation says that payloads are returned unless asked otherwise; the
+        // server returns none.
+        with_payload: payload_selection(node, !node.is_read_as_server())?,
         with_vector: vector_selection(node)?,
     })
 }
 
 fn count(node: &Node<'_>) -> Result<Read> {
-    if node.value.is_null() {
+    if node.value.is_null() && !node.is_read_as_server() {
         return Ok(Read::Count {
             filter: None,
             exact: true,
         });
     }
     node.fields(&["shard_key", "filter", "exact"])?;
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Read)?;
     Ok(Read::Count {
         filter: optional_filter(node)?,
         exact: flag(node, "exact", true)?,
@@ -316,7 +354,7 @@ fn count(node: &Node<'_>) -> Result<Read> {
 
 fn facet(node: &Node<'_>) -> Result<Read> {
     node.fields(&["shard_key", "key", "limit", "filter", "exact"])?;
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Read)?;
     Ok(Read::Facet {
         key: node.required("key")?.json_path()?,
         limit: limit(node)?,

@@ -44,6 +44,23 @@ const BM25_OPTIONS: &[&str] = &[
 /// Reads one vector: an array of numbers, an array of such arrays, `{indices, values}`, or a text
 /// to embed.
 pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
+    let vector = vector_of_any_shape(node, embed)?;
+    // A server looks at the shape of what is written before it looks at the collection.
+    if node.is_read_as_server() && embed == Embed::Document {
+        match &vector {
+            Vector::Dense(values) if values.is_empty() => {
+                return Err(node.out_of_range("dense vector must not be empty"));
+            }
+            Vector::Dense(_) => {}
+            Vector::Multi(_) | Vector::Sparse { .. } => {
+                check_shape(&vector).map_err(|message| node.out_of_range(message))?;
+            }
+        }
+    }
+    Ok(vector)
+}
+
+fn vector_of_any_shape(node: &Node<'_>, embed: Embed) -> Result<Vector> {
     match node.value {
         Value::Array(items) if items.first().is_some_and(Value::is_array) => node
             .items()?
@@ -52,10 +69,13 @@ pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
             .map(Vector::Multi),
         Value::Array(_) => floats(node).map(Vector::Dense),
         Value::Object(map) if map.contains_key("image") || map.contains_key("object") => {
-            Err(Error::Unsupported(format!(
-                "{}: inference needs a server; embed before calling",
-                node.path()
-            )))
+            Err(no_inference(
+                node,
+                format!(
+                    "{}: inference needs a server; embed before calling",
+                    node.path()
+                ),
+            ))
         }
         Value::Object(map) if map.contains_key("text") || map.contains_key("model") => {
             document(node, embed)
@@ -75,7 +95,7 @@ pub(crate) fn vector(node: &Node<'_>, embed: Embed) -> Result<Vector> {
                 .collect::<Result<_>>()?;
             let values = floats(&node.required("values")?)?;
             let vector = Vector::Sparse { indices, values };
-            check_shape(&vector).map_err(|message| node.error(message))?;
+            check_shape(&vector).map_err(|message| node.out_of_range(message))?;
             Ok(vector)
         }
         _ => Err(node.error(
@@ -126,15 +146,30 @@ fn floats(node: &Node<'_>) -> Result<Vec<f32>> {
     Ok(values)
 }
 
+/// The error for what only an inference service embeds. A server of its own has none either.
+fn no_inference(node: &Node<'_>, message: String) -> Error {
+    node.unsupported(
+        message,
+        500,
+        "Service internal error: InferenceService URL not configured - please provide valid \
+         address in config"
+            .to_owned(),
+    )
+}
+
 fn document(node: &Node<'_>, embed: Embed) -> Result<Vector> {
     node.fields(&["text", "model", "options"])?;
     let text = node.required("text")?.string()?;
     let model = node.required("model")?.string()?;
     if !model.eq_ignore_ascii_case(BM25) {
-        return Err(Error::Unsupported(format!(
-            "{}: embedding with model {model:?}; only {BM25:?} runs without a server, embed before calling",
-            node.path()
-        )));
+        return Err(no_inference(
+            node,
+            format!(
+                "{}: embedding with model {model:?}; only {BM25:?} runs without a server, embed \
+                 before calling",
+                node.path()
+            ),
+        ));
     }
     let config: EdgeBm25Config = match node.get("options") {
         Some(options) => {

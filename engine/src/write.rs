@@ -6,16 +6,17 @@ use serde_json::Value;
 use crate::config::vector_name_config;
 use crate::error::{Error, Result};
 use crate::filter::filter;
-use crate::json::{Node, check_payload};
+use crate::json::{Node, Strictness, check_payload};
 use crate::operation::UpdateMode;
 use crate::point::{Payload, Point, PointId, Vectors};
-use crate::query::no_shard_key;
+use crate::query::{Access, no_shard_key};
 use crate::vector;
 
 /// A parsed request that writes: one operation, or the list of `POST /points/batch`.
 #[derive(Debug, Clone)]
 pub struct Write {
     pub(crate) parts: Vec<Part>,
+    pub(crate) strictness: Strictness,
 }
 
 /// One operation of a request.
@@ -73,6 +74,8 @@ pub(crate) enum Kind {
     },
     DeleteVectorName {
         name: String,
+        /// A name that is not there is fine, as on the server.
+        may_be_missing: bool,
     },
 }
 
@@ -108,10 +111,84 @@ impl Write {
         for part in self.parts {
             match steps.last_mut() {
                 Some(step) if !part.kind.reads_points() => step.parts.push(part),
-                _ => steps.push(Write { parts: vec![part] }),
+                _ => steps.push(Write {
+                    parts: vec![part],
+                    strictness: self.strictness,
+                }),
             }
         }
         steps
+    }
+
+    /// Splits a batch into its operations, which is how a server applies it: one that is refused
+    /// leaves those before it applied.
+    pub fn operations(self) -> impl Iterator<Item = Write> {
+        let strictness = self.strictness;
+        self.parts.into_iter().map(move |part| Write {
+            parts: vec![part],
+            strictness,
+        })
+    }
+
+    /// The write without the points that are not in `held`, for a write of one operation that
+    /// changes listed points and inserts none; none if that leaves nothing. A server does so: it
+    /// changes the points that are there and then refuses the operation for the others.
+    pub fn only_points(mut self, held: impl Fn(&PointId) -> bool) -> Option<Write> {
+        let [part] = self.parts.as_mut_slice() else {
+            return None;
+        };
+        let left = match &mut part.kind {
+            Kind::UpdateVectors { points, .. } => {
+                points.retain(|(id, _)| held(id));
+                points.len()
+            }
+            Kind::DeleteVectors { selector, .. }
+            | Kind::SetPayload { selector, .. }
+            | Kind::OverwritePayload { selector, .. }
+            | Kind::DeletePayload { selector, .. }
+            | Kind::ClearPayload(selector) => {
+                selector.ids.retain(held);
+                selector.ids.len()
+            }
+            Kind::Upsert { .. }
+            | Kind::Delete(_)
+            | Kind::CreatePayloadIndex { .. }
+            | Kind::DeletePayloadIndex { .. }
+            | Kind::CreateVectorName { .. }
+            | Kind::DeleteVectorName { .. } => 0,
+        };
+        (left > 0).then_some(self)
+    }
+
+    /// The points that the write lists and that have to be there, in order; empty for one that
+    /// inserts, deletes or selects by a filter.
+    pub fn required_points(&self) -> Vec<PointId> {
+        self.parts
+            .iter()
+            .flat_map(|part| match &part.kind {
+                Kind::UpdateVectors { points, .. } => points.iter().map(|(id, _)| *id).collect(),
+                Kind::DeleteVectors { selector, .. }
+                | Kind::SetPayload { selector, .. }
+                | Kind::OverwritePayload { selector, .. }
+                | Kind::DeletePayload { selector, .. }
+                | Kind::ClearPayload(selector) => selector.ids.clone(),
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    /// Whether the write is about payload indexes or named vectors, and so about the collection and
+    /// not about points.
+    pub fn is_of_the_collection(&self) -> bool {
+        self.parts.iter().any(|part| {
+            matches!(
+                part.kind,
+                Kind::CreatePayloadIndex { .. }
+                    | Kind::DeletePayloadIndex { .. }
+                    | Kind::CreateVectorName { .. }
+                    | Kind::DeleteVectorName { .. }
+            )
+        })
     }
 
     /// The part that would begin a second step.
@@ -124,6 +201,26 @@ impl Write {
 }
 
 impl Kind {
+    /// Whether it names no point at all, which a server refuses.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Upsert { points, .. } => points.is_empty(),
+            Self::UpdateVectors { points, .. } => points.is_empty(),
+            Self::Delete(selector)
+            | Self::ClearPayload(selector)
+            | Self::DeleteVectors { selector, .. }
+            | Self::SetPayload { selector, .. }
+            | Self::OverwritePayload { selector, .. }
+            | Self::DeletePayload { selector, .. } => {
+                selector.filter.is_none() && selector.ids.is_empty()
+            }
+            Self::CreatePayloadIndex { .. }
+            | Self::DeletePayloadIndex { .. }
+            | Self::CreateVectorName { .. }
+            | Self::DeleteVectorName { .. } => false,
+        }
+    }
+
     /// Whether it selects points by what they hold.
     fn reads_points(&self) -> bool {
         match self {
@@ -162,13 +259,8 @@ pub(crate) fn batch(node: &Node<'_>) -> Result<Write> {
                 "update_vectors",
                 "delete_vectors",
             ];
-            let map = item.fields(KINDS)?;
-            if map.len() != 1 {
-                return Err(item.error("expected exactly one operation"));
-            }
             let (kind, inner) = item
-                .entries()?
-                .next()
+                .one_of(KINDS)?
                 .ok_or_else(|| item.error("expected exactly one operation"))?;
             let parsed = match kind {
                 "upsert" => upsert(&inner)?,
@@ -186,11 +278,15 @@ pub(crate) fn batch(node: &Node<'_>) -> Result<Write> {
             })
         })
         .collect::<Result<_>>()?;
-    Ok(Write { parts })
+    Ok(Write {
+        parts,
+        strictness: node.strictness(),
+    })
 }
 
-pub(crate) fn single(kind: Kind) -> Write {
+pub(crate) fn single(kind: Kind, strictness: Strictness) -> Write {
     Write {
+        strictness,
         parts: vec![Part {
             at: String::new(),
             kind,
@@ -207,7 +303,7 @@ pub(crate) fn upsert(node: &Node<'_>) -> Result<Kind> {
         "update_filter",
         "update_mode",
     ])?;
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Write)?;
     let (points, columns) = match (node.get("points"), node.get("batch")) {
         (Some(points), None) => (
             points
@@ -274,7 +370,7 @@ fn columns_to_points(node: &Node<'_>) -> Result<Vec<Point>> {
         if length == ids.len() {
             Ok(())
         } else {
-            Err(node.error(format!(
+            Err(node.out_of_range(format!(
                 "number of ids and elements must be equal, got {} and {length}",
                 ids.len()
             )))
@@ -325,13 +421,14 @@ pub(crate) fn points_selector(node: &Node<'_>) -> Result<Selector> {
 }
 
 fn selector(node: &Node<'_>) -> Result<Selector> {
-    no_shard_key(node)?;
+    no_shard_key(node, Access::Write)?;
     match (node.get("points"), node.get("filter")) {
         (None, None) => Err(node.error("either list of point ids or filter must be provided")),
-        (Some(_), Some(_)) => {
+        (Some(_), Some(_)) if !node.is_read_as_server() => {
             Err(node.error("list of point ids and filter cannot be combined, give one of them"))
         }
-        (Some(points), None) => Ok(Selector {
+        // Of both, a server takes the list.
+        (Some(points), _) => Ok(Selector {
             ids: points.point_ids()?,
             filter: None,
         }),
@@ -345,9 +442,12 @@ fn selector(node: &Node<'_>) -> Result<Selector> {
 /// The body of `PUT /points/vectors`.
 pub(crate) fn update_vectors(node: &Node<'_>) -> Result<Kind> {
     node.fields(&["points", "shard_key", "update_filter"])?;
-    no_shard_key(node)?;
-    let points = node
-        .required("points")?
+    no_shard_key(node, Access::Write)?;
+    let list = node.required("points")?;
+    if node.is_read_as_server() && list.items()?.len() == 0 {
+        return Err(list.out_of_range("must specify points to update"));
+    }
+    let points = list
         .items()?
         .map(|item| {
             item.fields(&["id", "vector"])?;
@@ -365,11 +465,15 @@ pub(crate) fn update_vectors(node: &Node<'_>) -> Result<Kind> {
 
 /// The body of `POST /points/vectors/delete`.
 pub(crate) fn delete_vectors(node: &Node<'_>) -> Result<Kind> {
-    node.fields(&["points", "filter", "vector", "shard_key"])?;
-    let list = node.required("vector")?;
+    node.fields(&["points", "filter", "vector", "vectors", "shard_key"])?;
+    // As older clients spell it.
+    let list = match node.get("vectors") {
+        Some(list) if node.get("vector").is_none() => list,
+        _ => node.required("vector")?,
+    };
     let names = list.strings()?;
     if names.is_empty() {
-        return Err(list.error("at least one vector name is required"));
+        return Err(list.out_of_range("must specify vector names to delete"));
     }
     Ok(Kind::DeleteVectors {
         selector: selector(node)?,
@@ -427,6 +531,13 @@ pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
     node.fields(&["field_name", "field_schema"])?;
     let name = node.required("field_name")?;
     let path = name.json_path()?;
+    if node.is_read_as_server() && node.get("field_schema").is_none() {
+        return Err(Error::refused(
+            400,
+            "Bad request: Can't auto-detect field type, please specify `field_schema` in the \
+             request",
+        ));
+    }
     let schema = node.required("field_schema")?;
     field_schema(&schema, &path)?;
     Ok(Kind::CreatePayloadIndex {
@@ -495,9 +606,8 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
             PayloadSchemaParams::Integer(params)
                 if params.lookup == Some(false) && params.range == Some(false) =>
             {
-                return Err(
-                    node.error("the `lookup` and `range` capabilities can't be both disabled")
-                );
+                return Err(node
+                    .out_of_range("the `lookup` and `range` capabilities can't be both disabled"));
             }
             PayloadSchemaParams::Text(params)
                 if params.min_token_len.is_some()

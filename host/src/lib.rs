@@ -66,7 +66,7 @@ pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, NamedVector, Opened, Peeked,
     Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding, QueueStatus, Receipt,
-    RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
+    Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest, Selection,
     ServerFailure, SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target,
     UploadBatch, UploadRequest, Vector, WaitingOperation,
 };

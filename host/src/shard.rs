@@ -17,8 +17,8 @@ use crate::origin::Outbound;
 use crate::owner::Owner;
 use crate::types::{
     Binding, Durability, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
-    QueueStatus, Receipt, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest,
-    Selection, StoredPoint, UploadBatch, WaitingOperation,
+    QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
+    SearchRequest, Selection, StoredPoint, UploadBatch, WaitingOperation,
 };
 
 /// The data directory's name in the guest.
@@ -480,6 +480,13 @@ calls! {
     (method: &str = method.to_owned() => &method,
      path: &str = path.to_owned() => &path,
      body: &str = body.to_owned() => &body) -> String;
+
+    /// As [`Shard::request`], for an endpoint that stands in for a server: read and refused as
+    /// Qdrant 1.19 does it. What is refused is an answer.
+    [write Writes] answer / answer_async = edge_sync_shard_shard.call_answer
+    (method: &str = method.to_owned() => &method,
+     path: &str = path.to_owned() => &path,
+     body: &str = body.to_owned() => &body) -> std::result::Result<String, Refusal>;
 
     /// Merges segments and builds indexes as the configuration asks. True if anything was done.
     [optimize Reads] optimize / optimize_async = edge_sync_shard_shard.call_optimize

@@ -9,8 +9,8 @@ pub use wit::queue::{
     RejectedOperation, UploadBatch, UploadRequest, WaitingOperation,
 };
 pub use wit::shard::{
-    Opened, PointTarget, ScrollPage, ScrollRequest, SearchRequest, Selection, ShardInfo as Info,
-    Target,
+    Opened, PointTarget, Refusal, ScrollPage, ScrollRequest, SearchRequest, Selection,
+    ShardInfo as Info, Target,
 };
 pub use wit::types::{
     Corruption, Durability, FailureClass, NamedVector, Point, PointId, Receipt, ScoredPoint,

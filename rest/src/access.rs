@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::Error;
+use crate::{Error, envelope};
 
 /// Paths that need no key, as on the server: they say only that it is there.
 const OPEN_PATHS: [&str; 4] = ["/", "/healthz", "/livez", "/readyz"];
@@ -23,15 +23,17 @@ pub(crate) async fn require_key(
     if OPEN_PATHS.contains(&request.uri().path()) {
         return next.run(request).await;
     }
+    // In plain text, as the server does it.
     match presented_key(request.headers()) {
-        None => Error::Unauthorized(
+        None => envelope::plain_failure(&Error::Unauthorized(
             "Must provide an API key or an Authorization bearer token".to_owned(),
-        )
-        .into_response(),
+        )),
         Some(presented) if same_secret(presented.as_bytes(), key.as_bytes()) => {
             next.run(request).await
         }
-        Some(_) => Error::Unauthorized("Invalid API key or JWT".to_owned()).into_response(),
+        Some(_) => {
+            envelope::plain_failure(&Error::Unauthorized("Invalid API key or JWT".to_owned()))
+        }
     }
 }
 

@@ -59,6 +59,25 @@ pub trait Backend: Send + Sync + 'static {
         )))
     }
 
+    /// All aliases, in any order.
+    ///
+    /// # Errors
+    /// Whatever keeps the backend from knowing.
+    fn aliases(&self) -> Result<Vec<Alias>> {
+        Ok(Vec::new())
+    }
+
+    /// Creates, renames and deletes aliases; `body` is that of `POST /collections/aliases`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn change_aliases(&self, body: &str) -> Result<()> {
+        let _ = body;
+        Err(Error::Unsupported(
+            "this endpoint serves a fixed set of collections, without aliases".to_owned(),
+        ))
+    }
+
     /// Changes a collection's parameters; `body` is that of `PATCH /collections/{collection}`.
     ///
     /// # Errors
@@ -159,6 +178,20 @@ pub struct CollectionState {
     pub indexed_vectors: u64,
     /// Segments of the shard.
     pub segments: u64,
+    /// Points of each shard that is there, by number. Empty: one shard, with all points.
+    pub shards: Vec<(u32, u64)>,
+    /// What the optimizers do, as `GET /collections/{collection}/optimizations` answers it. Null:
+    /// nothing.
+    pub optimizations: Value,
+}
+
+/// Another name of a collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Alias {
+    /// The name.
+    pub alias_name: String,
+    /// The collection that it stands for.
+    pub collection_name: String,
 }
 
 /// Whose snapshots are meant: a whole collection's, or one shard's.

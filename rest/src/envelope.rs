@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -48,7 +48,21 @@ pub(crate) fn failure(started: Instant, error: &Error) -> Response {
     }
     let time = started.elapsed().as_secs_f64();
     let body = Json(json!({"status": {"error": error.to_string()}, "time": time}));
-    (error.status(), body).into_response()
+    with_retry_after(error, (error.status(), body).into_response())
+}
+
+/// A refusal without the envelope, as the server answers wherever a success would be a file.
+pub(crate) fn plain_failure(error: &Error) -> Response {
+    with_retry_after(error, (error.status(), error.to_string()).into_response())
+}
+
+fn with_retry_after(error: &Error, mut response: Response) -> Response {
+    if let Some(seconds) = error.retry_after() {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 impl IntoResponse for Error {

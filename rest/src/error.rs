@@ -17,6 +17,28 @@ pub enum Error {
     /// The body, the path or the query string cannot be parsed; the text says which. 400.
     #[error("{0}")]
     Malformed(String),
+    /// A value is of the right type and out of range; the text says where. 422.
+    #[error("Validation error in {0}")]
+    OutOfRange(String),
+    /// The request makes no sense to the collection as it is. 400.
+    #[error("Bad request: {0}")]
+    BadRequest(String),
+    /// Refused with this status and these words, which are complete.
+    #[error("{message}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// What the client reads.
+        message: String,
+    },
+    /// Too much in too short a time. 429.
+    #[error("Rate limiting exceeded: {message}")]
+    RateLimited {
+        /// Which limit.
+        message: String,
+        /// `Retry-After`, in seconds; none if it is no use to wait.
+        retry_after: Option<u64>,
+    },
     /// No API key, or a wrong one. 401.
     #[error("{0}")]
     Unauthorized(String),
@@ -26,9 +48,6 @@ pub enum Error {
     /// No such collection, point, vector, shard, snapshot or endpoint. 404.
     #[error("Not found: {0}")]
     NotFound(String),
-    /// The path exists, the method does not. 405.
-    #[error("Bad request: {0}")]
-    MethodNotAllowed(String),
     /// The collection, index or vector is there already. 409.
     #[error("Wrong input: {0}")]
     AlreadyExists(String),
@@ -71,6 +90,14 @@ impl Error {
         Self::Malformed(format!("Format error in JSON body: {detail}"))
     }
 
+    /// The `Retry-After` that goes with the error, in seconds.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The answer to any request on a collection that is not there.
     pub fn no_collection(name: &str) -> Self {
         Self::NotFound(format!("Collection `{name}` doesn't exist!"))
@@ -84,11 +111,17 @@ impl Error {
     /// The HTTP status that goes with the error.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::InvalidInput { .. } | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidInput { .. } | Self::Malformed(_) | Self::BadRequest(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::OutOfRange(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused { status, .. } => {
+                StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::AlreadyExists(_) | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -10,9 +10,10 @@
 //! `/collections/{collection}/points`, `/index`, `/vectors` and `/facet` goes to
 //! [`Backend::request`] as method, path and body.
 //!
-//! Statuses and wording follow the server's own source (`src/actix`, `StorageError`), with one
-//! deliberate difference: a refused API key is answered in the error shape that the OpenAPI
-//! description promises, where the server sends the bare sentence as plain text.
+//! Statuses and wording follow the server's own source (`src/actix`, `StorageError`) and what a
+//! server has answered: a refused API key and a snapshot that cannot be sent are answered in plain
+//! text, a path or method that there is not with an empty 404. `docs/differences.md` lists what
+//! remains different, with reasons.
 
 mod access;
 mod backend;
@@ -25,11 +26,13 @@ mod router;
 mod service;
 mod snapshots;
 
-pub use backend::{Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot};
+pub use backend::{
+    Alias, Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot,
+};
 pub use collection_info::collection_info;
 pub use error::Error;
 pub use operator::{Chosen, Operator};
-pub use router::{Identity, Options, Router, router, serve};
+pub use router::{ContentTypes, Identity, Options, Router, router, serve};
 
 /// What a backend call gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -178,8 +178,7 @@ async fn with_body<B: Backend, T: DeserializeOwned + Default + Send + 'static>(
     call: impl FnOnce(&dyn Operator, T) -> Result<Value> + Send + 'static,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let limit = app.options.body_limit;
-    let body = match optional_json_body(&parts.headers, body, limit).await {
+    let body = match optional_json_body(&parts.headers, body, &app.options).await {
         Ok(text) if text.trim().is_empty() => Ok(T::default()),
         Ok(text) => serde_json::from_str(&text).map_err(Error::body_format),
         Err(error) => Err(error),

@@ -1,5 +1,7 @@
 //! Everything that goes to [`Backend::request`]: points, payload indexes, named vectors, facets.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,12 +9,12 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::router::App;
+use crate::router::{App, ContentTypes, Options};
 use crate::{Backend, Error, Result, envelope};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +87,7 @@ struct CollectionPath {
 pub(crate) struct Params {
     pub(crate) wait: Option<bool>,
     ordering: Option<Ordering>,
-    timeout: Option<std::num::NonZeroU64>,
+    timeout: Option<u64>,
     consistency: Option<String>,
 }
 
@@ -124,10 +126,8 @@ async fn forward<B: Backend>(
     let path = below_collection(parts.uri.path()).to_owned();
     let body = if parts.method == "GET" || parts.method == "DELETE" {
         String::new()
-    } else if path.starts_with("/vectors/") {
-        optional_json_body(&parts.headers, body, app.options.body_limit).await?
     } else {
-        json_body(&parts.headers, body, app.options.body_limit).await?
+        json_body(&parts.headers, body, &app.options).await?
     };
     let result = app
         .blocking(move |backend| backend.request(&collection, parts.method.as_str(), &path, &body))
@@ -167,30 +167,95 @@ fn mark_acknowledged(result: &mut Value) {
 }
 
 /// Reads a body that has to be JSON.
-pub(crate) async fn json_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
-    let is_json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("application/json"));
-    if !is_json {
+pub(crate) async fn json_body(
+    headers: &HeaderMap,
+    body: Body,
+    options: &Options,
+) -> Result<String> {
+    let is_json = || {
+        headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("application/json"))
+    };
+    if options.content_types == ContentTypes::Json && !is_json() {
         return Err(Error::Malformed("Content type error".to_owned()));
     }
-    let text = text_body(headers, body, limit).await?;
+    let text = text_body(headers, body, options.body_limit).await?;
     // Syntax only: what the JSON has to hold is the backend's business.
-    serde_json::from_str::<IgnoredAny>(&text).map_err(Error::body_format)?;
+    serde_json::from_str::<NoFieldTwice>(&text).map_err(Error::body_format)?;
     Ok(text)
 }
 
+/// A body that may be left out, with its content type.
 pub(crate) async fn optional_json_body(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
+    options: &Options,
 ) -> Result<String> {
     if headers.contains_key(header::CONTENT_TYPE) {
-        json_body(headers, body, limit).await
+        json_body(headers, body, options).await
     } else {
-        text_body(headers, body, limit).await
+        text_body(headers, body, options.body_limit).await
+    }
+}
+
+/// Any JSON, unless it is an object with a field that is there twice. Deeper in a body fields may be
+/// a client's own, as those of payloads are.
+struct NoFieldTwice;
+
+impl<'de> Deserialize<'de> for NoFieldTwice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for NoFieldTwice {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some((field, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            if seen.contains(&field) {
+                return Err(A::Error::custom(format!("duplicate field `{field}`")));
+            }
+            seen.insert(field);
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self, E> {
+        Ok(self)
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::Instant;
 /// What [`router`] makes.
 pub use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ pub struct Options {
     pub local_hosts_only: bool,
     /// Largest request body, in bytes. Qdrant's default is 32 MiB.
     pub body_limit: usize,
+    /// Which bodies are read.
+    pub content_types: ContentTypes,
     /// What `GET /` answers.
     pub identity: Identity,
 }
@@ -43,6 +46,7 @@ impl fmt::Debug for Options {
             .field("api_key", &self.api_key.as_ref().map(|_| "***"))
             .field("local_hosts_only", &self.local_hosts_only)
             .field("body_limit", &self.body_limit)
+            .field("content_types", &self.content_types)
             .field("identity", &self.identity)
             .finish()
     }
@@ -54,9 +58,20 @@ impl Default for Options {
             api_key: None,
             local_hosts_only: false,
             body_limit: 32 * 1024 * 1024,
+            content_types: ContentTypes::Json,
             identity: Identity::default(),
         }
     }
+}
+
+/// Which bodies are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentTypes {
+    /// Those that say that they are JSON. A browser sends no such body to another origin without
+    /// asking first, so that a web page is no way in.
+    Json,
+    /// All, as the server does: what is no JSON is refused when it is read.
+    Any,
 }
 
 /// What `GET /` answers. Clients compare the version with their own.
@@ -108,7 +123,16 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
                 .patch(update::<B>)
                 .delete(delete::<B>),
         )
-        .route("/collections/{collection}/exists", get(exists::<B>));
+        .route("/collections/{collection}/exists", get(exists::<B>))
+        .route("/collections/{collection}/cluster", get(cluster::<B>))
+        .route("/collections/{collection}/shards", get(shard_keys::<B>))
+        .route(
+            "/collections/{collection}/optimizations",
+            get(optimizations::<B>),
+        )
+        .route("/aliases", get(aliases::<B>))
+        .route("/collections/{collection}/aliases", get(aliases_of::<B>))
+        .route("/collections/aliases", post(change_aliases::<B>));
     for (path, route) in service::routes() {
         router = router.route(path, route);
     }
@@ -122,8 +146,9 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
         router = router.route(path, route);
     }
     let mut router = router
-        .fallback(service::no_such_endpoint)
-        .method_not_allowed_fallback(service::no_such_method)
+        // The server's answer to both has no body.
+        .fallback(async || StatusCode::NOT_FOUND)
+        .method_not_allowed_fallback(async || StatusCode::NOT_FOUND)
         // Bodies are read, limited and refused in Qdrant's words in one place.
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::new(App { backend, options }));
@@ -176,10 +201,84 @@ async fn info<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Re
 
 async fn exists<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
-    let result = app
-        .blocking(move |backend| Ok(json!({"exists": backend.collections()?.contains(&name)})))
-        .await;
-    envelope::answer(started, result)
+    let result = app.blocking(move |backend| {
+        let exists = backend.collections()?.contains(&name)
+            || backend
+                .aliases()?
+                .iter()
+                .any(|alias| alias.alias_name == name);
+        Ok(json!({"exists": exists}))
+    });
+    envelope::answer(started, result.await)
+}
+
+async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| {
+        let state = backend.collection(&name)?;
+        let local = service::shards_of(&state);
+        Ok(json!({
+            "peer_id": 1,
+            "shard_count": local.len(),
+            "local_shards": local,
+            "remote_shards": [],
+            "shard_transfers": [],
+        }))
+    });
+    envelope::answer(started, result.await)
+}
+
+/// There are no shard keys.
+async fn shard_keys<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| {
+        let state = backend.collection(&name)?;
+        Ok(match state.config["sharding_method"].as_str() {
+            Some("custom") => json!({"shard_keys": []}),
+            _ => json!({}),
+        })
+    });
+    envelope::answer(started, result.await)
+}
+
+async fn optimizations<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| {
+        let state = backend.collection(&name)?;
+        Ok(match state.optimizations {
+            Value::Null => json!({
+                "summary": {
+                    "queued_optimizations": 0,
+                    "queued_segments": 0,
+                    "queued_points": 0,
+                    "idle_segments": state.segments,
+                },
+                "running": [],
+            }),
+            running => running,
+        })
+    });
+    envelope::answer(started, result.await)
+}
+
+async fn aliases<B: Backend>(State(app): Shared<B>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(|backend| Ok(json!({"aliases": backend.aliases()?})));
+    envelope::answer(started, result.await)
+}
+
+async fn aliases_of<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| {
+        let mut aliases = backend.aliases()?;
+        aliases.retain(|alias| alias.collection_name == name);
+        Ok(json!({"aliases": aliases}))
+    });
+    envelope::answer(started, result.await)
+}
+
+async fn change_aliases<B: Backend>(State(app): Shared<B>, request: Request) -> Response {
+    with_body(&app, request, |backend, body| backend.change_aliases(body)).await
 }
 
 async fn create<B: Backend>(
@@ -200,6 +299,9 @@ async fn update<B: Backend>(
     request: Request,
 ) -> Response {
     with_body(&app, request, move |backend, body| {
+        if !serde_json::from_str::<Value>(body).is_ok_and(|body| body.is_object()) {
+            return Err(Error::body_format("expected an object"));
+        }
         let changes: Changes = serde_json::from_str(body).map_err(Error::body_format)?;
         if changes.change_nothing() {
             backend.optimize(&name)
@@ -213,7 +315,6 @@ async fn update<B: Backend>(
 /// The body of `PATCH /collections/{collection}`. On the server, one that changes nothing starts
 /// the optimizers, which its documentation recommends for collections that are not optimized.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Changes {
     vectors: Option<Map<String, Value>>,
     optimizers_config: Option<Map<String, Value>>,
@@ -250,7 +351,7 @@ async fn with_body<B: Backend>(
     let (parts, body) = request.into_parts();
     let result = async {
         Params::of(&parts.uri)?;
-        let body = json_body(&parts.headers, body, app.options.body_limit).await?;
+        let body = json_body(&parts.headers, body, &app.options).await?;
         app.blocking(move |backend| call(backend, &body)).await
     };
     envelope::answer(started, result.await.map(|()| true))
@@ -270,9 +371,12 @@ fn check_collection_name(name: &str) -> Result<()> {
     } else if name == "." || name == ".." {
         format!("collection name cannot be `{name}`")
     } else if let Some(character) = name.chars().find(|c| FORBIDDEN.contains(c)) {
-        format!("collection name cannot contain {character:?} char")
+        // As JSON has it.
+        format!("collection name cannot contain {} char", json!(character))
     } else {
         return Ok(());
     };
-    Err(Error::invalid("collection_name", message))
+    Err(Error::OutOfRange(format!(
+        "path parameters: [collection_name: {message}]"
+    )))
 }

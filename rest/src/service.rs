@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{Method, Uri};
+use axum::http::Uri;
 use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
 use serde_json::{Value, json};
 
 use crate::router::App;
-use crate::{Backend, Error, envelope};
+use crate::{Backend, CollectionState, Error, Result, envelope};
 
 /// What the server says about itself, path by path.
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
@@ -24,22 +24,16 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             "/cluster",
             get(async || envelope::answer(Instant::now(), Ok(json!({"status": "disabled"})))),
         ),
-        ("/aliases", get(no_aliases)),
-        ("/collections/{collection}/aliases", get(no_aliases)),
+        ("/metrics", get(metrics::<B>)),
+        ("/telemetry", get(telemetry::<B>)),
         (
-            "/collections/aliases",
-            post(async || unsupported("collection aliases")),
+            "/issues",
+            get(async || envelope::answer(Instant::now(), Ok(json!({"issues": []}))))
+                .delete(async || envelope::answer(Instant::now(), Ok(true))),
         ),
     ];
-    // The API description gives these two no answer but 200 and 4XX.
-    for (path, what) in [("/metrics", "metrics"), ("/issues", "issue reports")] {
-        routes.push((
-            path,
-            any(async move || Error::NotFound(format!("this endpoint has no {what}"))),
-        ));
-    }
-    for path in REMOVED {
-        routes.push((path, any(removed)));
+    for path in OLDER {
+        routes.push((path, post(older)));
     }
     for (path, what) in NOT_OFFERED {
         routes.push((path, any(async move || unsupported(what))));
@@ -47,18 +41,11 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
     routes
 }
 
-const NOT_OFFERED: [(&str, &str); 15] = [
-    ("/telemetry", "telemetry"),
+const NOT_OFFERED: [(&str, &str); 11] = [
     ("/quotas", "quotas"),
     ("/cluster/telemetry", "cluster operations"),
     ("/cluster/recover", "cluster operations"),
     ("/cluster/peer/{peer_id}", "cluster operations"),
-    ("/collections/{collection}/cluster", "cluster operations"),
-    (
-        "/collections/{collection}/optimizations",
-        "optimizer reports",
-    ),
-    ("/collections/{collection}/shards", "shard keys"),
     ("/collections/{collection}/shards/delete", "shard keys"),
     (
         "/collections/{collection}/snapshots/upload",
@@ -80,8 +67,8 @@ const NOT_OFFERED: [(&str, &str); 15] = [
     ("/snapshots/{snapshot}", "snapshots of the whole storage"),
 ];
 
-/// Endpoints of earlier versions, which Qdrant 1.19 answers with 404.
-const REMOVED: [&str; 8] = [
+/// Endpoints of earlier versions, which a server still answers.
+const OLDER: [&str; 8] = [
     "/collections/{collection}/points/search",
     "/collections/{collection}/points/search/batch",
     "/collections/{collection}/points/search/groups",
@@ -92,9 +79,9 @@ const REMOVED: [&str; 8] = [
     "/collections/{collection}/points/discover/batch",
 ];
 
-async fn removed(method: Method, uri: Uri) -> Error {
-    Error::NotFound(format!(
-        "{method} {}: Qdrant removed this from its API; use POST /collections/{{collection}}/points/query",
+async fn older(uri: Uri) -> Error {
+    Error::Unsupported(format!(
+        "{}: an endpoint of earlier versions; use POST /collections/{{collection}}/points/query",
         uri.path()
     ))
 }
@@ -108,15 +95,47 @@ async fn version<B: Backend>(State(app): State<Arc<App<B>>>) -> Json<Value> {
     Json(json!({"title": identity.title, "version": identity.version}))
 }
 
-/// There are none, since none can be made.
-async fn no_aliases() -> Response {
-    envelope::answer(Instant::now(), Ok(json!({"aliases": []})))
+/// In Prometheus' text format, under the server's names.
+async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<String> {
+    let version = app.options.identity.version.clone();
+    let collections = app.blocking(|backend| backend.collections()).await?.len();
+    Ok(format!(
+        "# HELP app_info information about qdrant server\n\
+         # TYPE app_info gauge\n\
+         app_info{{name=\"qdrant\",version=\"{version}\"}} 1\n\
+         # HELP collections_total number of collections\n\
+         # TYPE collections_total gauge\n\
+         collections_total {collections}\n"
+    ))
 }
 
-pub(crate) async fn no_such_endpoint(method: Method, uri: Uri) -> Error {
-    Error::NotFound(format!("no endpoint {method} {}", uri.path()))
+async fn telemetry<B: Backend>(State(app): State<Arc<App<B>>>) -> Response {
+    let started = Instant::now();
+    let version = app.options.identity.version.clone();
+    let collections = app.blocking(|backend| backend.collections()).await;
+    let answer = collections.map(|collections| {
+        json!({
+            "app": {"name": "qdrant", "version": version},
+            "collections": {"number_of_collections": collections.len()},
+            "cluster": {"enabled": false},
+        })
+    });
+    envelope::answer(started, answer)
 }
 
-pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Error {
-    Error::MethodNotAllowed(format!("{} does not take {method}", uri.path()))
+/// The shards of a collection, as `GET /collections/{collection}/cluster` lists them.
+pub(crate) fn shards_of(state: &CollectionState) -> Vec<Value> {
+    let one = [(0, state.points)];
+    let is_keyed = state.config["sharding_method"] == "custom";
+    let shards: &[(u32, u64)] = if state.shards.is_empty() && !is_keyed {
+        &one
+    } else {
+        &state.shards
+    };
+    shards
+        .iter()
+        .map(
+            |(shard, points)| json!({"shard_id": shard, "points_count": points, "state": "Active"}),
+        )
+        .collect()
 }

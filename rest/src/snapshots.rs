@@ -22,15 +22,12 @@ const CHUNK: usize = 64 * 1024;
 const CONTENT_TYPE: &str = "application/octet-stream";
 
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
-    let stored = || get(list::<B>).post(create::<B>);
+    let all = || get(list::<B>).post(create::<B>);
     let one = || get(download::<B>).delete(delete::<B>);
     vec![
-        ("/collections/{collection}/snapshots", stored()),
+        ("/collections/{collection}/snapshots", all()),
         ("/collections/{collection}/snapshots/{snapshot}", one()),
-        (
-            "/collections/{collection}/shards/{shard}/snapshots",
-            stored(),
-        ),
+        ("/collections/{collection}/shards/{shard}/snapshots", all()),
         (
             "/collections/{collection}/shards/{shard}/snapshots/{snapshot}",
             one(),
@@ -119,21 +116,15 @@ async fn delete<B: Backend>(
     }
 }
 
-/// What the server answers where a snapshot itself was asked for: the words alone.
-fn plain(error: &Error) -> Response {
-    (error.status(), error.to_string()).into_response()
-}
-
 /// Sends a stored snapshot, or the range of it that was asked for.
 async fn download<B: Backend>(
     State(app): Shared<B>,
     Path(target): Path<Target>,
     request: Request,
 ) -> Response {
-    match stored_file(&app, target, request).await {
-        Ok(response) => response,
-        Err(error) => plain(&error),
-    }
+    stored_file(&app, target, request)
+        .await
+        .unwrap_or_else(|error| envelope::plain_failure(&error))
 }
 
 async fn stored_file<B: Backend>(
@@ -146,7 +137,7 @@ async fn stored_file<B: Backend>(
         .blocking(move |backend| backend.stored_snapshot(target.scope()?, &target.snapshot))
         .await?;
     let Ok(mut response) = ServeFile::new(&stored.path).try_call(request).await else {
-        return Err(Error::NotFound(format!("Snapshot {name}")));
+        return Err(Error::NotFound(format!("Snapshot {name} not found")));
     };
     if response.status().is_success() {
         let headers = response.headers_mut();
@@ -187,14 +178,16 @@ fn entity_tag(file: &std::path::Path) -> Option<String> {
 }
 
 /// Sends a shard as it is now. The length is not announced, as on the server.
-async fn stream<B: Backend>(State(app): Shared<B>, Path(target): Path<Target>) -> Response {
-    match streamed(&app, target).await {
-        Ok(response) => response,
-        Err(error) => plain(&error),
-    }
+async fn stream<B: Backend>(app: Shared<B>, target: Path<Target>) -> Response {
+    shard_as_it_is(app, target)
+        .await
+        .unwrap_or_else(|error| envelope::plain_failure(&error))
 }
 
-async fn streamed<B: Backend>(app: &App<B>, target: Target) -> Result<Response> {
+async fn shard_as_it_is<B: Backend>(
+    State(app): Shared<B>,
+    Path(target): Path<Target>,
+) -> Result<Response> {
     let shard = target.shard()?.unwrap_or_default();
     let file = app
         .blocking(move |backend| backend.stream_snapshot(&target.collection, shard))

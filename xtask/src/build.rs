@@ -96,6 +96,38 @@ pub fn everything(chores: &Chores) -> Result<Built> {
     Ok(Built { component, command })
 }
 
+/// Compiles the tests of the kernels for WASI, and puts them where the whole-system tests look.
+///
+/// # Errors
+/// Where the build fails.
+pub fn kernel_tests(chores: &Chores, target: &WasmTarget) -> Result<()> {
+    progress::heading("building the tests of the kernels for WASI");
+    let mut cargo = chores.cargo_wasm_in(&chores.repository.kernels(), freshness::SMALL, target);
+    cargo.args([
+        "test",
+        "--no-run",
+        diagnostics::AS_MESSAGES,
+        "--release",
+        "--locked",
+        "--target",
+        target::TRIPLE,
+        "--test",
+        "against_scalar",
+    ]);
+    let mut tests = None;
+    command::lines(&mut cargo, |line| {
+        if let Some(text) = diagnostics::shown(line) {
+            eprintln!("{text}");
+        }
+        if let Some(file) = diagnostics::executable(line) {
+            tests = Some(file);
+        }
+    })
+    .context("building the tests of the kernels")?;
+    let tests = tests.context("cargo names no tests of the kernels")?;
+    install(chores, &tests, "wasm_kernels_tests.wasm").map(drop)
+}
+
 /// Builds everything, then runs one of the programs. The cache is free again by then.
 ///
 /// # Errors

@@ -10,8 +10,9 @@ use anyhow::Result;
 
 use crate::{cache::Cache, repository::Repository, target::WasmTarget, toolchain::Toolchain};
 
-/// tokio refuses WASI unless told that its support there is known to be partial.
-const WASM_CONFIGURATION: [&str; 2] = ["--cfg", "tokio_unstable"];
+/// tokio refuses WASI unless told that its support there is known to be partial. Vector instructions
+/// are those that all engines have; the relaxed ones are not.
+const WASM_FLAGS: [&str; 4] = ["--cfg", "tokio_unstable", "-C", "target-feature=+simd128"];
 
 /// Set for child processes, so that a chore started by a chore does not wait for itself.
 const LOCK_HELD: &str = "EDGE_SYNC_CACHE_LOCK_HELD";
@@ -63,7 +64,12 @@ impl Chores {
 
     /// A cargo command for the component.
     pub fn cargo_wasm(&self, target: &WasmTarget) -> Command {
-        let mut command = self.cargo(&self.repository.component(), "wasm");
+        self.cargo_wasm_in(&self.repository.component(), "wasm", target)
+    }
+
+    /// A cargo command for WASI in `folder`, with artifacts in the cache's `kind`.
+    pub fn cargo_wasm_in(&self, folder: &Path, kind: &str, target: &WasmTarget) -> Command {
+        let mut command = self.cargo(folder, kind);
         // The form that allows blanks in paths. It goes before all other flags, so that none of the
         // person's own get in the way.
         command.env("CARGO_ENCODED_RUSTFLAGS", wasm_flags(target, "\u{1f}"));
@@ -95,6 +101,6 @@ pub fn wasm_flags(target: &WasmTarget, separator: &str) -> OsString {
     if let Some(sysroot) = &target.sysroot {
         flags.extend([OsStr::new("--sysroot"), sysroot.as_os_str()]);
     }
-    flags.extend(WASM_CONFIGURATION.map(OsStr::new));
+    flags.extend(WASM_FLAGS.map(OsStr::new));
     flags.join(OsStr::new(separator))
 }

@@ -3,6 +3,8 @@
 //! The patched sources are path dependencies, whose warnings cargo shows at every build, thousands
 //! of lines of them. Nobody here can do anything about them.
 
+use std::path::PathBuf;
+
 use cargo_metadata::{Message, diagnostic::DiagnosticLevel};
 
 /// For cargo commands that compile: makes them write messages for [`shown`] to stdout.
@@ -32,6 +34,14 @@ pub fn shown(line: &str) -> Option<String> {
     }
 }
 
+/// The file that a line of stdout says cargo has linked, if it says so.
+pub fn executable(line: &str) -> Option<PathBuf> {
+    match serde_json::from_str(line) {
+        Ok(Message::CompilerArtifact(artifact)) => artifact.executable.map(Into::into),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +60,19 @@ mod tests {
         assert_eq!(shown(&message(ours, "error")), look("error"));
         assert_eq!(shown(&message(theirs, "warning")), None);
         assert_eq!(shown(&message(theirs, "error")), look("error"));
+    }
+
+    #[test]
+    fn linked_files_are_found() {
+        let artifact = |executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","package_id":"a","manifest_path":"/a/Cargo.toml","target":{{"kind":["test"],"crate_types":["bin"],"name":"a","src_path":"/a/tests/a.rs","edition":"2024","doc":false,"doctest":false,"test":true}},"profile":{{"opt_level":"3","debuginfo":0,"debug_assertions":false,"overflow_checks":false,"test":true}},"features":[],"filenames":["/a.wasm"],"executable":{executable},"fresh":false}}"#
+            )
+        };
+        let file = executable(&artifact(r#""/a.wasm""#));
+        assert_eq!(file, Some(PathBuf::from("/a.wasm")));
+        assert_eq!(executable(&artifact("null")), None);
+        assert_eq!(executable("running 3 tests"), None);
     }
 
     #[test]

@@ -63,6 +63,11 @@ impl Repository {
         self.root.join("ports")
     }
 
+    /// The folder of the crate with the engine's vector instructions.
+    pub fn kernels(&self) -> PathBuf {
+        self.ports().join("wasm-kernels")
+    }
+
     /// Where built programs are put.
     pub fn products(&self) -> PathBuf {
         self.root.join("target").join("edge-sync")

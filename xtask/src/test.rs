@@ -5,7 +5,10 @@ use std::{fmt, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    audit, build, chores::Chores, command, diagnostics, freshness, hygiene, progress, target,
+    audit, build,
+    chores::Chores,
+    command, diagnostics, freshness, hygiene, progress,
+    target::{self, WasmTarget},
 };
 
 /// How many tests ran, as the test runners report it.
@@ -39,21 +42,23 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         format(chores)?;
         hygiene::check_files(&chores.repository)?;
     }
-    if quick {
+    let target = if quick {
         build::prepare_native(chores)?;
+        None
     } else {
-        build::prepare(chores)?;
-    }
+        Some(build::prepare(chores)?)
+    };
     if everything {
         audit::run(chores)?;
         hygiene::check_dependencies(chores)?;
         small_crates(chores, quick, tally)?;
     }
-    if everything && !quick {
-        lint(chores)?;
-    }
-    if !quick {
+    if let Some(target) = &target {
+        if everything {
+            lint(chores, target)?;
+        }
         build::everything(chores)?;
+        build::kernel_tests(chores, target)?;
     }
     let mut cargo = chores.cargo(chores.repository.root(), "native");
     cargo.args([
@@ -114,7 +119,7 @@ fn format(chores: &Chores) -> Result<()> {
     Ok(())
 }
 
-fn lint(chores: &Chores) -> Result<()> {
+fn lint(chores: &Chores, target: &WasmTarget) -> Result<()> {
     let deny = ["--", "-D", "warnings"];
     // The release profile shares what build scripts and macros need with the build.
     let mut cargo = chores.cargo(chores.repository.root(), "native");
@@ -127,16 +132,21 @@ fn lint(chores: &Chores) -> Result<()> {
         "--all-targets",
     ]);
     compile("lints: the workspace", cargo.args(deny))?;
-    let mut cargo = chores.cargo_wasm(&target::provide(chores)?);
-    cargo.args([
+    let for_wasi = [
         "clippy",
         diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--target",
         target::TRIPLE,
-    ]);
-    compile("lints: component", cargo.args(deny))
+    ];
+    let mut cargo = chores.cargo_wasm(target);
+    compile("lints: component", cargo.args(for_wasi).args(deny))?;
+    // Elsewhere most of it is not compiled.
+    let kernels = chores.repository.kernels();
+    let mut cargo = chores.cargo_wasm_in(&kernels, freshness::SMALL, target);
+    cargo.args(for_wasi).arg("--all-targets").args(deny);
+    compile("lints: the kernels for WASI", &mut cargo)
 }
 
 fn name(folder: &Path) -> String {

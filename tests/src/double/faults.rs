@@ -45,6 +45,28 @@ pub enum Fault {
         /// Bytes a second.
         bytes_per_second: u64,
     },
+    /// The request does not reach the server: what stands in front of it (a proxy, a firewall, a
+    /// captive portal) answers.
+    Reply(Reply),
+    /// The request is applied, and answered by what stands in front of the server.
+    ReplyAfter(Reply),
+    /// What stands in front of the server answers before it has read the request's body, and closes
+    /// the connection on the rest. Decided by the request's head alone: such a rule cannot look at
+    /// the body, and takes the announced length for its size.
+    Early {
+        /// The answer.
+        reply: Reply,
+        /// Bytes of the body that are read before.
+        after: u64,
+    },
+    /// Nothing is answered, ever, and nothing applied.
+    Silence,
+    /// The request is applied, and nothing answered, ever.
+    SilenceAfter,
+    /// The request is applied, and its `result` is another.
+    Results(Results),
+    /// The answer's body comes compressed, whatever was asked for.
+    Gzip,
     /// The request is not applied and answered with this instead.
     Answer {
         /// HTTP status.
@@ -59,13 +81,118 @@ pub enum Fault {
     },
 }
 
-/// A `Retry-After` header, in either of its forms.
+/// An answer as it is sent, byte by byte.
+///
+/// Where a header or the body has [`Reply::API_KEY`], the API key that the client presented is put: a
+/// careless server echoes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers beside the length.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// Stands for the API key that the client presented.
+    pub const API_KEY: &str = "{api-key}";
+
+    /// A page, as proxies and portals send it.
+    pub fn html(status: u16, words: &str) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: format!("<html><body><h1>{words}</h1></body></html>\n").into_bytes(),
+        }
+        .header("content-type", "text/html")
+    }
+
+    /// JSON, in whatever shape.
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.to_string().into_bytes(),
+        }
+        .header("content-type", "application/json")
+    }
+
+    /// To another place, as a captive portal answers.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        Self::html(status, "Log in").header("location", location)
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With the key in its place.
+    pub(super) fn with_key(&self, key: &str) -> Self {
+        let put = |text: &str| text.replace(Self::API_KEY, key);
+        let headers = self.headers.iter();
+        Self {
+            status: self.status,
+            headers: headers
+                .map(|(name, value)| (name.clone(), put(value)))
+                .collect(),
+            body: match std::str::from_utf8(&self.body) {
+                Ok(text) => put(text).into_bytes(),
+                Err(_) => self.body.clone(),
+            },
+        }
+    }
+}
+
+/// What becomes of the `result` of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Results {
+    /// Of a list, only the first entry is left.
+    First,
+    /// The `status` of a write is this, in every entry of a list.
+    Status(&'static str),
+    /// The result is this.
+    Replaced(Value),
+}
+
+impl Results {
+    pub(super) fn change(&self, answer: &mut Value) {
+        let result = &mut answer["result"];
+        match self {
+            Self::First => {
+                if let Some(results) = result.as_array_mut() {
+                    results.truncate(1);
+                }
+            }
+            Self::Status(status) => {
+                let results = match result {
+                    Value::Array(results) => results.as_mut_slice(),
+                    one => std::slice::from_mut(one),
+                };
+                for result in results {
+                    if let Some(update) = result.as_object_mut() {
+                        update.insert("status".to_owned(), Value::from(*status));
+                    }
+                }
+            }
+            Self::Replaced(value) => *result = value.clone(),
+        }
+    }
+}
+
+/// A `Retry-After` header, in either of its forms, or in none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
     /// Whole seconds.
     Seconds(u64),
     /// An HTTP date, this far in the future when it is sent. Its resolution is a second.
     Date(Duration),
+    /// Whatever this is.
+    Text(&'static str),
 }
 
 impl RetryAfter {
@@ -73,6 +200,7 @@ impl RetryAfter {
         match self {
             Self::Seconds(seconds) => seconds.to_string(),
             Self::Date(ahead) => httpdate::fmt_http_date(SystemTime::now() + ahead),
+            Self::Text(text) => text.to_owned(),
         }
     }
 }
@@ -131,9 +259,59 @@ impl Fault {
         }
     }
 
+    /// 429 for a write of more points than the limit has room for at any time. It is no use to
+    /// wait, and the server names no time.
+    pub fn larger_than_rate_limit() -> Self {
+        Self::Answer {
+            status: 429,
+            message: "Rate limiting exceeded: Write rate limit exceeded, request larger than rate \
+                      limiter capacity, please try to split your request"
+                .to_owned(),
+            retry_after: None,
+            plain_text: false,
+        }
+    }
+
+    /// A firewall's refusal of what a request holds.
+    pub fn firewall() -> Self {
+        Self::Reply(Reply::html(403, "Request blocked"))
+    }
+
+    /// A captive portal's answer to everything: the way to its login, on another host.
+    pub fn portal() -> Self {
+        Self::Reply(Reply::redirect(302, "http://portal.invalid/login"))
+    }
+
+    /// The refusal of a body that comes in chunks, by proxies that want to know its length.
+    pub fn length_required() -> Self {
+        Self::Early {
+            reply: Reply::html(411, "411 Length Required"),
+            after: 0,
+        }
+    }
+
+    /// The refusal of a large body, from its announced length.
+    pub fn too_large_at_once() -> Self {
+        Self::Early {
+            reply: Reply::html(413, "413 Request Entity Too Large"),
+            after: 0,
+        }
+    }
+
     /// Whether the request reaches the server proper.
     pub(super) fn applies(&self) -> bool {
-        !matches!(self, Self::DropRequest | Self::Answer { .. })
+        !matches!(
+            self,
+            Self::DropRequest
+                | Self::Answer { .. }
+                | Self::Reply(_)
+                | Self::Early { .. }
+                | Self::Silence
+        )
+    }
+
+    fn is_early(&self) -> bool {
+        matches!(self, Self::Early { .. })
     }
 }
 
@@ -143,6 +321,8 @@ pub struct Rule {
     method: Option<String>,
     path: Option<Regex>,
     point: Option<Value>,
+    text: Option<Regex>,
+    chunked: bool,
     larger_than: Option<usize>,
     skip: u32,
     times: Option<u32>,
@@ -163,6 +343,8 @@ impl Rule {
             method: (method != "*").then(|| method.to_owned()),
             path: Some(path),
             point: None,
+            text: None,
+            chunked: false,
             larger_than: None,
             skip: 0,
             times: Some(1),
@@ -174,6 +356,25 @@ impl Rule {
     #[must_use]
     pub fn with_point(mut self, id: impl Into<Value>) -> Self {
         self.point = Some(id.into());
+        self
+    }
+
+    /// Only requests in whose body the regular expression matches, as firewalls look at it.
+    ///
+    /// # Panics
+    /// If `text` is not a regular expression.
+    #[must_use]
+    pub fn with_text(mut self, text: &str) -> Self {
+        let text =
+            Regex::new(text).unwrap_or_else(|e| panic!("{text} is no regular expression: {e}"));
+        self.text = Some(text);
+        self
+    }
+
+    /// Only requests whose body comes in chunks, without `content-length`.
+    #[must_use]
+    pub fn chunked(mut self) -> Self {
+        self.chunked = true;
         self
     }
 
@@ -223,10 +424,15 @@ impl Rule {
             && self
                 .larger_than
                 .is_none_or(|limit| request.body_bytes > limit)
+            && (!self.chunked || request.chunked)
             && self
                 .point
                 .as_ref()
                 .is_none_or(|id| request.body.is_some_and(|b| names_point(b, id)))
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| request.text.is_some_and(|body| text.is_match(body)))
     }
 }
 
@@ -251,8 +457,13 @@ fn names_point(body: &Value, id: &Value) -> bool {
 pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) path_and_query: &'a str,
+    /// As JSON; none while only the head is there.
     pub(super) body: Option<&'a Value>,
+    /// As text; none while only the head is there.
+    pub(super) text: Option<&'a str>,
     pub(super) body_bytes: usize,
+    /// Without `content-length`.
+    pub(super) chunked: bool,
 }
 
 /// Faults that strike at random, reproducibly from a seed (as far as requests arrive in a
@@ -334,11 +545,31 @@ impl Faults {
             .count()
     }
 
+    /// The fault that strikes at a request of which only the head has come. It counts as used.
+    pub(super) fn strike_early(&self, request: &Request<'_>) -> Option<Fault> {
+        self.script().rule(request, true)
+    }
+
     /// The fault that strikes at this request, which counts as used.
     pub(super) fn strike(&self, request: &Request<'_>) -> Option<Fault> {
         let mut script = self.script();
-        for rule in script.rules.iter_mut().filter(|rule| rule.times != Some(0)) {
-            if !rule.matches(request) {
+        if let Some(fault) = script.rule(request, false) {
+            return Some(fault);
+        }
+        let (random, generator) = script.random.as_mut()?;
+        if random.kinds.is_empty() || generator.f64() >= random.share {
+            return None;
+        }
+        let kind = generator.usize(..random.kinds.len());
+        random.kinds.get(kind).cloned()
+    }
+}
+
+impl Script {
+    fn rule(&mut self, request: &Request<'_>, early: bool) -> Option<Fault> {
+        let rules = self.rules.iter_mut();
+        for rule in rules.filter(|rule| rule.times != Some(0)) {
+            if rule.fault.is_early() != early || !rule.matches(request) {
                 continue;
             }
             if rule.skip > 0 {
@@ -350,12 +581,7 @@ impl Faults {
             }
             return Some(rule.fault.clone());
         }
-        let (random, generator) = script.random.as_mut()?;
-        if random.kinds.is_empty() || generator.f64() >= random.share {
-            return None;
-        }
-        let kind = generator.usize(..random.kinds.len());
-        random.kinds.get(kind).cloned()
+        None
     }
 }
 
@@ -369,7 +595,9 @@ mod tests {
             method: "POST",
             path_and_query,
             body,
+            text: None,
             body_bytes: body.map_or(0, |body| body.to_string().len()),
+            chunked: false,
         }
     }
 

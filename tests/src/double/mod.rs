@@ -14,8 +14,11 @@
 mod exchange;
 mod faults;
 mod native;
+mod parts;
 mod serve;
+mod settings;
 mod shaping;
+mod strict_mode;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 pub use exchange::{Exchange, PresentedKey};
-pub use faults::{Fault, Faults, RandomFaults, RetryAfter, Rule};
+pub use faults::{Fault, Faults, RandomFaults, Reply, Results, RetryAfter, Rule};
 
 use crate::client::Client;
 use native::NativeBackend;
@@ -50,6 +53,9 @@ pub struct Options {
     pub down: bool,
     /// Largest request body, in bytes.
     pub body_limit: usize,
+    /// Write requests are applied as a whole or not at all, as a shard on a device takes them, and
+    /// not operation by operation, point by point, as a server does.
+    pub whole_writes: bool,
 }
 
 impl Default for Options {
@@ -60,6 +66,7 @@ impl Default for Options {
             directory: None,
             down: false,
             body_limit: edge_sync_rest::Options::default().body_limit,
+            whole_writes: false,
         }
     }
 }
@@ -92,12 +99,13 @@ impl QdrantDouble {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let backend = Arc::new(NativeBackend::open(&directory)?);
+        let backend = Arc::new(NativeBackend::open(&directory, options.whole_writes)?);
         let router = edge_sync_rest::router(
             Arc::clone(&backend),
             edge_sync_rest::Options {
                 api_key: options.api_key.clone(),
                 body_limit: options.body_limit,
+                content_types: edge_sync_rest::ContentTypes::Any,
                 ..edge_sync_rest::Options::default()
             },
         );
@@ -270,6 +278,29 @@ impl QdrantDouble {
     /// The snapshot cannot be unpacked or loaded.
     pub fn restore(&self, collection: &str, snapshot: &Path) -> edge_sync_rest::Result<()> {
         self.shared.backend.restore(collection, snapshot)
+    }
+
+    /// Fills the write rate limit of a collection's strict mode, as a minute without writes does.
+    ///
+    /// # Errors
+    /// There is no such collection.
+    pub fn refill_rate_limit(&self, collection: &str) -> edge_sync_rest::Result<()> {
+        self.shared.backend.refill_rate_limit(collection)
+    }
+
+    /// From now on `GET /collections/{c}/optimizations` answers this; null for the truth, which is
+    /// that nothing is under way.
+    ///
+    /// # Errors
+    /// There is no such collection.
+    pub fn set_optimizations(
+        &self,
+        collection: &str,
+        optimizations: Value,
+    ) -> edge_sync_rest::Result<()> {
+        self.shared
+            .backend
+            .set_optimizations(collection, optimizations)
     }
 
     /// Merges segments and builds indexes. A server does that by itself; the double only here.

@@ -1,10 +1,11 @@
 //! Collections over the native engine: what the double serves.
 //!
-//! One folder a collection, with the shard in `shard/` and stored snapshots in `snapshots/`. The
-//! engine's own write-ahead log is off, so a double that is killed (not stopped) forgets what was
+//! One folder a collection, with the shard in `shard/` (and beside it one folder for each shard of a
+//! collection of several), stored snapshots in `snapshots/` and what was changed of the
+//! configuration. Requests are read, and writes applied, as a server does it. The engine's own write-ahead log is off, so a double that is killed (not stopped) forgets what was
 //! written since the last flush.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,32 +14,114 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Request, Shard, SnapshotLimits, StorageKind, Write, parse_request,
-    unpack_snapshot,
+    CollectionConfig, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
+    parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
-    Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
+    Alias, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
+    StoredSnapshot,
 };
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// The only shard of every collection.
-const SHARD: u32 = 0;
+use super::parts::{self, Parts};
+use super::settings::{self, Aliases, CHANGES_FILE};
+use super::strict_mode::{Effect, Held, StrictMode, WriteRate};
+
+/// Points of a list that a server changes before it looks whether all of them were there.
+const CHANGED_AT_ONCE: usize = 32;
+
+/// Holds the number of a collection's last operation.
+const OPERATIONS_FILE: &str = "operations";
 
 pub(super) struct NativeBackend {
     directory: PathBuf,
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
+    aliases: RwLock<Aliases>,
+    whole_writes: bool,
 }
 
 struct Collection {
     directory: PathBuf,
     /// None after a write failed half-way, until the next call opens it again.
     shard: Option<Shard>,
-    writes: u64,
+    /// Beside the shard above if there are several.
+    parts: Parts,
+    /// Number of the last operation; the first of a new collection is 1.
+    operations: u64,
+    /// What was changed of the configuration since the creation.
+    changes: Map<String, Value>,
+    rate: Option<WriteRate>,
+    optimizations: Value,
 }
 
 impl Collection {
+    fn new(directory: PathBuf, shard: Shard, parts: Parts) -> Self {
+        let mut collection = Self {
+            directory,
+            shard: Some(shard),
+            parts,
+            operations: 0,
+            changes: Map::new(),
+            rate: None,
+            optimizations: Value::Null,
+        };
+        collection.rate = collection
+            .config()
+            .ok()
+            .and_then(|config| WriteRate::of(&StrictMode::of(&config)));
+        collection
+    }
+
+    /// Takes up a collection that an earlier double left.
+    fn load(directory: PathBuf) -> io::Result<Self> {
+        let shard = Shard::load(&directory.join("shard")).map_err(io::Error::other)?;
+        let parts = Parts::load(&directory).map_err(io::Error::other)?;
+        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+        let operations = read(OPERATIONS_FILE).and_then(|text| text.parse().ok());
+        let changes = read(CHANGES_FILE).and_then(|text| serde_json::from_str(&text).ok());
+        let mut collection = Self::new(directory, shard, parts);
+        collection.operations = operations.unwrap_or(0);
+        collection.changes = changes.unwrap_or_default();
+        collection.rate = collection
+            .config()
+            .ok()
+            .and_then(|config| WriteRate::of(&StrictMode::of(&config)));
+        Ok(collection)
+    }
+
+    /// The creation body as it would be now.
+    fn config(&mut self) -> Result<Value> {
+        let mut config = self.shard()?.config().to_json();
+        settings::changed(&mut config, &self.changes);
+        Ok(config)
+    }
+
+    fn change(&mut self, body: &Value) -> Result<()> {
+        settings::change(&mut self.changes, body);
+        let path = self.directory.join(CHANGES_FILE);
+        fs::write(&path, Value::Object(self.changes.clone()).to_string())
+            .map_err(|error| internal("write", &path, &error))?;
+        if !body["strict_mode_config"].is_null() {
+            self.rate = WriteRate::of(&StrictMode::of(&self.config()?));
+        }
+        Ok(())
+    }
+
+    /// The shard of which snapshots with this number are made.
+    fn numbered(&mut self, number: u32) -> Result<&Shard> {
+        let is_keyed = self.config()?["sharding_method"] == "custom";
+        let missing = || refusal(parts::no_shard(number));
+        if !self.parts.is_empty() {
+            return self.parts.get(number).ok_or_else(missing);
+        }
+        if number > 0 || is_keyed {
+            return Err(missing());
+        }
+        self.shard()
+    }
+
     fn shard_directory(&self) -> PathBuf {
         self.directory.join("shard")
     }
@@ -55,33 +138,154 @@ impl Collection {
         }
     }
 
-    fn write(&mut self, write: Write, path: &str, body: &str) -> Result<Value> {
-        let shard = self.shard()?;
-        shard.validate(&write).map_err(refusal)?;
-        for step in write.steps() {
+    /// Applies operation by operation: one that is refused leaves those before it applied.
+    fn write(&mut self, write: Write, method: &str, path: &str, body: &str) -> Result<Value> {
+        let body = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(body).map_err(Error::body_format)?
+        };
+        let config = self.config()?;
+        let effects = Effect::of(method, path, &body);
+        let mode = StrictMode::of(&config);
+        {
             let shard = self.shard()?;
-            let operations = shard.prepare(step).map_err(refusal)?;
-            if let Err(error) = shard.apply(&operations) {
-                if let Some(shard) = self.shard.take() {
-                    shard.discard();
-                }
-                return Err(refusal(error));
+            for effect in &effects {
+                mode.check(effect, || held(shard, &config))?;
             }
         }
-        self.writes += 1;
-        let receipt = json!({"operation_id": self.writes, "status": "completed"});
-        if path != "/points/batch" {
-            return Ok(receipt);
+        let is_keyed = config["sharding_method"] == "custom";
+        let mut receipts = Vec::new();
+        for (operation, effect) in write.operations().zip(&effects) {
+            if !operation.is_of_the_collection() {
+                // Wrong dimensions of a new point are found before anything else.
+                if effect.is_upsert() {
+                    self.check_dimensions(&operation)?;
+                }
+                if is_keyed {
+                    return Err(Error::invalid("", "Shard key not specified"));
+                }
+            }
+            let points = match &effect.filter {
+                None => effect.listed as u64,
+                Some(filter) => self.shard()?.count(Some(filter)).map_err(refusal)?,
+            };
+            if let Some(rate) = &mut self.rate {
+                rate.take(points)?;
+            }
+            let result = self.apply(operation);
+            self.store_operations()?;
+            result?;
+            receipts.push(json!({"operation_id": self.operations, "status": "completed"}));
         }
-        let body: Value = serde_json::from_str(body).map_err(Error::body_format)?;
-        let operations = body["operations"].as_array().map_or(0, Vec::len);
-        Ok(Value::Array(vec![receipt; operations]))
+        if path == "/points/batch" {
+            return Ok(Value::Array(receipts));
+        }
+        Ok(receipts.pop().unwrap_or_default())
     }
+
+    /// Applies all of it, or nothing of what is refused before anything is applied.
+    fn write_whole(&mut self, write: Write, path: &str) -> Result<Value> {
+        self.shard()?.validate(&write).map_err(refusal)?;
+        let operations = write.len();
+        for step in write.steps() {
+            self.apply_whole(step)?;
+        }
+        self.operations += 1;
+        let receipt = json!({"operation_id": self.operations, "status": "completed"});
+        if path == "/points/batch" {
+            return Ok(Value::Array(vec![receipt; operations]));
+        }
+        Ok(receipt)
+    }
+
+    fn check_dimensions(&mut self, operation: &Write) -> Result<()> {
+        match self.shard()?.validate(operation) {
+            Err(error) if error.to_string().contains("Vector dimension error") => {
+                Err(refusal(error))
+            }
+            Err(error @ edge_sync_engine::Error::Refused { .. }) => Err(refusal(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Applies one operation and counts it. One on points is counted if it is refused as well: the
+    /// server has logged it then.
+    fn apply(&mut self, operation: Write) -> Result<()> {
+        if operation.is_of_the_collection() {
+            self.apply_whole(operation)?;
+            // One for the collection's description, one for the shard.
+            self.operations += 2;
+            return Ok(());
+        }
+        self.operations += 1;
+        self.shard()?.validate(&operation).map_err(refusal)?;
+        let required = operation.required_points();
+        let held: BTreeSet<_> = self
+            .shard()?
+            .retrieve(&required, &Selection::default())
+            .map_err(refusal)?
+            .into_iter()
+            .map(|point| point.id)
+            .collect();
+        for (number, ids) in required.chunks(CHANGED_AT_ONCE).enumerate() {
+            let Some(missing) = ids.iter().find(|id| !held.contains(id)) else {
+                continue;
+            };
+            let reached = required.iter().take((number + 1) * CHANGED_AT_ONCE);
+            let there: BTreeSet<_> = reached.filter(|id| held.contains(id)).collect();
+            if let Some(rest) = operation.only_points(|id| there.contains(id)) {
+                self.apply_whole(rest)?;
+            }
+            return Err(Error::NotFound(format!("No point with id {missing} found")));
+        }
+        self.apply_whole(operation)
+    }
+
+    fn apply_whole(&mut self, operation: Write) -> Result<()> {
+        let shard = self.shard()?;
+        let operations = shard.prepare(operation).map_err(refusal)?;
+        if let Err(error) = shard
+            .apply(&operations)
+            .and_then(|()| self.parts.apply(&operations))
+        {
+            if let Some(shard) = self.shard.take() {
+                shard.discard();
+            }
+            return Err(refusal(error));
+        }
+        Ok(())
+    }
+
+    fn store_operations(&self) -> Result<()> {
+        let path = self.directory.join(OPERATIONS_FILE);
+        fs::write(&path, self.operations.to_string())
+            .map_err(|error| internal("write", &path, &error))
+    }
+}
+
+/// What a collection holds, for its limits.
+fn held(shard: &Shard, config: &Value) -> Result<Held> {
+    let info = shard.info().map_err(refusal)?;
+    let vectors = match &config["vectors"] {
+        Value::Object(one) if one.contains_key("size") => vec![&config["vectors"]],
+        Value::Object(named) => named.values().collect(),
+        _ => Vec::new(),
+    };
+    let dimensions: u64 = vectors
+        .into_iter()
+        .filter_map(|vector| vector["size"].as_u64())
+        .sum();
+    Ok(Held {
+        points: info.points,
+        vector_bytes: info.points * dimensions * 4,
+        payload_indexes: info.payload_schema.as_object().map_or(0, Map::len),
+    })
 }
 
 impl NativeBackend {
     /// Opens the collections in `directory`, which is made if missing.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, whole_writes: bool) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let mut collections = BTreeMap::new();
         for entry in fs::read_dir(directory)? {
@@ -90,28 +294,26 @@ impl NativeBackend {
             if let Some(name) = name
                 && path.join("shard").is_dir()
             {
-                let shard = Shard::load(&path.join("shard")).map_err(io::Error::other)?;
-                let collection = Collection {
-                    directory: path.clone(),
-                    shard: Some(shard),
-                    writes: 0,
-                };
+                let collection = Collection::load(path.clone())?;
                 collections.insert(name.to_owned(), Arc::new(Mutex::new(collection)));
             }
         }
         Ok(Self {
             directory: directory.to_owned(),
             collections: RwLock::new(collections),
+            aliases: RwLock::new(Aliases::load(directory)?),
+            whole_writes,
         })
     }
 
     fn with<T>(&self, name: &str, call: impl FnOnce(&mut Collection) -> Result<T>) -> Result<T> {
         let found = {
+            let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
             let collections = self
                 .collections
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            collections.get(name).map(Arc::clone)
+            collections.get(aliases.resolve(name)).map(Arc::clone)
         };
         let collection = found.ok_or_else(|| Error::no_collection(name))?;
         let mut collection = lock(&collection);
@@ -146,6 +348,24 @@ impl NativeBackend {
         }
     }
 
+    /// Fills the collection's write rate limit, as a minute does.
+    pub(super) fn refill_rate_limit(&self, name: &str) -> Result<()> {
+        self.with(name, |collection| {
+            if let Some(rate) = &mut collection.rate {
+                rate.refill();
+            }
+            Ok(())
+        })
+    }
+
+    /// What the optimizers are said to do from now on; null for nothing.
+    pub(super) fn set_optimizations(&self, name: &str, optimizations: Value) -> Result<()> {
+        self.with(name, |collection| {
+            collection.optimizations = optimizations;
+            Ok(())
+        })
+    }
+
     /// Does what the server's optimizers do by themselves.
     pub(super) fn optimize(&self, name: &str) -> Result<bool> {
         self.with(name, |collection| {
@@ -154,11 +374,7 @@ impl NativeBackend {
     }
 
     fn insert(&self, name: &str, directory: PathBuf, shard: Shard) {
-        let collection = Collection {
-            directory,
-            shard: Some(shard),
-            writes: 0,
-        };
+        let collection = Collection::new(directory, shard, Parts::default());
         let mut collections = self
             .collections
             .write()
@@ -166,13 +382,19 @@ impl NativeBackend {
         collections.insert(name.to_owned(), Arc::new(Mutex::new(collection)));
     }
 
+    fn store_aliases(&self, aliases: &Aliases) -> Result<()> {
+        aliases
+            .store(&self.directory)
+            .map_err(|error| internal("write the aliases in", &self.directory, &error))
+    }
+
     /// The server's name for a snapshot, by the second. A second in which there is one already, in
     /// which the server would write over it, is left to that one.
-    fn snapshot_name(folder: &Path, collection: &str, now: DateTime<Utc>) -> String {
+    fn snapshot_name(folder: &Path, collection: &str, shard: u32, now: DateTime<Utc>) -> String {
         let mut time = now;
         loop {
             let stamp = time.format("%Y-%m-%d-%H-%M-%S");
-            let name = format!("{collection}-shard-{SHARD}-{stamp}.snapshot");
+            let name = format!("{collection}-shard-{shard}-{stamp}.snapshot");
             if !folder.join(&name).exists() {
                 return name;
             }
@@ -204,20 +426,38 @@ impl Backend for NativeBackend {
 
     fn collection(&self, collection: &str) -> Result<CollectionState> {
         self.with(collection, |collection| {
-            let shard = collection.shard()?;
-            let info = shard.info().map_err(refusal)?;
+            let config = collection.config()?;
+            let shards = collection.parts.counts().map_err(refusal)?;
+            let optimizations = collection.optimizations.clone();
+            let info = collection.shard()?.info().map_err(refusal)?;
             Ok(CollectionState {
-                config: shard.config().to_json(),
+                config,
                 payload_schema: info.payload_schema,
                 points: info.points,
                 indexed_vectors: info.indexed_vectors,
                 segments: u64::from(info.segments),
+                shards,
+                optimizations,
             })
         })
     }
 
     fn create_collection(&self, collection: &str, body: &str) -> Result<()> {
-        let config = CollectionConfig::from_json(body).map_err(refusal)?;
+        let config = CollectionConfig::from_json_as(Strictness::Server, body).map_err(refusal)?;
+        if self
+            .aliases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(collection)
+        {
+            return Err(Error::invalid(
+                "",
+                format!(
+                    "Can't create collection with name {collection}. Alias with the same name \
+                     already exists"
+                ),
+            ));
+        }
         // Held throughout, so that two requests cannot create the same folder.
         let mut collections = self
             .collections
@@ -229,14 +469,14 @@ impl Backend for NativeBackend {
         let directory = self.directory.join(collection);
         let shard = fs::create_dir_all(&directory)
             .map_err(|error| internal("create", &directory, &error))
-            .and_then(|()| Shard::create(&directory.join("shard"), &config).map_err(refusal));
+            .and_then(|()| {
+                let shard = Shard::create(&directory.join("shard"), &config);
+                let parts = Parts::create(&directory, &config);
+                Ok((shard.map_err(refusal)?, parts.map_err(refusal)?))
+            });
         match shard {
-            Ok(shard) => {
-                let created = Collection {
-                    directory,
-                    shard: Some(shard),
-                    writes: 0,
-                };
+            Ok((shard, parts)) => {
+                let created = Collection::new(directory, shard, parts);
                 collections.insert(collection.to_owned(), Arc::new(Mutex::new(created)));
                 Ok(())
             }
@@ -255,6 +495,11 @@ impl Backend for NativeBackend {
                 .unwrap_or_else(PoisonError::into_inner);
             collections.remove(collection)
         };
+        {
+            let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+            aliases.forget(collection);
+            self.store_aliases(&aliases)?;
+        }
         let Some(removed) = removed else {
             return Ok(false);
         };
@@ -262,6 +507,7 @@ impl Backend for NativeBackend {
         if let Some(shard) = removed.shard.take() {
             shard.discard();
         }
+        removed.parts.discard();
         fs::remove_dir_all(&removed.directory)
             .map_err(|error| internal("remove", &removed.directory, &error))?;
         Ok(true)
@@ -275,9 +521,11 @@ impl Backend for NativeBackend {
         body: &str,
     ) -> Result<Box<RawValue>> {
         let result = self.with(collection, |collection| {
-            match parse_request(method, path, body).map_err(refusal)? {
+            let request = parse_request_as(Strictness::Server, method, path, body);
+            match request.map_err(refusal)? {
                 Request::Read(read) => collection.shard()?.read(read).map_err(refusal),
-                Request::Write(write) => collection.write(write, path, body),
+                Request::Write(write) if self.whole_writes => collection.write_whole(write, path),
+                Request::Write(write) => collection.write(write, method, path, body),
             }
         })?;
         to_raw_value(&result).map_err(|error| Error::Internal(format!("result: {error}")))
@@ -287,16 +535,41 @@ impl Backend for NativeBackend {
         NativeBackend::optimize(self, collection).map(drop)
     }
 
+    fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
+        let body: Value = serde_json::from_str(body).map_err(Error::body_format)?;
+        self.with(collection, |collection| collection.change(&body))
+    }
+
+    fn aliases(&self) -> Result<Vec<Alias>> {
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(aliases
+            .iter()
+            .map(|(alias, collection)| Alias {
+                alias_name: alias.clone(),
+                collection_name: collection.clone(),
+            })
+            .collect())
+    }
+
+    fn change_aliases(&self, body: &str) -> Result<()> {
+        let names = self.collections()?;
+        let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = aliases.change(body, |name| names.iter().any(|it| it == name));
+        self.store_aliases(&aliases)?;
+        changed
+    }
+
     fn create_snapshot(&self, scope: SnapshotScope<'_>) -> Result<SnapshotDescription> {
-        one_shard(scope)?;
+        let shard = one_shard(scope)?;
         self.with(scope.collection, |collection| {
+            collection.numbered(shard)?;
             let directory = collection.snapshot_directory();
             fs::create_dir_all(&directory)
                 .map_err(|error| internal("create", &directory, &error))?;
-            let name = Self::snapshot_name(&directory, scope.collection, Utc::now());
+            let name = Self::snapshot_name(&directory, scope.collection, shard, Utc::now());
             let path = directory.join(&name);
             collection
-                .shard()?
+                .numbered(shard)?
                 .create_stored_snapshot(&path)
                 .map_err(refusal)?;
             let checksum = sha256(&path).map_err(|error| internal("read", &path, &error))?;
@@ -311,9 +584,10 @@ impl Backend for NativeBackend {
             // There are none, since none can be made.
             return self.with(scope.collection, |_| Ok(Vec::new()));
         }
-        one_shard(scope)?;
+        let shard = one_shard(scope)?;
         self.with(scope.collection, |collection| {
-            let names = snapshot_names(collection);
+            collection.numbered(shard)?;
+            let names = snapshot_names(collection, shard);
             names
                 .iter()
                 .map(|name| Self::describe(collection, name))
@@ -337,16 +611,12 @@ impl Backend for NativeBackend {
     }
 
     fn stream_snapshot(&self, collection: &str, shard: u32) -> Result<File> {
-        one_shard(SnapshotScope {
-            collection,
-            shard: Some(shard),
-        })?;
         self.with(collection, |collection| {
             let folder = tempfile::tempdir_in(&self.directory)
                 .map_err(|error| internal("create a folder in", &self.directory, &error))?;
             let path = folder.path().join("shard.snapshot");
             collection
-                .shard()?
+                .numbered(shard)?
                 .create_snapshot(&path)
                 .map_err(refusal)?;
             // The open file outlives its name.
@@ -359,10 +629,9 @@ fn lock(collection: &Mutex<Collection>) -> MutexGuard<'_, Collection> {
     collection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn one_shard(scope: SnapshotScope<'_>) -> Result<()> {
+fn one_shard(scope: SnapshotScope<'_>) -> Result<u32> {
     match scope.shard {
-        Some(SHARD) => Ok(()),
-        Some(other) => Err(Error::NotFound(format!("shard {other} not found"))),
+        Some(shard) => Ok(shard),
         None => Err(Error::Unsupported(
             "the double makes snapshots of shards only: POST /collections/{collection}/shards/0/snapshots"
                 .to_owned(),
@@ -371,7 +640,8 @@ fn one_shard(scope: SnapshotScope<'_>) -> Result<()> {
 }
 
 /// Oldest first.
-fn snapshot_names(collection: &Collection) -> Vec<String> {
+fn snapshot_names(collection: &Collection, shard: u32) -> Vec<String> {
+    let of_the_shard = format!("-shard-{shard}-");
     let Ok(entries) = fs::read_dir(collection.snapshot_directory()) else {
         return Vec::new();
     };
@@ -380,7 +650,8 @@ fn snapshot_names(collection: &Collection) -> Vec<String> {
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let modified = entry.metadata().ok()?.modified().ok()?;
-            name.ends_with(".snapshot").then_some((modified, name))
+            (name.ends_with(".snapshot") && name.contains(&of_the_shard))
+                .then_some((modified, name))
         })
         .collect();
     names.sort_unstable();
@@ -393,8 +664,13 @@ fn existing_snapshot(
     scope: SnapshotScope<'_>,
     name: &str,
 ) -> Result<PathBuf> {
-    let there = scope.shard == Some(SHARD) && snapshot_names(collection).iter().any(|n| n == name);
-    if !there {
+    let Some(shard) = scope.shard else {
+        return Err(Error::NotFound(format!(
+            "Snapshot directory: ./snapshots/{} not found",
+            scope.collection
+        )));
+    };
+    if !snapshot_names(collection, shard).iter().any(|n| n == name) {
         return Err(Error::NotFound(format!("Snapshot {name} not found")));
     }
     Ok(collection.snapshot_directory().join(name))
@@ -419,11 +695,10 @@ fn internal(doing: &str, path: &Path, error: &io::Error) -> Error {
 /// The engine's errors, as the server would put them.
 fn refusal(error: edge_sync_engine::Error) -> Error {
     use edge_sync_engine::Error as Engine;
+    if let Some((status, message)) = error.as_refusal() {
+        return Error::Refused { status, message };
+    }
     match error {
-        Engine::InvalidInput { field, message } => Error::InvalidInput { field, message },
-        Engine::NotFound(what) => Error::NotFound(what),
-        Engine::AlreadyExists(what) => Error::AlreadyExists(what),
-        Engine::Unsupported(why) => Error::Unsupported(why),
         Engine::BadSnapshot(why) => Error::invalid("snapshot", why),
         Engine::Storage {
             kind: StorageKind::NoSpace,

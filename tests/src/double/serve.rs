@@ -1,7 +1,7 @@
 //! The double's sockets: listening, refusing, and one exchange after the other.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,9 +10,12 @@ use std::sync::mpsc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -27,7 +30,7 @@ use super::exchange::Log;
 use super::faults::Request as Scripted;
 use super::native::NativeBackend;
 use super::shaping::Shape;
-use super::{Fault, Faults};
+use super::{Fault, Faults, Reply, Results};
 
 /// Bodies above this are not read at all, whatever limit the API has.
 const READ_LIMIT: usize = 256 * 1024 * 1024;
@@ -194,18 +197,42 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
 struct Dropped;
 
 async fn exchange(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response, Dropped> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
+    let path_and_query = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let announced = body.size_hint().exact();
+    let early = shared.faults.strike_early(&Scripted {
+        method: parts.method.as_str(),
+        path_and_query,
+        body: None,
+        text: None,
+        body_bytes: announced.map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }),
+        chunked: announced.is_none(),
+    });
+    if let Some(Fault::Early { reply, after }) = &early {
+        let read = read_some(&mut body, *after).await;
+        let key = shared.api_key.as_deref();
+        let number = shared.log.arrived(&parts, key, None, read, early.clone());
+        shared
+            .log
+            .update(number, |exchange| exchange.status = Some(reply.status));
+        let reply = reply.with_key(presented_key(&parts));
+        // The rest of the body is never read, so that closing resets the connection.
+        return Ok(sent(&reply.header("connection", "close")));
+    }
     let Ok(body) = Limited::new(body, READ_LIMIT).collect().await else {
         return Err(Dropped);
     };
     let body = body.to_bytes();
     let json: Option<Value> = serde_json::from_slice(&body).ok();
-    let path_and_query = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let fault = shared.faults.strike(&Scripted {
         method: parts.method.as_str(),
         path_and_query,
         body: json.as_ref(),
+        text: std::str::from_utf8(&body).ok(),
         body_bytes: body.len(),
+        chunked: announced.is_none(),
     });
     let number = shared.log.arrived(
         &parts,
@@ -258,6 +285,12 @@ async fn suffer(
         let header = retry_after.map(super::RetryAfter::header);
         return Ok(scripted_answer(*status, message, header, *plain_text));
     }
+    let key = presented_key(&parts).to_owned();
+    match fault {
+        Some(Fault::Reply(reply)) => return Ok(sent(&reply.with_key(&key))),
+        Some(Fault::Silence) => return std::future::pending().await,
+        _ => {}
+    }
     if fault.is_some_and(|fault| !fault.applies()) {
         return Err(Dropped);
     }
@@ -265,10 +298,81 @@ async fn suffer(
         pass_on(shared, number, parts.clone(), body.clone()).await;
     }
     let response = pass_on(shared, number, parts, body).await;
-    if fault == Some(&Fault::DropAnswer) {
-        return Err(Dropped);
+    match fault {
+        Some(Fault::DropAnswer) => Err(Dropped),
+        Some(Fault::SilenceAfter) => std::future::pending().await,
+        Some(Fault::ReplyAfter(reply)) => Ok(sent(&reply.with_key(&key))),
+        Some(Fault::Results(results)) => Ok(with_results(response, results).await),
+        Some(Fault::Gzip) => Ok(compressed(response).await),
+        _ => Ok(response),
     }
-    Ok(response)
+}
+
+/// Reads the first bytes of a body. How many there were.
+async fn read_some(body: &mut Incoming, bytes: u64) -> usize {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let mut read = 0;
+    while read < bytes {
+        match body.frame().await {
+            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+            _ => break,
+        }
+    }
+    read
+}
+
+fn presented_key(parts: &Parts) -> &str {
+    let key = parts.headers.get("api-key");
+    key.and_then(|key| key.to_str().ok()).unwrap_or_default()
+}
+
+fn sent(reply: &Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, reply.body.clone()).into_response();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    for (name, value) in &reply.headers {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_str(value),
+        ) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+async fn with_results(response: Response, results: &Results) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let body = whole(body).await;
+    let body = match serde_json::from_slice::<Value>(&body) {
+        Ok(mut answer) => {
+            results.change(&mut answer);
+            answer.to_string().into()
+        }
+        Err(_) => body,
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(body))
+}
+
+async fn compressed(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to memory does not fail.
+    let _ = encoder.write_all(&whole(body).await);
+    let body = encoder.finish().unwrap_or_default();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts
+        .headers
+        .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Response::from_parts(parts, Body::from(body))
+}
+
+async fn whole(body: Body) -> Bytes {
+    axum::body::to_bytes(body, usize::MAX)
+        .await
+        .unwrap_or_default()
 }
 
 async fn pass_on(shared: &Shared, number: u64, parts: Parts, body: Bytes) -> Response {

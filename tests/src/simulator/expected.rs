@@ -160,6 +160,15 @@ impl Expected {
         (left.logged == logged).then_some(left)
     }
 
+    /// The operations that change payloads of these points.
+    pub(super) fn changes_of(&self, points: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let changes = self.writes.iter().filter(|(_, write)| match &**write {
+            Write::SetPayload(ids, _) => ids.iter().any(|id| points.contains(id)),
+            _ => false,
+        });
+        changes.map(|(sequence, _)| *sequence).collect()
+    }
+
     /// The shard after a restore from a snapshot.
     pub(super) fn restored(&self, barrier: u64, snapshot: &State) -> State {
         let mut state = snapshot.clone();
@@ -181,14 +190,27 @@ pub(super) struct Rejected {
 }
 
 impl Rejected {
-    pub(super) fn check(&self, expected: &Expected) -> Result<(), Violation> {
+    /// What is in the log is what was to be refused, and may be changes of points that were not there
+    /// when the change came (`missed`).
+    pub(super) fn check(
+        &self,
+        expected: &Expected,
+        missed: &BTreeSet<u64>,
+    ) -> Result<(), Violation> {
+        let late = expected.changes_of(missed);
+        let sequences: Vec<u64> = self
+            .sequences
+            .iter()
+            .copied()
+            .filter(|sequence| !late.contains(sequence))
+            .collect();
         let expected: Vec<u64> = expected
             .refused
             .iter()
             .map(|refused| refused.sequence)
             .filter(|sequence| *sequence <= self.acknowledged)
             .collect();
-        if self.sequences != expected {
+        if sequences != expected {
             return Err(Violation(format!(
                 "the rejected log holds the operations {:?}, expected {expected:?} up to {}",
                 self.sequences, self.acknowledged

@@ -1,6 +1,6 @@
 //! A device's life: steps, what each must lead to, and what may be found after an interruption.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -11,16 +11,19 @@ use super::bindings::exports::edge_sync::shard::queue::{BatchLimits, UploadReque
 use super::bindings::exports::edge_sync::shard::shard as wit;
 use super::bindings::exports::edge_sync::shard::sync::SyncOptions;
 use super::bindings::exports::edge_sync::shard::types::{
-    Durability, Error as GuestError, NamedVector, Options, Point as WitPoint, PointId, Vector,
+    Durability, Error as GuestError, FailureClass, NamedVector, Options, Point as WitPoint,
+    PointId, Vector,
 };
 use super::disk::Names;
-use super::expected::{Expected, Rejected, write_others};
+use super::expected::{Expected, Rejected};
 use super::filesystem::GUEST_ROOT;
+use super::front::Front;
 use super::guest::{Ended, Instance, Program};
-use super::model::{DIMENSIONS, Point, STAMP, State, Write};
+use super::model::{DIMENSIONS, Effect, Fate, Point, STAMP, State, Write};
+use super::server::{Limits, Server};
 use super::world::Shared;
 
-/// Ids from here on are other devices'.
+/// Ids from here on are other devices' alone.
 pub const OTHERS_FROM: u64 = 1000;
 
 /// Stamps from here on are other devices'.
@@ -52,7 +55,7 @@ pub enum Step {
     Stage,
     /// Its third: the switch.
     Promote,
-    /// Another device writes points to the server, and deletes some.
+    /// Another device writes points to the server, and deletes some. They may be this device's.
     Others(Vec<(u64, Point)>, Vec<u64>),
     /// From now on the server refuses upserts of these points. Nothing may wait for upload.
     Refuse(Vec<u64>),
@@ -151,6 +154,8 @@ pub struct Life {
     pub options: Options,
     /// What the driver does wrongly.
     pub slips: Slips,
+    /// The queue is drained by `sync.sync` alone, which knows what to do with what is refused.
+    pub drains_by_sync: bool,
     shard: Option<Instance>,
     staged: Option<Instance>,
     /// How many writes power cuts have taken, as they may without [`Durability::Always`].
@@ -174,6 +179,7 @@ impl Life {
             expected,
             options: options(),
             slips: Slips::default(),
+            drains_by_sync: false,
             shard: None,
             staged: None,
             lost_writes: 0,
@@ -231,10 +237,7 @@ impl Life {
 
     fn run(&mut self, step: &Step) -> Result<(), Failed> {
         if let Step::Others(points, deleted) = step {
-            let mut world = self.world.lock();
-            world
-                .server
-                .write(|state| write_others(state, points, deleted));
+            self.world.lock().server.write(points, deleted);
             self.expected.others(points, deleted);
             return Ok(());
         }
@@ -278,26 +281,16 @@ impl Life {
                 self.expected.note_durable();
             }
             Step::Sync => {
-                let before = shard
-                    .call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?
-                    .rejected;
-                let report = shard.call(|guest, store| {
-                    guest
-                        .edge_sync_shard_sync()
-                        .call_sync(store, &address(), sync_options())
-                })?;
-                if let Some(failure) = report.failure {
-                    return Err(Failed::Ended(Ended::Error(failure)));
-                }
-                let refused = self.expected.refused.len() as u64;
-                if report.remaining != 0 || before + report.rejected != refused {
-                    return Err(Violation(format!("a sync without failure left {report:?}")).into());
-                }
+                sync(shard, &self.world, &self.expected)?;
                 self.check_uploaded()?;
                 self.expected.note_durable();
             }
             Step::Carry => {
-                carry(shard)?;
+                if self.drains_by_sync {
+                    sync(shard, &self.world, &self.expected)?;
+                } else {
+                    carry(shard)?;
+                }
                 self.check_uploaded()?;
                 self.expected.note_durable();
             }
@@ -305,6 +298,7 @@ impl Life {
                 // One restore at a time.
                 self.staged = None;
                 self.expected.snapshot = None;
+                let force = self.drains_by_sync;
                 let before = self.world.lock().server.snapshots.len();
                 let result = shard.call(|guest, store| {
                     guest.edge_sync_shard_sync().call_restore(
@@ -312,7 +306,8 @@ impl Life {
                         GUEST_ROOT,
                         &address(),
                         *source,
-                        false,
+                        // Others may have deleted as many points as they like.
+                        force,
                         options,
                     )
                 });
@@ -324,14 +319,18 @@ impl Life {
             }
             Step::Download(source) => {
                 let before = self.world.lock().server.snapshots.len();
-                if !self.slips.no_barrier {
+                if self.drains_by_sync {
+                    sync(shard, &self.world, &self.expected)?;
+                } else if !self.slips.no_barrier {
                     carry(shard)?;
                 }
                 download(shard, *source)?;
                 self.note_snapshot(before);
                 // What the switch is to keep of the writes before the barrier is in the snapshot.
+                let shared = self.world.lock().server.shared.clone();
                 if let Some((_, snapshot)) = &self.expected.snapshot
-                    && let Some(difference) = snapshot.difference(&self.expected.server)
+                    && let Some(difference) =
+                        snapshot.difference_but(&self.expected.server, &shared)
                 {
                     return Err(Violation(format!(
                         "the snapshot lacks what was written before it: {difference}"
@@ -634,13 +633,14 @@ impl Life {
             let refused = &mut self.expected.refused;
             refused.retain(|refused| refused.sequence != *sequence);
         }
+        let missed = self.world.lock().server.missed.clone();
         // They leave it together.
         if let Some(Doubt::RetryAll) = doubtful
             && rejected.sequences.is_empty()
         {
             self.expected.refused.clear();
         }
-        rejected.check(&self.expected)
+        rejected.check(&self.expected, &missed)
     }
 
     /// Reads the whole shard. Checks on the way that its parts agree.
@@ -664,18 +664,50 @@ impl Life {
             ))
             .into());
         }
-        Ok(found.rejected.check(&self.expected)?)
+        let missed = self.world.lock().server.missed.clone();
+        Ok(found.rejected.check(&self.expected, &missed)?)
     }
 
-    /// The server holds all of it.
+    /// The server holds all of it. Of a point that others write as well, it got all of it, in order:
+    /// the last to reach the server wins.
     fn check_uploaded(&mut self) -> Result<(), Violation> {
         let world = self.world.lock();
-        match world.server.state().difference(&self.expected.server) {
-            Some(difference) => Err(Violation(format!(
+        let server = &world.server;
+        if let Some(difference) = server
+            .state()
+            .difference_but(&self.expected.server, &server.shared)
+        {
+            return Err(Violation(format!(
                 "the queue is drained, but the server differs: {difference}"
-            ))),
-            None => Ok(()),
+            )));
         }
+        let arrived = server.effects.iter().flat_map(|effects| effects.iter());
+        let arrived = fates(arrived.map(|(id, effect)| (*id, effect.clone())));
+        let written = fates(
+            self.expected
+                .writes
+                .iter()
+                .flat_map(|(_, write)| write.effects()),
+        );
+        for id in &server.shared {
+            let fate = |fates: &BTreeMap<u64, Fate>| {
+                let fate = fates.get(id).cloned().unwrap_or_default();
+                // What came for a point that was not there is in the rejected log.
+                if server.missed.contains(id) {
+                    fate.without_marks()
+                } else {
+                    fate
+                }
+            };
+            let (arrived, written) = (fate(&arrived), fate(&written));
+            if arrived != written {
+                return Err(Violation(format!(
+                    "the queue is drained, but what the server got of point {id} comes to \
+                     {arrived:?}, and what was written to {written:?}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What arrived at the server was written, and arrived in order.
@@ -777,6 +809,102 @@ impl Life {
         }
     }
 
+    /// A person has to put something right: the upload stops and says so, and once it is right,
+    /// nothing is missing. `stamp` is that of the first of some writes that are made for this.
+    pub fn end_in(&mut self, trouble: Trouble, stamp: u64) -> Result<(), Violation> {
+        match self.step(&Step::Sync)? {
+            Outcome::Done => {}
+            other => return Err(Violation(format!("before the trouble: {other:?}"))),
+        }
+        let points = (1..).zip(stamp..stamp + TROUBLED);
+        let points: Vec<_> = points.map(|(id, n)| (id, Point::stamped(n))).collect();
+        match self.step(&Step::Write(Write::Upsert(points)))? {
+            Outcome::Done => {}
+            other => return Err(Violation(format!("before the trouble: {other:?}"))),
+        }
+        self.suffer(trouble, stamp).map_err(|failed| match failed {
+            Failed::Violation(violation) => Violation(format!("{trouble:?}: {violation}")),
+            Failed::Ended(ended) => Violation(format!("{trouble:?}: {ended:?}")),
+        })
+    }
+
+    fn suffer(&mut self, trouble: Trouble, stamp: u64) -> Result<(), Failed> {
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        let logged = self.expected.logged;
+        trouble.begin(&mut self.world.lock().server, stamp);
+        let report = shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_sync()
+                .call_sync(store, &address(), sync_options())
+        })?;
+        let told = match (&report.failure, trouble) {
+            (None, Trouble::Firewall) => report.rejected == 1 && report.remaining == 0,
+            // Passing, for all that the device can know: nothing is put aside.
+            (Some(GuestError::Server(failure)), Trouble::Page(_) | Trouble::Portal) => {
+                report.rejected == 0
+                    && report.remaining == TROUBLED
+                    && failure.class != FailureClass::Reject
+                    && !failure.message.is_empty()
+            }
+            (Some(GuestError::Server(failure)), _) => {
+                failure.class == FailureClass::Stop
+                    && !failure.message.is_empty()
+                    // Not drained into the rejected log.
+                    && report.rejected < TROUBLED / 2
+                    && report.rejected + report.remaining == TROUBLED
+            }
+            _ => false,
+        };
+        if !told {
+            return Err(Violation(format!("the upload ended with {report:?}")).into());
+        }
+        trouble.end(&mut self.world.lock().server);
+        let rejected = shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_queue()
+                .call_rejected(store, 0, u32::MAX)
+        })?;
+        for one in rejected
+            .iter()
+            .filter(|one| one.sequence > logged - TROUBLED)
+        {
+            shard.call(|guest, store| {
+                guest
+                    .edge_sync_shard_queue()
+                    .call_retry_rejected(store, one.sequence)
+            })?;
+        }
+        let options = SyncOptions {
+            resend: trouble.loses_data(),
+            ..sync_options()
+        };
+        let report = shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_sync()
+                .call_sync(store, &address(), options)
+        })?;
+        if report.failure.is_some() || report.remaining > 0 || report.rejected > 0 {
+            return Err(Violation(format!("put right, the upload ended with {report:?}")).into());
+        }
+        let world = self.world.lock();
+        let server = &world.server;
+        let difference = if trouble.loses_data() {
+            server.state().difference(&self.expected.local)
+        } else {
+            server
+                .state()
+                .difference_but(&self.expected.server, &server.shared)
+        };
+        match difference {
+            Some(difference) => {
+                Err(Violation(format!("put right, the server differs: {difference}")).into())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The last checks of a life: everything uploads, and a new instance finds everything.
     pub fn finish(&mut self) -> Result<(), Violation> {
         for step in [Step::Sync, Step::Reopen] {
@@ -787,6 +915,83 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// Points that wait for upload when something has to be put right.
+const TROUBLED: u64 = 12;
+
+/// Something that keeps every write from the server, or this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Somebody has deleted the collection.
+    Deleted,
+    /// Somebody has made it anew.
+    MadeAnew,
+    /// The collection has got shard keys.
+    Keyed,
+    /// Strict mode: the collection holds as many points as it may.
+    Full,
+    /// Everything is answered with a page of this status.
+    Page(u16),
+    /// Everything is sent to the login of a captive portal.
+    Portal,
+    /// A firewall lets everything pass but one point.
+    Firewall,
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Trouble; 10] = [
+        Trouble::Deleted,
+        Trouble::MadeAnew,
+        Trouble::Keyed,
+        Trouble::Full,
+        Trouble::Page(200),
+        Trouble::Page(400),
+        Trouble::Page(411),
+        Trouble::Page(502),
+        Trouble::Portal,
+        Trouble::Firewall,
+    ];
+
+    fn begin(self, server: &mut Server, stamp: u64) {
+        match self {
+            Trouble::Deleted => server.drop_collection(false),
+            Trouble::MadeAnew => server.drop_collection(true),
+            Trouble::Keyed => server.limit(Limits {
+                keyed: true,
+                ..Limits::default()
+            }),
+            Trouble::Full => server.limit(Limits {
+                points: Some(0),
+                ..Limits::default()
+            }),
+            Trouble::Page(status) => server.front = Front::Page(status),
+            Trouble::Portal => server.front = Front::Portal,
+            Trouble::Firewall => {
+                server.front = Front::Firewall(format!("\"{STAMP}\":{}", stamp + TROUBLED / 2));
+            }
+        }
+    }
+
+    fn end(self, server: &mut Server) {
+        server.limit(Limits::default());
+        server.front = Front::Open;
+    }
+
+    /// Whether what was confirmed is no longer there.
+    fn loses_data(self) -> bool {
+        matches!(self, Trouble::Deleted | Trouble::MadeAnew)
+    }
+}
+
+/// What writes come to, point by point.
+fn fates(effects: impl Iterator<Item = (u64, Effect)>) -> BTreeMap<u64, Fate> {
+    let mut fates: BTreeMap<u64, Fate> = BTreeMap::new();
+    for (id, effect) in effects {
+        fates.entry(id).or_default().then(&effect);
+    }
+    fates
 }
 
 /// A step that was under way when its instance ended.
@@ -911,6 +1116,29 @@ fn call_write(shard: &mut Instance, write: &Write) -> Result<wit::Receipt, Ended
     })
 }
 
+/// Drains the queue through `sync.sync`.
+fn sync(shard: &mut Instance, world: &Shared, expected: &Expected) -> Result<(), Failed> {
+    let before = shard
+        .call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?
+        .rejected;
+    let report = shard.call(|guest, store| {
+        guest
+            .edge_sync_shard_sync()
+            .call_sync(store, &address(), sync_options())
+    })?;
+    if let Some(failure) = report.failure {
+        return Err(Failed::Ended(Ended::Error(failure)));
+    }
+    let refused = expected.refused.len() as u64;
+    // What came for points that were not there may be in the rejected log as well.
+    let late = expected.changes_of(&world.lock().server.missed).len() as u64;
+    let rejected = before + report.rejected;
+    if report.remaining != 0 || !(refused..=refused + late).contains(&rejected) {
+        return Err(Violation(format!("a sync without failure left {report:?}")).into());
+    }
+    Ok(())
+}
+
 /// Drains the queue through `queue` and `courier`, as a host does that drives them by itself. Passing
 /// failures are tried again at once. The collection is made if it is not there.
 fn carry(shard: &mut Instance) -> Result<(), Failed> {
@@ -988,7 +1216,6 @@ fn download(shard: &mut Instance, source: SnapshotSource) -> Result<(), Failed> 
 }
 
 fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {
-    use super::bindings::exports::edge_sync::shard::types::FailureClass;
     for _ in 1..ATTEMPTS {
         match run() {
             Err(Ended::Error(GuestError::Server(failure)))

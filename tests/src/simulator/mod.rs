@@ -7,6 +7,7 @@
 //!
 //! - [`disk`] knows what a power cut may leave, and says why;
 //! - [`faults`] what may go wrong with a call, and when;
+//! - [`server`] refuses what a real server refuses, and [`front`] is what may stand before it;
 //! - [`world`] numbers the calls, lets faults happen, and records the states between them;
 //! - [`model`] what a shard holds, as a plain map;
 //! - [`life`] drives a device through steps and compares it with what is [`expected`] after each;
@@ -23,7 +24,9 @@
 //!   error not at all;
 //! - filters, searches and counts agree with the points;
 //! - the server gets every write at least once, in order, and nothing else, and ends up with the
-//!   model's state; what it refuses is in the rejected log until it is tried again or dropped;
+//!   model's state; of a point that other devices write as well, with what the last to reach the
+//!   server made of it; what the server refuses is in the rejected log until it is tried again or
+//!   dropped;
 //! - a restore is all or nothing: the shard holds what it held, or the snapshot with this device's
 //!   writes since;
 //! - the component never traps.
@@ -35,10 +38,12 @@ pub mod disk;
 pub mod expected;
 pub mod faults;
 pub mod filesystem;
+pub mod front;
 pub mod guest;
 pub mod http;
 pub mod life;
 pub mod model;
+mod operation;
 pub mod schedule;
 pub mod scripts;
 pub mod server;

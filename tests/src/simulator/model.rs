@@ -1,11 +1,15 @@
 //! What must be there: a shard as a plain map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 /// The payload field that tells every write of a point from all others.
 pub const STAMP: &str = "n";
+
+/// The payload field that is set in points that are there.
+pub const MARK: &str = "mark";
 
 /// Length of the vectors.
 pub const DIMENSIONS: usize = 4;
@@ -47,8 +51,13 @@ pub struct State {
 impl State {
     /// How `self` differs from `expected`, in a few lines; none if it does not.
     pub fn difference(&self, expected: &State) -> Option<String> {
+        self.difference_but(expected, &BTreeSet::new())
+    }
+
+    /// As [`State::difference`], whatever there is of the points `but`.
+    pub fn difference_but(&self, expected: &State, but: &BTreeSet<u64>) -> Option<String> {
         let mut lines = Vec::new();
-        for (id, point) in &expected.points {
+        for (id, point) in expected.points.iter().filter(|(id, _)| !but.contains(id)) {
             match self.points.get(id) {
                 None => lines.push(format!("point {id} is missing: {point:?}")),
                 Some(found) if found != point => {
@@ -58,7 +67,7 @@ impl State {
             }
         }
         for (id, point) in &self.points {
-            if !expected.points.contains_key(id) {
+            if !expected.points.contains_key(id) && !but.contains(id) {
                 lines.push(format!("point {id} should not be there: {point:?}"));
             }
         }
@@ -70,6 +79,130 @@ impl State {
         }
         lines.truncate(8);
         (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+/// What a write does to one point.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// It is this point.
+    Upsert(Arc<Point>),
+    /// It is gone.
+    Delete,
+    /// These keys of the payload are set.
+    Set(Map<String, Value>),
+    /// The payload is this.
+    Overwrite(Map<String, Value>),
+    /// These keys of the payload are gone.
+    Remove(Vec<String>),
+}
+
+impl Effect {
+    /// Does it to the point `id`; changes of a payload need one.
+    pub fn apply(&self, points: &mut BTreeMap<u64, Point>, id: u64) {
+        match self {
+            Effect::Upsert(point) => {
+                points.insert(id, (**point).clone());
+            }
+            Effect::Delete => {
+                points.remove(&id);
+            }
+            change => {
+                if let Some(point) = points.get_mut(&id) {
+                    change.apply_to_payload(&mut point.payload);
+                }
+            }
+        }
+    }
+
+    fn apply_to_payload(&self, payload: &mut Map<String, Value>) {
+        match self {
+            Effect::Upsert(_) | Effect::Delete => {}
+            Effect::Set(changes) => payload.extend(changes.clone()),
+            Effect::Overwrite(whole) => *payload = whole.clone(),
+            Effect::Remove(keys) => {
+                for key in keys {
+                    payload.shift_remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// What a device's writes come to for one point, whatever it was before and whatever others do to it
+/// meanwhile. Writes that are repeated from somewhere to the end come to the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fate {
+    base: Base,
+    /// Changes of the payload since: none for a key that was removed.
+    changes: BTreeMap<String, Option<Value>>,
+    /// The payload before the changes does not matter.
+    overwritten: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Base {
+    /// Whatever it was.
+    #[default]
+    Before,
+    /// It was deleted.
+    Deleted,
+    /// It was written.
+    Written(Point),
+}
+
+impl Fate {
+    /// One more write.
+    pub fn then(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Upsert(point) => {
+                *self = Fate {
+                    base: Base::Written((**point).clone()),
+                    ..Fate::default()
+                };
+            }
+            Effect::Delete => {
+                *self = Fate {
+                    base: Base::Deleted,
+                    ..Fate::default()
+                };
+            }
+            change => {
+                if let Base::Written(point) = &mut self.base {
+                    change.apply_to_payload(&mut point.payload);
+                    return;
+                }
+                match change {
+                    Effect::Set(changes) => {
+                        let changes = changes.iter();
+                        let changes =
+                            changes.map(|(key, value)| (key.clone(), Some(value.clone())));
+                        self.changes.extend(changes);
+                    }
+                    Effect::Overwrite(whole) => {
+                        self.overwritten = true;
+                        let whole = whole.iter();
+                        let whole = whole.map(|(key, value)| (key.clone(), Some(value.clone())));
+                        self.changes = whole.collect();
+                    }
+                    Effect::Remove(keys) => {
+                        let keys = keys.iter().map(|key| (key.clone(), None));
+                        self.changes.extend(keys);
+                    }
+                    Effect::Upsert(_) | Effect::Delete => {}
+                }
+            }
+        }
+    }
+
+    /// Without what changes of the payload came to, for a point that was not there when one came.
+    #[must_use]
+    pub fn without_marks(mut self) -> Fate {
+        if let Base::Written(point) = &mut self.base {
+            point.payload.shift_remove(MARK);
+        }
+        self.changes.remove(MARK);
+        self
     }
 }
 
@@ -116,6 +249,30 @@ impl Write {
         }
     }
 
+    /// What it does to each point, in order.
+    pub fn effects(&self) -> Vec<(u64, Effect)> {
+        let upserts = |points: &[(u64, Point)]| -> Vec<_> {
+            let points = points.iter();
+            points
+                .map(|(id, point)| (*id, Effect::Upsert(Arc::new(point.clone()))))
+                .collect()
+        };
+        let deletions = |ids: &[u64]| ids.iter().map(|id| (*id, Effect::Delete)).collect();
+        match self {
+            Write::Upsert(points) => upserts(points),
+            Write::Delete(ids) => deletions(ids),
+            Write::SetPayload(ids, payload) => ids
+                .iter()
+                .map(|id| (*id, Effect::Set(payload.clone())))
+                .collect(),
+            Write::Batch(points, ids) => {
+                let deletions: Vec<_> = deletions(ids);
+                [upserts(points), deletions].concat()
+            }
+            Write::CreateIndex(..) | Write::DeleteIndex(_) => Vec::new(),
+        }
+    }
+
     /// The points that it upserts, by stamp.
     pub fn stamps(&self) -> Vec<(u64, u64)> {
         match self {
@@ -125,5 +282,46 @@ impl Write {
                 .collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fate(effects: &[&Effect]) -> Fate {
+        let mut fate = Fate::default();
+        effects.iter().for_each(|effect| fate.then(effect));
+        fate
+    }
+
+    #[test]
+    fn writes_that_are_repeated_to_their_end_come_to_the_same() {
+        let mark = |mark: u64| {
+            let payload = json!({ MARK: mark });
+            Effect::Set(payload.as_object().cloned().unwrap_or_default())
+        };
+        let (one, two) = (mark(1), mark(2));
+        let upsert = Effect::Upsert(Arc::new(Point::stamped(7)));
+        for writes in [
+            vec![&upsert, &one, &Effect::Delete, &two],
+            vec![&one, &two],
+            vec![&Effect::Delete, &one],
+            vec![&one, &upsert],
+        ] {
+            for from in 0..writes.len() {
+                let repeated = [&writes[..], &writes[from..]].concat();
+                assert_eq!(fate(&repeated), fate(&writes), "{writes:?} from {from}");
+            }
+        }
+        // A write that is left out, or out of order, is noticed.
+        assert_ne!(fate(&[&one, &two]), fate(&[&one]));
+        assert_ne!(fate(&[&one, &two]), fate(&[&two, &one]));
+        assert_ne!(
+            fate(&[&upsert, &Effect::Delete]),
+            fate(&[&Effect::Delete, &upsert])
+        );
+        assert_ne!(fate(&[&Effect::Delete]), fate(&[]));
+        assert_eq!(fate(&[&upsert, &one]).without_marks(), fate(&[&upsert]));
     }
 }

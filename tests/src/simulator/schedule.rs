@@ -9,9 +9,10 @@ use super::expected::Expected;
 use super::faults::{Odds, Plan};
 use super::guest::Program;
 use super::life::{
-    Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Violation, options,
+    Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Trouble, Violation,
+    options,
 };
-use super::model::{Point, Write};
+use super::model::{MARK, Point, Write};
 use super::server::Server;
 use super::sweep::brief;
 use super::world::{Shared, World};
@@ -33,6 +34,17 @@ pub struct Tally {
     pub path: u64,
 }
 
+/// What happens in a schedule beside this device's life and faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// Other devices write points that this device writes as well.
+    pub shared: bool,
+    /// They delete such points, so that a change of one may come to a server that no longer has it.
+    pub missing: bool,
+    /// The life ends with something that a person has to put right.
+    pub trouble: bool,
+}
+
 /// Own point ids, few, so that points are written again and again.
 const IDS: u64 = 24;
 
@@ -40,8 +52,8 @@ const IDS: u64 = 24;
 const PATIENCE: u32 = 4;
 
 /// Lives the schedule of `seed`.
-pub fn run(program: &Program, server: Server, seed: u64) -> Result<Tally, Violation> {
-    let mut schedule = Schedule::new(program, server, seed);
+pub fn run(program: &Program, server: Server, seed: u64, mix: Mix) -> Result<Tally, Violation> {
+    let mut schedule = Schedule::new(program, server, seed, mix);
     let mut taken = Vec::new();
     schedule.live(&mut taken).map_err(|violation| {
         let world = schedule.life.world.lock();
@@ -71,6 +83,7 @@ pub fn run(program: &Program, server: Server, seed: u64) -> Result<Tally, Violat
 }
 
 struct Schedule {
+    mix: Mix,
     life: Life,
     random: fastrand::Rng,
     next_stamp: u64,
@@ -79,7 +92,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(program: &Program, server: Server, seed: u64) -> Schedule {
+    fn new(program: &Program, server: Server, seed: u64, mix: Mix) -> Schedule {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new(Disk::new(), server, random.u64(..));
         let mut pick = |choices: &[f64]| choices[random.usize(..choices.len())];
@@ -95,6 +108,7 @@ impl Schedule {
             http,
         });
         let mut life = Life::new(program, Shared::new(world), Expected::default());
+        life.drains_by_sync = mix.missing;
         life.options = Options {
             durability: [
                 Durability::Always,
@@ -107,6 +121,7 @@ impl Schedule {
             ..options()
         };
         Schedule {
+            mix,
             life,
             random,
             next_stamp: 1,
@@ -133,7 +148,13 @@ impl Schedule {
         if !self.life.is_open() {
             self.recover(None, false)?;
         }
-        self.life.finish()
+        self.life.finish()?;
+        if self.mix.trouble {
+            let trouble = Trouble::ALL[self.random.usize(..Trouble::ALL.len())];
+            taken.push(format!("{trouble:?}"));
+            self.life.end_in(trouble, self.next_stamp)?;
+        }
+        Ok(())
     }
 
     fn create(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
@@ -281,7 +302,7 @@ impl Schedule {
                     return Write::Upsert(self.points(2));
                 }
                 let mark = self.random.u32(..1000);
-                let serde_json::Value::Object(payload) = json!({ "mark": mark }) else {
+                let serde_json::Value::Object(payload) = json!({ MARK: mark }) else {
                     unreachable!("the macro makes an object");
                 };
                 Write::SetPayload(ids, payload)
@@ -302,11 +323,18 @@ impl Schedule {
     fn others(&mut self) -> Step {
         let mut points = std::collections::BTreeMap::new();
         for _ in 0..self.random.u64(1..=4) {
-            let id = OTHERS_FROM + self.random.u64(..8);
+            let id = if self.mix.shared && self.random.bool() {
+                self.random.u64(1..=IDS)
+            } else {
+                OTHERS_FROM + self.random.u64(..8)
+            };
             points.insert(id, Point::stamped(self.next_other_stamp));
             self.next_other_stamp += 1;
         }
-        let deleted = vec![OTHERS_FROM + self.random.u64(..8)];
+        let mut deleted = vec![OTHERS_FROM + self.random.u64(..8)];
+        if self.mix.missing && self.random.bool() {
+            deleted.push(self.random.u64(1..=IDS));
+        }
         Step::Others(points.into_iter().collect(), deleted)
     }
 }

@@ -1,15 +1,20 @@
 //! The server: one collection, kept as the REST requests say, in memory and without time.
 //!
-//! It knows what the sync uses: the collection, `points/batch`, payload indexes, shard snapshots.
-//! Whatever else it is asked is a violation that it notes, as is a write without `wait=true`.
+//! It knows what the sync uses: the collection, writes of points, payload indexes, shard snapshots.
+//! Whatever else it is asked is a violation that it notes, as is a write without `wait=true`. It
+//! refuses what a Qdrant 1.19 refuses, in its words (`tests/fixtures/real-server/`), and is no kinder:
+//! what stands before a refused operation of a batch stays, a change of a point that is not there is
+//! 404, a collection that is made anew counts its operations anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Point, STAMP, State};
+use super::front::Front;
+use super::model::{Effect, STAMP, State};
+use super::operation::{self, Fault, Operation};
 
 /// Makes a shard snapshot of a collection: its creation request and what it holds.
 pub type SnapshotMaker = Arc<dyn Fn(&Value, &State) -> Vec<u8> + Send + Sync>;
@@ -34,19 +39,54 @@ pub struct Arrived {
     pub stamp: u64,
 }
 
+/// What every write to the collection runs into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Strict mode's `max_points_count`.
+    pub points: Option<usize>,
+    /// Strict mode's `write_rate_limit`, as if no time passed: so many points until it is set again.
+    pub rate: Option<Rate>,
+    /// The collection has shard keys, and a write without one is refused.
+    pub keyed: bool,
+}
+
+/// A limit on what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The most that one operation may write.
+    pub capacity: usize,
+    /// What is left of it.
+    pub left: usize,
+}
+
 /// One server with one collection, `/collections/c`.
 #[derive(Clone)]
 pub struct Server {
     config: Option<Value>,
     state: State,
+    /// Number of the last operation on the collection that is there.
+    operations: u64,
     /// What each snapshot held when it was made, the last at the end.
     pub snapshots: Vec<Arc<State>>,
     stored: BTreeMap<String, Arc<Vec<u8>>>,
-    /// The upserts of each write request, in order of arrival.
+    /// The upserts of each write request that were applied, in order of arrival.
     pub arrivals: Vec<Arc<Vec<Arrived>>>,
+    /// What this device's writes did to points, request by request, in order.
+    pub effects: Vec<Arc<Vec<(u64, Effect)>>>,
+    /// Points that other devices have written or deleted.
+    pub shared: BTreeSet<u64>,
+    /// Points that were not there when a change of them arrived.
+    pub missed: BTreeSet<u64>,
     /// What no client should have asked.
     pub violations: Vec<String>,
     refused_ids: Vec<u64>,
+    limits: Limits,
+    /// `c` is an alias.
+    alias: bool,
+    /// How often the collection was made.
+    pub made: u64,
+    /// What stands before the server.
+    pub front: Front,
     maker: SnapshotMaker,
     version: u64,
 }
@@ -66,11 +106,19 @@ impl Server {
         Server {
             config: None,
             state: State::default(),
+            operations: 0,
             snapshots: Vec::new(),
             stored: BTreeMap::new(),
             arrivals: Vec::new(),
+            effects: Vec::new(),
+            shared: BTreeSet::new(),
+            missed: BTreeSet::new(),
             violations: Vec::new(),
             refused_ids: Vec::new(),
+            limits: Limits::default(),
+            alias: false,
+            made: 0,
+            front: Front::Open,
             maker,
             version: 0,
         }
@@ -86,16 +134,53 @@ impl Server {
         &self.state
     }
 
-    /// Lets another device write.
-    pub fn write(&mut self, change: impl FnOnce(&mut State)) {
+    /// Whether the collection is there.
+    pub fn has_collection(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// Lets another device write points and delete others.
+    pub fn write(&mut self, points: &[(u64, super::model::Point)], deleted: &[u64]) {
         self.version += 1;
-        change(&mut self.state);
+        self.operations += 2;
+        self.shared.extend(points.iter().map(|(id, _)| *id));
+        self.shared.extend(deleted);
+        super::expected::write_others(&mut self.state, points, deleted);
     }
 
     /// From now on, upserts of points with these ids, and no others, are refused with 400.
     pub fn refuse(&mut self, ids: &[u64]) {
         self.version += 1;
         self.refused_ids = ids.to_vec();
+    }
+
+    /// From now on, every write runs into these.
+    pub fn limit(&mut self, limits: Limits) {
+        self.version += 1;
+        self.limits = limits;
+    }
+
+    /// Somebody deletes the collection, and makes it anew with the same configuration if `again`.
+    pub fn drop_collection(&mut self, again: bool) {
+        self.version += 1;
+        self.state = State::default();
+        self.operations = 0;
+        self.stored.clear();
+        if again {
+            self.made += u64::from(self.config.is_some());
+            if let Some(config) = self.config.as_mut().and_then(Value::as_object_mut) {
+                // Whoever makes it knows nothing of what this device has put there.
+                config.shift_remove("metadata");
+            }
+        } else {
+            self.config = None;
+        }
+    }
+
+    /// Makes `c` an alias of a collection of another name, or the collection itself.
+    pub fn stand_for(&mut self, alias: bool) {
+        self.version += 1;
+        self.alias = alias;
     }
 
     /// Answers one request.
@@ -106,7 +191,15 @@ impl Server {
         range_from: Option<u64>,
         body: &[u8],
     ) -> Answer {
+        if let Some(answer) = self.front.answer(body) {
+            return answer;
+        }
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        if (method, path) == ("GET", "/aliases") {
+            let alias = json!({"alias_name": "c", "collection_name": "made"});
+            let aliases: Vec<Value> = self.alias.then_some(alias).into_iter().collect();
+            return success(json!({"aliases": aliases}));
+        }
         let Some(path) = path.strip_prefix("/collections/c") else {
             return self.unexpected(method, uri);
         };
@@ -116,76 +209,76 @@ impl Server {
         } else {
             match serde_json::from_slice(body) {
                 Ok(body) => body,
-                Err(error) => return refusal(400, &format!("not JSON: {error}")),
+                Err(error) => {
+                    return refusal(400, &format!("Format error in JSON body: {error}"));
+                }
             }
         };
+        if let ("GET", ["exists"]) = (method, parts.as_slice()) {
+            return success(json!({"exists": self.config.is_some()}));
+        }
         if self.config.is_none() && !(parts.is_empty() && method == "PUT") {
-            return refusal(404, "Not found: Collection `c` doesn't exist!");
+            let words = "Not found: Collection `c` doesn't exist!";
+            // Where a success would be a file, the server answers without its envelope.
+            return match (method, parts.as_slice()) {
+                ("GET", ["shards", _, "snapshot"] | ["shards", _, "snapshots", _]) => {
+                    plain(404, words)
+                }
+                _ => refusal(404, words),
+            };
         }
         let waits = query.split('&').any(|pair| pair == "wait=true");
+        if let Some(operations) = operation::of_request(method, &parts, &body) {
+            if !waits {
+                self.violations
+                    .push(format!("{method} {uri} without wait=true"));
+                return refusal(500, "see the violations");
+            }
+            return match operations {
+                Ok(operations) => self.writes(&operations, parts.as_slice() == ["points", "batch"]),
+                Err(fault) => refusal(fault.status, &fault.words),
+            };
+        }
         match (method, parts.as_slice()) {
             ("GET", []) => self.info(),
+            ("PUT", []) if self.alias => refusal(
+                400,
+                "Wrong input: Can't create collection with name c. Alias with the same name \
+                 already exists",
+            ),
             ("PUT", []) => {
                 if self.config.is_some() {
                     return refusal(409, "Wrong input: Collection `c` already exists!");
                 }
                 self.version += 1;
+                self.made += 1;
+                self.operations = 0;
                 self.config = Some(body);
                 success(json!(true))
             }
-            ("POST", ["points", "batch"]) | ("PUT", ["index"]) | ("DELETE", ["index", _])
-                if !waits =>
-            {
-                self.violations
-                    .push(format!("{method} {uri} without wait=true"));
-                refusal(500, "see the violations")
-            }
-            ("POST", ["points", "batch"]) => self.batch(&body),
-            ("PUT", ["index"]) => {
-                let (Some(field), Some(schema)) =
-                    (body["field_name"].as_str(), body.get("field_schema"))
-                else {
-                    return self.unexpected(method, uri);
-                };
-                self.version += 1;
-                let schema = schema["type"]
-                    .as_str()
-                    .or(schema.as_str())
-                    .unwrap_or("?")
-                    .to_owned();
-                self.state.indexes.insert(field.to_owned(), schema);
-                success(json!({"operation_id": self.version, "status": "completed"}))
-            }
-            ("DELETE", ["index", field]) => {
-                self.version += 1;
-                self.state.indexes.remove(*field);
-                success(json!({"operation_id": self.version, "status": "completed"}))
-            }
-            ("GET", ["optimizations"]) => success(json!({
-                "summary": {"queued_optimizations": 0, "queued_segments": 0, "queued_points": 0},
-                "running": [],
-                "completed": [],
+            ("PATCH", []) => self.patch(&body),
+            ("GET", ["cluster"]) => success(json!({
+                "peer_id": 1,
+                "shard_count": 1,
+                "local_shards": [{
+                    "shard_id": 0,
+                    "points_count": self.state.points.len(),
+                    "state": "Active",
+                }],
+                "remote_shards": [],
+                "shard_transfers": [],
             })),
-            ("POST", ["points"]) => {
-                let asked = body["ids"].as_array().cloned().unwrap_or_default();
-                let found: Vec<Value> = asked
-                    .into_iter()
-                    .filter(|id| {
-                        id.as_u64()
-                            .is_some_and(|id| self.state.points.contains_key(&id))
-                    })
-                    .map(|id| json!({ "id": id }))
-                    .collect();
-                success(json!(found))
-            }
-            ("GET", ["shards", "0", "snapshots"]) => {
-                let listed: Vec<Value> = self
-                    .stored
-                    .iter()
-                    .map(|(name, bytes)| described(name, bytes))
-                    .collect();
-                success(json!(listed))
-            }
+            ("GET", ["optimizations"]) => success(json!({
+                "summary": {
+                    "queued_optimizations": 0,
+                    "queued_segments": 0,
+                    "queued_points": 0,
+                    "idle_segments": 1,
+                },
+                "running": [],
+            })),
+            ("POST", ["points"]) => self.retrieve(&body),
+            ("POST", ["points", "count"]) => self.count(&body),
             ("GET", ["shards", "0", "snapshot"]) => {
                 let bytes = self.make_snapshot();
                 // Made while it is sent, so its length is not known.
@@ -193,22 +286,30 @@ impl Server {
                 answer.headers.retain(|(name, _)| *name != "content-length");
                 answer
             }
+            ("GET", ["shards", "0", "snapshots"]) => {
+                let stored = self.stored.iter();
+                success(
+                    stored
+                        .map(|(name, bytes)| description(name, bytes))
+                        .collect(),
+                )
+            }
             ("POST", ["shards", "0", "snapshots"]) => {
                 let bytes = self.make_snapshot();
-                let name = format!("shard-0-{}.snapshot", self.snapshots.len());
-                let answer = success(described(&name, &bytes));
+                let name = format!("c-shard-0-{}.snapshot", self.snapshots.len());
+                let answer = success(description(&name, &bytes));
                 self.stored.insert(name, Arc::new(bytes));
                 answer
             }
             ("GET", ["shards", "0", "snapshots", name]) => match self.stored.get(*name) {
                 Some(bytes) => file(bytes, range_from),
-                None => refusal(404, "Not found: no such snapshot"),
+                None => plain(404, &format!("Not found: Snapshot {name} not found")),
             },
             ("DELETE", ["shards", "0", "snapshots", name]) => {
                 self.version += 1;
                 match self.stored.remove(*name) {
                     Some(_) => success(json!(true)),
-                    None => refusal(404, "Not found: no such snapshot"),
+                    None => refusal(404, &format!("Not found: Snapshot {name} not found")),
                 }
             }
             _ => self.unexpected(method, uri),
@@ -228,6 +329,20 @@ impl Server {
         bytes
     }
 
+    /// Metadata is all that a client changes.
+    fn patch(&mut self, body: &Value) -> Answer {
+        self.version += 1;
+        if let (Some(config), Some(changes)) = (&mut self.config, body["metadata"].as_object()) {
+            if !config["metadata"].is_object() {
+                config["metadata"] = json!({});
+            }
+            for (key, value) in changes {
+                config["metadata"][key] = value.clone();
+            }
+        }
+        success(json!(true))
+    }
+
     fn info(&self) -> Answer {
         let config = self.config.clone().unwrap_or_default();
         let part = |name: &str, otherwise: Value| match &config[name] {
@@ -240,140 +355,214 @@ impl Server {
             .iter()
             .map(|(field, schema)| (field.clone(), json!({"data_type": schema, "points": 0})))
             .collect();
+        let mut params = json!({
+            "vectors": part("vectors", json!({})),
+            "shard_number": part("shard_number", json!(1)),
+            "replication_factor": 1,
+            "write_consistency_factor": 1,
+            "on_disk_payload": part("on_disk_payload", json!(true)),
+        });
+        if self.limits.keyed {
+            params["sharding_method"] = json!("custom");
+        }
+        let mut described = json!({
+            "params": params,
+            "hnsw_config": {
+                "m": 16, "ef_construct": 100, "full_scan_threshold": 10000,
+                "max_indexing_threads": 0, "on_disk": false,
+            },
+            "optimizer_config": {
+                "deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
+                "default_segment_number": 0, "max_segment_size": null,
+                "memmap_threshold": null, "indexing_threshold": 10000,
+                "flush_interval_sec": 5, "max_optimization_threads": null,
+                "prevent_unoptimized": null,
+            },
+            "wal_config": {
+                "wal_capacity_mb": 32, "wal_segments_ahead": 0, "wal_retain_closed": 1,
+            },
+            "quantization_config": null,
+        });
+        if config["metadata"].is_object() {
+            described["metadata"] = config["metadata"].clone();
+        }
         success(json!({
             "status": "green",
             "optimizer_status": "ok",
             "indexed_vectors_count": 0,
             "points_count": self.state.points.len(),
             "segments_count": 1,
-            "config": {
-                "params": {
-                    "vectors": part("vectors", json!({})),
-                    "shard_number": 1,
-                    "replication_factor": 1,
-                    "write_consistency_factor": 1,
-                    "on_disk_payload": part("on_disk_payload", json!(true)),
-                },
-                "hnsw_config": {
-                    "m": 16, "ef_construct": 100, "full_scan_threshold": 10000,
-                    "max_indexing_threads": 0, "on_disk": false,
-                },
-                "optimizer_config": {
-                    "deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
-                    "default_segment_number": 0, "max_segment_size": null,
-                    "memmap_threshold": null, "indexing_threshold": 10000,
-                    "flush_interval_sec": 5, "max_optimization_threads": null,
-                },
-                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
-                "quantization_config": null,
-            },
+            "config": described,
             "payload_schema": indexes,
+            "update_queue": {"length": 0},
         }))
     }
 
-    fn batch(&mut self, body: &Value) -> Answer {
-        let Some(operations) = body["operations"].as_array() else {
-            return refusal(400, "no operations");
+    fn retrieve(&mut self, body: &Value) -> Answer {
+        let Some(ids) = body["ids"].as_array() else {
+            return refusal(400, "Format error in JSON body: missing field `ids`");
         };
-        let mut state = self.state.clone();
-        let mut arrived = Vec::new();
+        // Nothing but the ids, unless it is asked for.
+        let (with_payload, with_vector) = (
+            body["with_payload"] != json!(false) && !body["with_payload"].is_null(),
+            body["with_vector"] == json!(true),
+        );
+        let found = ids.iter().filter_map(|id| {
+            let point = self.state.points.get(&id.as_u64()?)?;
+            let mut record = json!({"id": id});
+            if with_payload {
+                record["payload"] = Value::Object(point.payload.clone());
+            }
+            if with_vector {
+                record["vector"] = json!(point.vector);
+            }
+            Some(record)
+        });
+        success(found.collect())
+    }
+
+    fn count(&mut self, body: &Value) -> Answer {
+        let count = match &body["filter"] {
+            Value::Null => self.state.points.len(),
+            filter => match operation::ids_of_filter(filter) {
+                Some(ids) => ids
+                    .iter()
+                    .filter(|id| self.state.points.contains_key(id))
+                    .count(),
+                None => {
+                    self.violations
+                        .push(format!("a filter that the server does not know: {filter}"));
+                    return refusal(501, "the simulated server does not know that filter");
+                }
+            },
+        };
+        success(json!({"count": count}))
+    }
+
+    /// Applies operation by operation, until one is refused. What was applied stays.
+    fn writes(&mut self, operations: &[Operation], is_batch: bool) -> Answer {
+        self.version += 1;
+        if let Some(limit) = self.limits.points
+            && operations.iter().any(Operation::stores)
+            && self.state.points.len() >= limit
+        {
+            // Checked for all operations, before the first is applied.
+            return refusal(
+                400,
+                &format!("Bad request: Max points count limit of {limit} reached!"),
+            );
+        }
+        let mut results = Vec::new();
+        let mut effects = Vec::new();
+        let mut outcome = Ok(());
         for operation in operations {
-            if let Err(message) = self.apply(&mut state, operation, &mut arrived) {
-                // Qdrant stops at the operation at fault; what was before it stays.
-                self.version += 1;
-                self.state = state;
-                return refusal(400, &message);
+            outcome = self.apply(operation, &mut effects);
+            if outcome.is_err() {
+                break;
+            }
+            results.push(json!({"operation_id": self.operations, "status": "completed"}));
+        }
+        let arrived: Vec<Arrived> = effects
+            .iter()
+            .filter_map(|(id, effect)| {
+                let Effect::Upsert(point) = effect else {
+                    return None;
+                };
+                let stamp = point
+                    .payload
+                    .get(STAMP)
+                    .and_then(Value::as_u64)
+                    .unwrap_or(0);
+                Some(Arrived { id: *id, stamp })
+            })
+            .collect();
+        if !effects.is_empty() {
+            self.arrivals.push(Arc::new(arrived));
+            self.effects.push(Arc::new(effects));
+        }
+        match outcome {
+            Ok(()) if is_batch => success(Value::Array(results)),
+            Ok(()) => success(results.pop().unwrap_or_default()),
+            Err(fault) => {
+                let mut answer = refusal(fault.status, &fault.words);
+                if let Some(seconds) = fault.retry_after {
+                    answer.headers.push(("retry-after", seconds.to_string()));
+                }
+                answer
             }
         }
-        self.version += 1;
-        self.state = state;
-        self.arrivals.push(Arc::new(arrived));
-        let results: Vec<Value> = operations
-            .iter()
-            .map(|_| json!({"operation_id": self.version, "status": "completed"}))
-            .collect();
-        success(json!(results))
     }
 
     fn apply(
-        &self,
-        state: &mut State,
-        operation: &Value,
-        arrived: &mut Vec<Arrived>,
-    ) -> Result<(), String> {
-        let Some((name, arguments)) = operation
-            .as_object()
-            .filter(|operation| operation.len() == 1)
-            .and_then(|operation| operation.iter().next())
-        else {
-            return Err("an operation that is not one".to_owned());
-        };
-        let ids = || -> Result<Vec<u64>, String> {
-            arguments["points"]
-                .as_array()
-                .and_then(|ids| ids.iter().map(Value::as_u64).collect())
-                .ok_or_else(|| format!("{name} without point ids: {arguments}"))
-        };
-        let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
-        match name.as_str() {
-            "upsert" => {
-                let points = arguments["points"]
-                    .as_array()
-                    .ok_or("upsert without points")?;
-                for point in points {
-                    let id = point["id"].as_u64().ok_or("a point without id")?;
-                    if self.refused_ids.contains(&id) {
-                        return Err(format!("Wrong input: point {id} is refused"));
-                    }
-                    let vector = point["vector"].get("").unwrap_or(&point["vector"]);
-                    let vector: Vec<f32> = serde_json::from_value(vector.clone())
-                        .map_err(|error| format!("vector of point {id}: {error}"))?;
-                    let payload = object(&point["payload"]);
-                    let stamp = payload.get(STAMP).and_then(Value::as_u64).unwrap_or(0);
-                    arrived.push(Arrived { id, stamp });
-                    state.points.insert(id, Point { vector, payload });
-                }
-            }
-            "delete" => {
-                for id in ids()? {
-                    state.points.remove(&id);
-                }
-            }
-            "set_payload" => {
-                for id in ids()? {
-                    if let Some(point) = state.points.get_mut(&id) {
-                        point.payload.extend(object(&arguments["payload"]));
-                    }
-                }
-            }
-            "overwrite_payload" => {
-                for id in ids()? {
-                    if let Some(point) = state.points.get_mut(&id) {
-                        point.payload = object(&arguments["payload"]);
-                    }
-                }
-            }
-            "delete_payload" => {
-                for id in ids()? {
-                    for key in arguments["keys"].as_array().into_iter().flatten() {
-                        if let (Some(point), Some(key)) = (state.points.get_mut(&id), key.as_str())
-                        {
-                            point.payload.remove(key);
-                        }
-                    }
-                }
-            }
-            "clear_payload" => {
-                for id in ids()? {
-                    if let Some(point) = state.points.get_mut(&id) {
-                        point.payload.clear();
-                    }
-                }
-            }
-            other => return Err(format!("an operation it does not know: {other}")),
+        &mut self,
+        operation: &Operation,
+        effects: &mut Vec<(u64, Effect)>,
+    ) -> Result<(), Fault> {
+        if operation.names_no_point() {
+            return Err(Fault::new(400, "Bad request: Empty update request"));
         }
-        Ok(())
+        if self.limits.keyed && !operation.is_of_the_collection() {
+            return Err(Fault::new(400, "Wrong input: Shard key not specified"));
+        }
+        self.charge(operation)?;
+        if let Some(id) = operation.upserts(&self.refused_ids) {
+            return Err(Fault::new(
+                400,
+                format!("Wrong input: point {id} is refused"),
+            ));
+        }
+        self.operations += if operation.is_of_the_collection() {
+            2
+        } else {
+            1
+        };
+        operation
+            .apply(&mut self.state, effects)
+            .inspect_err(|fault| self.missed.extend(&fault.missing))
     }
+
+    /// Takes what an operation costs.
+    fn charge(&mut self, operation: &Operation) -> Result<(), Fault> {
+        let Some(rate) = &mut self.limits.rate else {
+            return Ok(());
+        };
+        let cost = operation.points().max(1);
+        if cost > rate.capacity {
+            return Err(Fault::new(
+                429,
+                "Rate limiting exceeded: Write rate limit exceeded, request larger than rate \
+                 limiter capacity, please try to split your request",
+            ));
+        }
+        match rate.left.checked_sub(cost) {
+            Some(left) => {
+                rate.left = left;
+                Ok(())
+            }
+            None => {
+                let words = format!(
+                    "Rate limiting exceeded: Write rate limit exceeded: Operation requires {cost} \
+                     tokens but only {}.0 were available. Retry after 1s",
+                    rate.left
+                );
+                // By the next request a second has passed, and more than that.
+                rate.left = rate.capacity;
+                Err(Fault {
+                    retry_after: Some(1),
+                    ..Fault::new(429, words)
+                })
+            }
+        }
+    }
+}
+
+fn description(name: &str, bytes: &[u8]) -> Value {
+    json!({
+        "name": name,
+        "creation_time": "2026-01-01T00:00:00",
+        "size": bytes.len(),
+        "checksum": sha256(bytes),
+    })
 }
 
 fn success(result: Value) -> Answer {
@@ -397,6 +586,18 @@ pub(super) fn refusal(status: u16, message: &str) -> Answer {
     json_answer(status, &json!({"status": {"error": message}, "time": 0.0}))
 }
 
+/// The server's words without its envelope.
+fn plain(status: u16, words: &str) -> Answer {
+    Answer {
+        status,
+        headers: vec![
+            ("content-type", "text/plain; charset=utf-8".to_owned()),
+            ("content-length", words.len().to_string()),
+        ],
+        body: words.as_bytes().to_vec(),
+    }
+}
+
 fn file(bytes: &[u8], range_from: Option<u64>) -> Answer {
     let from = range_from.and_then(|from| usize::try_from(from).ok());
     let (status, body) = match from.and_then(|from| bytes.get(from..)) {
@@ -414,15 +615,6 @@ fn file(bytes: &[u8], range_from: Option<u64>) -> Answer {
 }
 
 /// A stored snapshot, as it is listed.
-fn described(name: &str, bytes: &[u8]) -> Value {
-    json!({
-        "name": name,
-        "creation_time": "2026-01-01T00:00:00",
-        "size": bytes.len(),
-        "checksum": sha256(bytes),
-    })
-}
-
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     hex::encode(sha2::Sha256::digest(bytes))

@@ -8,31 +8,23 @@ use edge_sync_tests::openapi::Description;
 use serde_json::{Value, json};
 
 /// Endpoints of a cluster, a whole server, or its administration. They are refused, in the error
-/// shape, with 501, or with 404 where the description knows no 5XX.
-const NOT_OFFERED: [&str; 25] = [
+/// shape, with 501.
+const NOT_OFFERED: [&str; 17] = [
     "cluster_telemetry",
-    "clear_issues",
-    "collection_cluster_info",
     "create_full_snapshot",
     "create_shard_key",
     "create_snapshot",
     "delete_full_snapshot",
     "delete_shard_key",
     "get_full_snapshot",
-    "get_issues",
-    "get_optimizations",
     "get_quotas",
     "list_full_snapshots",
-    "list_shard_keys",
-    "metrics",
     "recover_current_peer",
     "recover_from_snapshot",
     "recover_from_uploaded_snapshot",
     "recover_shard_from_snapshot",
     "recover_shard_from_uploaded_snapshot",
     "remove_peer",
-    "telemetry",
-    "update_aliases",
     "update_collection_cluster",
     "update_quotas",
 ];
@@ -87,7 +79,10 @@ impl Run {
                 "{method} {path}: {status} instead of {expected}: {answer}"
             ));
         }
-        if let Err(problem) = self.description.check(method, path, status, &answer) {
+        // Plain text, as the server sends it where a success would be a file; and metrics.
+        if !answer.is_string()
+            && let Err(problem) = self.description.check(method, path, status, &answer)
+        {
             self.problems.push(problem);
         }
         let bare = path.split('?').next().unwrap_or_default();
@@ -156,9 +151,13 @@ fn service(run: &mut Run) {
         "/cluster",
         "/aliases",
         "/collections",
+        "/issues",
+        "/metrics",
+        "/telemetry",
     ] {
         run.ok("GET", path, Value::Null);
     }
+    run.ok("DELETE", "/issues", Value::Null);
 }
 
 fn collections(run: &mut Run) {
@@ -182,6 +181,10 @@ fn collections(run: &mut Run) {
     run.ok("GET", "/collections/c/exists", Value::Null);
     run.ok("GET", "/collections/nope/exists", Value::Null);
     run.ok("GET", "/collections/c/aliases", Value::Null);
+    run.ok("POST", "/collections/aliases", json!({"actions": []}));
+    for below in ["cluster", "optimizations", "shards"] {
+        run.ok("GET", &format!("/collections/c/{below}"), Value::Null);
+    }
     run.ok("DELETE", "/collections/nope", Value::Null);
 }
 
@@ -406,6 +409,8 @@ fn refusals(run: &mut Run) {
             400,
         ),
         ("PUT", "/points", json!({"pionts": []}), 400),
+        ("PUT", "/points", json!({"points": []}), 400),
+        ("POST", "/points/scroll", json!({"limit": 0}), 422),
         ("POST", "/points", json!({"ids": "all"}), 400),
         ("GET", "/points/999", Value::Null, 404),
         ("GET", "/points/no-uuid", Value::Null, 400),
@@ -530,12 +535,14 @@ fn refusals(run: &mut Run) {
         json!({"vectors": {"size": 3, "distance": "Far"}}),
         400,
     );
-    run.put("PUT", "/collections/d", json!({"vectros": {}}), 400);
-    for (body, status) in [
-        (json!({"optimizers_config": {"indexing_threshold": 5}}), 501),
-        (json!({"optimisers_config": {}}), 400),
+    // What it does not know it ignores.
+    run.ok("PUT", "/collections/d", json!({"vectros": {}}));
+    run.ok("DELETE", "/collections/d", Value::Null);
+    for body in [
+        json!({"optimizers_config": {"indexing_threshold": 5}}),
+        json!({"optimisers_config": {}}),
     ] {
-        run.put("PATCH", "/collections/c", body, status);
+        run.ok("PATCH", "/collections/c", body);
     }
     run.put("PATCH", "/collections/nope", json!({}), 404);
 }
@@ -551,12 +558,6 @@ fn not_offered(run: &mut Run) {
             .replace("{shard_id}", "0")
             .replace("{snapshot_name}", "s")
             .replace("{peer_id}", "1");
-        let described_without_5xx = ["metrics", "get_issues", "clear_issues"];
-        let status = if described_without_5xx.contains(&id.as_str()) {
-            404
-        } else {
-            501
-        };
-        run.put(&method, &path, Value::Null, status);
+        run.put(&method, &path, Value::Null, 501);
     }
 }

@@ -352,7 +352,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
         .create(CONFIG)
         .expect("a shard");
     let shard = edge.shard();
-    shard.upsert((1..4).map(point).collect()).expect("a write");
+    shard.upsert((1..11).map(point).collect()).expect("a write");
     refuse_point(&server, 2);
     assert_eq!(edge.sync().expect("a report").rejected, 1);
     let report = edge
@@ -362,7 +362,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
             |_| {},
         )
         .expect("a restore");
-    assert_eq!(shard.count(None).expect("a count"), 2);
+    assert_eq!(shard.count(None).expect("a count"), 9);
     let told = "1 refused point is only in the rejected log now";
     assert!(
         report.opened.notes.iter().any(|note| note == told),
@@ -373,7 +373,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
     server.faults().clear();
     shard.retry_rejected(2).expect("a retry");
     edge.sync().expect("a report");
-    assert_eq!(shard.count(None).expect("a count"), 3);
+    assert_eq!(shard.count(None).expect("a count"), 10);
     assert_eq!(server_points(&server), all_points(&edge));
     assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use edge_sync_tests::simulator::schedule::Mix;
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::sweep::each;
 use edge_sync_tests::simulator::{schedule, snapshot};
@@ -19,6 +20,41 @@ const REPEATED: u64 = 12;
 
 #[test]
 fn nothing_is_lost_in_random_lives() {
+    live(Mix::default());
+}
+
+/// Other devices write the same points: each of this device's writes still reaches the server, in
+/// order, and a restored shard holds what the last of all of them made of a point.
+#[test]
+fn nothing_is_lost_of_points_that_others_write_too() {
+    live(Mix {
+        shared: true,
+        ..Mix::default()
+    });
+}
+
+/// They delete them as well: a change of a point that is gone is put aside, and holds up nothing.
+#[test]
+fn nothing_is_held_up_by_points_that_others_deleted() {
+    live(Mix {
+        shared: true,
+        missing: true,
+        trouble: false,
+    });
+}
+
+/// A queue is never stuck for ever: where a person has to put something right, the upload says so,
+/// and then everything arrives.
+#[test]
+fn what_a_person_has_to_put_right_is_told() {
+    live(Mix {
+        shared: true,
+        missing: true,
+        trouble: true,
+    });
+}
+
+fn live(mix: Mix) {
     let program = program();
     let maker = snapshot::maker();
     let seeds = match setting("EDGE_SYNC_SEED") {
@@ -28,7 +64,7 @@ fn nothing_is_lost_in_random_lives() {
     let patience = setting("EDGE_SYNC_SWEEP_PATIENCE").unwrap_or(1) as usize;
     let outcomes = Mutex::new((schedule::Tally::default(), 0_u64, Vec::new()));
     each(seeds, |seed| {
-        let outcome = schedule::run(&program, Server::new(maker.clone()), seed);
+        let outcome = schedule::run(&program, Server::new(maker.clone()), seed, mix);
         let mut outcomes = outcomes.lock().expect("no thread panics");
         let (tally, schedules, violations) = &mut *outcomes;
         *schedules += 1;
@@ -69,7 +105,11 @@ fn a_seed_repeats_its_life() {
         // With a new server each time: what it makes must be the same, too.
         let [first, second] = [(); 2].map(|()| {
             let server = Server::new(snapshot::maker());
-            schedule::run(&program, server, seed).expect("a schedule without a violation")
+            let mix = Mix {
+                shared: true,
+                ..Mix::default()
+            };
+            schedule::run(&program, server, seed, mix).expect("a schedule without a violation")
         });
         assert_eq!(first, second, "seed {seed}");
         true

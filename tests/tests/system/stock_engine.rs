@@ -48,6 +48,8 @@ struct Stock {
 impl Stock {
     fn new() -> Self {
         let mut config = Config::new();
+        // Which not all engines have.
+        config.wasm_relaxed_simd(false);
         config.cache(wasmtime::Cache::from_file(None).ok());
         let engine = Engine::new(&config).expect("an engine");
         let component = Component::from_file(&engine, component_file()).expect("the component");

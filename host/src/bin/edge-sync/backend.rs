@@ -147,6 +147,7 @@ impl Backend for ShardBackend {
             points: info.points,
             indexed_vectors: info.indexed_vectors,
             segments: u64::from(info.segments),
+            ..CollectionState::default()
         })
     }
 
@@ -161,8 +162,12 @@ impl Backend for ShardBackend {
         let result = self
             .edge
             .shard()
-            .request(method, path, body)
-            .map_err(refusal)?;
+            .answer(method, path, body)
+            .map_err(refusal)?
+            .map_err(|refused| Error::Refused {
+                status: refused.status,
+                message: refused.message,
+            })?;
         RawValue::from_string(result).map_err(|error| Error::Internal(format!("result: {error}")))
     }
 

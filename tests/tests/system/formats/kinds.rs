@@ -11,6 +11,8 @@ pub struct Set {
     /// Points of a tenant are put together when a segment is optimized, in the order of a hash that
     /// differs from processor to processor.
     pub tenants: bool,
+    /// How many there are at first.
+    pub points: u64,
     pub vectors: Vec<VectorKind>,
     pub fields: Vec<Field>,
 }
@@ -70,6 +72,12 @@ pub enum Depends {
 }
 
 const DISTANCES: [&str; 4] = ["Cosine", "Dot", "Euclid", "Manhattan"];
+
+/// How many points most sets have at first.
+const POINTS: u64 = 80;
+
+/// More than a block of a packed list has, which is 128, also after some are deleted.
+const POINTS_OF_LISTS: u64 = 300;
 
 /// Dimensions below which the native engine computes without SIMD, in the order in which the
 /// component does: all bits are the same.
@@ -217,6 +225,7 @@ pub fn sparse() -> Set {
             "optimizers_config": optimizers(),
         }),
         tenants: false,
+        points: POINTS,
         vectors,
         fields: filtered(),
     }
@@ -298,12 +307,95 @@ pub fn binary_and_turbo() -> Set {
     quantized(&kinds, &bases)
 }
 
+/// Vectors of so many dimensions that both builds compute with vector instructions, with blocks of
+/// 16 and of 32, and with and without a rest: every datatype and distance, and every quantization.
+pub fn wide() -> Set {
+    let mut vectors = Vec::new();
+    let mut config = Map::new();
+    let mut add = |name: String, size: usize, distance: &str, bytes: bool, more: Value| {
+        let quantized = more["quantization_config"].is_object();
+        let mut params = json!({ "size": size, "distance": distance });
+        extend(&mut params, more);
+        config.insert(name.clone(), params);
+        vectors.push(VectorKind {
+            name,
+            size,
+            shape: Shape::Dense,
+            bytes,
+            quantized,
+        });
+    };
+    for (number, datatype) in ["float32", "float16", "uint8", "turbo4"]
+        .into_iter()
+        .enumerate()
+    {
+        for (other, distance) in DISTANCES.into_iter().enumerate() {
+            let size = [20, 64, 100, 131][(number + other) % 4];
+            let bytes = datatype == "uint8";
+            add(
+                format!("wide-{datatype}-{distance}"),
+                size,
+                distance,
+                bytes,
+                json!({ "datatype": datatype }),
+            );
+        }
+    }
+    let binary = |query: &str| json!({ "binary": { "query_encoding": query } });
+    let turbo = |bits: &str| json!({ "turbo": { "bits": bits } });
+    for (number, (name, quantization)) in [
+        ("sq", json!({ "scalar": { "type": "int8" } })),
+        ("pq", json!({ "product": { "compression": "x8" } })),
+        ("bq", binary("binary")),
+        ("bq4", binary("scalar4bits")),
+        ("bq8", binary("scalar8bits")),
+        ("tq1", turbo("bits1")),
+        ("tq1_5", turbo("bits1_5")),
+        ("tq2", turbo("bits2")),
+        ("tq4", turbo("bits4")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (other, size) in [136, 700].into_iter().enumerate() {
+            let distance = DISTANCES[(number + other) % DISTANCES.len()];
+            add(
+                format!("wide-{name}-{size}-{distance}"),
+                size,
+                distance,
+                false,
+                json!({ "quantization_config": quantization }),
+            );
+        }
+    }
+    Set::of_vectors(config, vectors)
+}
+
+/// Lists of postings that are longer than a packed block.
+pub fn lists() -> Set {
+    let mut set = sparse();
+    set.points = POINTS_OF_LISTS;
+    for vector in &mut set.vectors {
+        vector.size = 4;
+    }
+    for on_disk in [false, true] {
+        for phrases in [false, true] {
+            set.fields.push(field(
+                &format!("text-{phrases}-{on_disk}"),
+                Holds::Text,
+                json!({ "type": "text", "phrase_matching": phrases, "on_disk": on_disk }),
+            ));
+        }
+    }
+    set
+}
+
 /// A set of `kinds` (name, dimensions, quantization), and of `bases` over other vectors.
 fn quantized(kinds: &[(String, usize, Value)], bases: &[(&str, Value)]) -> Set {
     let mut vectors = Vec::new();
     let mut config = Map::new();
     let mut add = |name: String, size: usize, quantization: &Value, more: Value, shape, bytes| {
-        // Cosine divides by a length that SIMD sums up in another order, so not with larger sizes.
+        // Cosine divides by a length that the native engine adds up in another order with larger sizes.
         let distances = if size < 16 {
             DISTANCES.as_slice()
         } else {
@@ -518,6 +610,7 @@ pub fn payload(tenants: bool) -> Set {
             quantized: false,
         }],
         tenants,
+        points: POINTS,
         fields,
     }
 }
@@ -747,6 +840,7 @@ impl Set {
                 "optimizers_config": optimizers(),
             }),
             tenants: false,
+            points: POINTS,
             vectors,
             fields: filtered(),
         }
