@@ -31,6 +31,7 @@ pub use backoff::{Backoff, BackoffOptions};
 pub use binding::{Binding, Target};
 pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
+pub use streak::is_about_a_point;
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,
     Uploader,

@@ -67,8 +67,9 @@ impl Streak {
 /// How Qdrant begins to say that a point is not there.
 const NO_POINT: &str = "No point with id";
 
-/// Whether the server's words are about a point that it does not have.
-pub(crate) fn is_about_a_point(message: &str) -> bool {
+/// Whether the server's words are about a point that it does not have. Such refusals are about one
+/// operation each; a row of refusals goes on over them.
+pub fn is_about_a_point(message: &str) -> bool {
     message.contains(NO_POINT)
 }
 

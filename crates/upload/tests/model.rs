@@ -159,6 +159,14 @@ impl Settings {
         world.options.limits.points = self.points;
         world.restart();
         let qdrant = world.qdrant();
+        if self.replicas > 1 {
+            let replicas = self.replicas;
+            let collection = world::Collection {
+                replicas,
+                ..world::Collection::default()
+            };
+            qdrant.collections.insert("c".to_owned(), collection);
+        }
         qdrant.capacity = self.capacity;
         qdrant.max_bytes = self.max_bytes;
         qdrant.max_timeout = self.max_timeout;

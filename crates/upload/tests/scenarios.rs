@@ -448,6 +448,16 @@ fn a_rate_limit_smaller_than_a_batch_lets_everything_pass_in_smaller_ones() {
 }
 
 #[test]
+fn a_rate_limit_that_passes_is_waited_for_with_a_smaller_batch() {
+    let mut world = in_step(0, upserts(10));
+    world.step();
+    world.network.proxy.faults = [Some(Fault::RateLimit(Some("7".to_owned())))].into();
+    assert!(matches!(world.step(), Step::Wait { .. }));
+    assert_eq!(world.step(), Step::Uploaded { operations: 5 });
+    assert_eq!(world.go_on(), End::Done);
+}
+
+#[test]
 fn a_rate_limit_below_one_point_stops_with_its_name() {
     let mut world = in_step(1, upserts(3));
     world.qdrant().capacity = Some(0);
@@ -708,6 +718,17 @@ fn a_collection_that_is_another_is_never_written_and_the_finding_stays() {
 fn replaced_later(world: &mut World) {
     let new = world::Collection::default();
     world.qdrant().collections.insert("c".to_owned(), new);
+}
+
+#[test]
+fn a_collection_that_was_replaced_while_nothing_went_up_is_not_written() {
+    let mut world = in_step(3, (0..10).map(|value| Op::set(&[1], value)).collect());
+    assert_eq!(world.run(), End::Done);
+    // The same process, a while later.
+    replaced(&mut world, "made anew without metadata");
+    world.device.log.push(Op::upsert(9, 9));
+    world.run().stop();
+    assert_eq!(world.qdrant().collections["c"].writes, 0);
 }
 
 #[test]
@@ -1043,7 +1064,7 @@ fn an_operation_behind_one_that_was_skipped_is_sent_as_it_is() {
     // The first is about to be sent to those points that are there.
     world.step_until(|step| *step == Step::Again);
     world.device.skip();
-    assert_eq!(world.run(), End::Done);
+    assert_eq!(world.go_on(), End::Done);
     assert_eq!(world.device.rejected(), [4, 5]);
     assert!(world.device.words(5).contains("No point with id 8"));
 }
