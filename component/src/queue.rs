@@ -2,7 +2,7 @@
 
 use edge_sync_engine::{Operation, Upload, merge_uploads};
 use edge_sync_log::SKIPPED_BY_HAND;
-use edge_sync_upload::fingerprint;
+use edge_sync_upload::{fingerprint, is_about_a_point};
 use serde_json::{Value, json};
 
 use crate::binding;
@@ -17,6 +17,9 @@ use crate::store::Store;
 /// Entries of the rejected log that are looked at for a row of equal refusals; more make no
 /// difference to whoever asks.
 const ROW: u32 = 16;
+
+/// Entries of the rejected log that are read for that.
+const LOOKED_AT: u64 = 64;
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
 pub fn next_batch(
@@ -174,16 +177,20 @@ pub fn standing(store: &Store) -> Result<QueueStanding> {
     let binding = binding::load(store.directory())?;
     let mut row = 0;
     let (mut words, mut status) = (String::new(), 0);
-    while row < ROW {
-        let Some(sequence) = current.acknowledged.checked_sub(u64::from(row)) else {
+    for back in 0..LOOKED_AT {
+        let Some(sequence) = current.acknowledged.checked_sub(back) else {
             break;
         };
         let Some(entry) = store.rejected().get(sequence)? else {
             break;
         };
         // A person's skip says nothing of the server.
-        if entry.message == SKIPPED_BY_HAND {
+        if entry.message == SKIPPED_BY_HAND || row == ROW {
             break;
+        }
+        // Nor does a missing point: a new point and the change to it are refused in turn.
+        if is_about_a_point(&entry.message) {
+            continue;
         }
         let says = fingerprint(&entry.message);
         if row == 0 {

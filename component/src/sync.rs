@@ -222,7 +222,7 @@ fn run(store: &mut Store, server: &Server, uploader: &mut Uploader) -> Result<Sy
             }
         }
     }
-    if report.requests > 0 && report.failure.is_none() {
+    if report.requests > 0 {
         let (mut queue, mut network) = (&mut *store, server);
         uploader.conclude(&mut queue, &mut network)?;
     }

@@ -361,7 +361,7 @@ pub(crate) fn run(
             }
         }
     }
-    if report.requests > 0 && report.failure.is_none() {
+    if report.requests > 0 {
         uploader.conclude(&mut queue, &mut server)?;
     }
     report.remaining = queued()?;
