@@ -253,6 +253,14 @@ impl EdgeSync {
     pub fn skip(&self, count: u32) -> Result<u32> {
         let paused = self.syncer.as_ref().map(Syncer::pause);
         let skipped = self.shard.skip(count);
+        if let Some(server) = &self.server {
+            // What it has found out is about the operations that were the head of the queue.
+            server
+                .uploader
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .forget();
+        }
         drop(paused);
         if let Some(syncer) = &self.syncer {
             syncer.wake();
