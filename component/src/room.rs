@@ -36,7 +36,8 @@ pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
     let limit = limit.unwrap_or(ADDRESS_SPACE).min(ADDRESS_SPACE);
     let reserved = (limit / RESERVED_PART).clamp(LEAST_RESERVED, MOST_RESERVED);
     let needed = bytes.saturating_mul(MEMORY_FACTOR).saturating_add(reserved);
-    if are_to_be_had(needed) {
+    // A host that knows better may have set a limit that is passed already.
+    if memory_bytes() <= limit && are_to_be_had(needed) {
         return Ok(());
     }
     Err(Error::NoMemory(MemoryShortage {

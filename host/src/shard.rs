@@ -17,9 +17,9 @@ use crate::lock::DirectoryLock;
 use crate::origin::Outbound;
 use crate::owner::Owner;
 use crate::types::{
-    Binding, Durability, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
-    QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
-    SearchRequest, Selection, StoredPoint, UploadBatch, WaitingOperation,
+    Binding, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits, QueueProgress,
+    QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
+    ScrollRequest, SearchRequest, Selection, StoredPoint, UploadBatch, WaitingOperation,
 };
 
 /// The data directory's name in the guest.
@@ -36,6 +36,10 @@ const MAX_NOTES: usize = 100;
 
 /// How often loading a shard is tried again that could not be loaded because the disk was full.
 const LOAD_AGAIN: Duration = Duration::from_secs(10);
+
+/// Writes that an instance has to have taken before another is opened for want of memory, if its own
+/// has not grown much.
+const WRITES_AN_OPENING: u32 = 32;
 
 /// Stands for "nothing to take back" where the log's last sequence is asked for.
 const ALL_RETURNED: u64 = u64::MAX;
@@ -226,6 +230,9 @@ impl Shard {
                 was_open: false,
                 returned: ALL_RETURNED,
                 failed_at: None,
+                is_full: false,
+                may_retry: false,
+                writes_since_open: 0,
                 memory_at_open: 0,
                 flush_failed: false,
                 notes: notes.clone(),
@@ -730,6 +737,12 @@ struct ShardState {
     /// The same for calls that answered an error, if no call has succeeded since: should the shard
     /// have to be opened again because of one, nothing of it stays.
     failed_at: Option<u64>,
+    /// Whether a write ran out of memory because too little was free for any.
+    is_full: bool,
+    /// Whether the write under way is made once more in a fresh instance if it runs out of memory.
+    may_retry: bool,
+    /// Writes that the instance has taken.
+    writes_since_open: u32,
     /// Size of the instance's memory when it had opened the shard.
     memory_at_open: usize,
     /// Whether the last flush at an opening failed: no flush is tried but when it is asked for, or
@@ -802,6 +815,9 @@ impl ShardState {
         let mut options = self.options.for_guest();
         if hold_flush {
             options.flush_after_bytes = Some(u64::MAX);
+        }
+        if self.is_full {
+            options.memory_bytes = Some(0);
         }
         let (was_open, returned) = (self.was_open, self.returned);
         let name = if was_open { "reopen" } else { "open" };
@@ -889,6 +905,7 @@ impl ShardState {
         );
         self.was_open = true;
         self.memory_at_open = instance.memory_bytes();
+        self.writes_since_open = 0;
         self.phase = Phase::Open(Box::new(instance));
     }
 
@@ -900,12 +917,26 @@ impl ShardState {
         function: impl Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
     ) -> Result<R> {
         self.be_open(effect)?;
-        let had_grown = self.has_grown();
+        let had_grown = self.has_grown() || self.writes_since_open >= WRITES_AN_OPENING;
+        // Until a fresh instance has been tried.
+        self.may_retry = had_grown && effect == Effect::Writes;
         let outcome = self.call(name, limit, effect, &function);
+        self.may_retry = false;
+        if effect == Effect::Writes && outcome.is_ok() {
+            self.writes_since_open += 1;
+        }
+        if self.is_full && name == "optimize" && outcome.is_ok() {
+            // What was deleted is gone from memory too, in a fresh instance.
+            self.is_full = false;
+            self.close_instance()?;
+        }
         match &outcome {
             // A fresh instance holds the same in less, and nothing of the call has stayed.
             Err(Error::NoMemory(_)) if had_grown || self.has_grown() => self.close_instance()?,
             Err(Error::MemoryLimit { .. }) if had_grown && effect == Effect::Writes => {}
+            Err(error) if error.is_no_memory() && effect == Effect::Writes => {
+                return outcome.map_err(|error| self.or_shortage(error));
+            }
             _ => return outcome,
         }
         self.be_open(effect)?;
@@ -914,7 +945,30 @@ impl ShardState {
             // This is the least that the data takes.
             self.memory_at_open = usize::MAX;
         }
-        outcome
+        outcome.map_err(|error| self.or_shortage(error))
+    }
+
+    /// A write that ran out of memory where too little was free for any, as what it is. Such writes
+    /// are refused from then on before they are begun.
+    fn or_shortage(&mut self, error: Error) -> Error {
+        match error {
+            Error::MemoryLimit { .. } if self.is_full => Error::NoMemory(self.shortage()),
+            Error::NoMemory(_) if self.is_full => Error::NoMemory(self.shortage()),
+            other => other,
+        }
+    }
+
+    fn shortage(&self) -> MemoryShortage {
+        let limit = self.options.memory_bytes;
+        let used = match &self.phase {
+            Phase::Open(instance) => instance.memory_bytes(),
+            _ => limit,
+        };
+        MemoryShortage {
+            needed_bytes: 2 * reserved_memory(limit) as u64,
+            free_bytes: limit.saturating_sub(used) as u64,
+            limit_bytes: limit as u64,
+        }
     }
 
     /// Makes a call, once more if the shard has to be opened again for it, and sees to it that the
@@ -954,6 +1008,7 @@ impl ShardState {
                 let is_retry = effect == Effect::Retries;
                 self.returned = if is_retry { ALL_RETURNED } else { returned };
                 self.recover(error);
+                self.settle_memory(effect, error);
                 if is_retry && !matches!(self.phase, Phase::Open(_)) {
                     // It ended where it was applied, before that.
                     self.phase = Phase::Lost;
@@ -965,6 +1020,30 @@ impl ShardState {
             Err(_) => {}
         }
         outcome
+    }
+
+    /// After a write ran out of memory: whether that was for want of room for any, and not for what it
+    /// asked. Then the shard is opened with a limit that is passed already.
+    fn settle_memory(&mut self, effect: Effect, error: &Error) {
+        let limit = self.options.memory_bytes;
+        let needed = self
+            .memory_at_open
+            .saturating_add(2 * reserved_memory(limit));
+        if effect != Effect::Writes
+            || self.is_full
+            || self.may_retry
+            || !matches!(error, Error::MemoryLimit { .. })
+            || !matches!(self.phase, Phase::Open(_))
+            || needed <= limit
+        {
+            return;
+        }
+        self.is_full = true;
+        self.phase = Phase::Lost;
+        if let Err(error) = self.open() {
+            self.notes
+                .add(format!("opening the shard again failed: {error}"));
+        }
     }
 
     /// Whether the instance's memory has grown so much since it was opened that a fresh one may do
@@ -1137,6 +1216,7 @@ impl ShardState {
         });
         match promoted {
             Ok(opened) => {
+                self.is_full = false;
                 self.took(staged, &opened);
                 Ok(opened)
             }

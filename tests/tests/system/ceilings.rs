@@ -31,6 +31,9 @@ use crate::support::{
 /// A limit that a shard of a few ten thousand points reaches.
 const SMALL_MIB: usize = 64;
 
+/// A limit that 40,000 points of 256 dimensions do not fit.
+const TINY_MIB: usize = 40;
+
 const WIDE: &str = r#"{"vectors": {"size": 256, "distance": "Dot"}}"#;
 
 fn wide_point(id: u64) -> Point {
@@ -70,6 +73,7 @@ fn at_the_memory_limit_only_writes_that_add_are_refused() {
     let shard = Shard::create(&component(), folder.path(), WIDE, options.clone()).expect("a shard");
     let written = fill(&shard);
     assert!(written > 0);
+    shard.notes();
     // Every time, at once, and without an instance lost.
     for _ in 0..20 {
         let refused = shard.upsert((0..500).map(wide_point).collect());
@@ -148,7 +152,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     edge.shard().acknowledge(last - 3).expect("acknowledged");
     drop(edge);
 
-    let small = device(data, &server).options(options(SMALL_MIB)).open();
+    let small = device(data, &server).options(options(TINY_MIB)).open();
     let small = small.expect("the queue");
     let notes = small.shard().notes();
     assert!(
@@ -158,7 +162,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     match small.shard().count(None) {
         Err(error @ Error::NotLoaded(_)) => {
             assert!(error.is_no_memory(), "{error}");
-            assert!(error.to_string().contains("64 MiB"), "{error}");
+            assert!(error.to_string().contains("40 MiB"), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -173,14 +177,14 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     drop(small);
 
     // The command says the same.
-    let memory = format!("--memory-mib={SMALL_MIB}");
+    let memory = format!("--memory-mib={TINY_MIB}");
     let status = printed(data, &[&memory, "status"]);
     assert_eq!(status["queued"], 0, "{status}");
     assert_eq!(status["not_loaded"]["kind"], "memory-limit", "{status}");
     let output = run(data, &[&memory, "retrieve", "7"]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("memory limit of 64 MiB"), "{text}");
+    assert!(text.contains("memory limit of 40 MiB"), "{text}");
 
     let edge = EdgeSync::builder(component(), data)
         .open()
