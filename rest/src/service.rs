@@ -6,7 +6,6 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
 use serde_json::{Value, json};
 
