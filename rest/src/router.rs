@@ -124,8 +124,14 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
                 .delete(delete::<B>),
         )
         .route("/collections/{collection}/exists", get(exists::<B>))
-        .route("/collections/{collection}/cluster", get(cluster::<B>))
-        .route("/collections/{collection}/shards", get(shard_keys::<B>))
+        .route(
+            "/collections/{collection}/cluster",
+            get(cluster::<B>).post(async || service::unsupported("cluster operations")),
+        )
+        .route(
+            "/collections/{collection}/shards",
+            get(shard_keys::<B>).put(async || service::unsupported("shard keys")),
+        )
         .route(
             "/collections/{collection}/optimizations",
             get(optimizations::<B>),
@@ -335,10 +341,12 @@ impl Changes {
             &self.hnsw_config,
             &self.sparse_vectors,
             &self.strict_mode_config,
-            &self.metadata,
         ];
         let empty = |object: &Map<String, Value>| object.values().all(Value::is_null);
-        objects.into_iter().flatten().all(empty) && self.quantization_config.is_none()
+        // A null takes a key of the metadata away.
+        objects.into_iter().flatten().all(empty)
+            && self.quantization_config.is_none()
+            && self.metadata.as_ref().is_none_or(Map::is_empty)
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post};
 use serde_json::{Value, json};
 
@@ -25,7 +24,6 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             get(async || envelope::answer(Instant::now(), Ok(json!({"status": "disabled"})))),
         ),
         ("/metrics", get(metrics::<B>)),
-        ("/telemetry", get(telemetry::<B>)),
         (
             "/issues",
             get(async || envelope::answer(Instant::now(), Ok(json!({"issues": []}))))
@@ -41,7 +39,8 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
     routes
 }
 
-const NOT_OFFERED: [(&str, &str); 11] = [
+const NOT_OFFERED: [(&str, &str); 12] = [
+    ("/telemetry", "telemetry"),
     ("/quotas", "quotas"),
     ("/cluster/telemetry", "cluster operations"),
     ("/cluster/recover", "cluster operations"),
@@ -86,7 +85,7 @@ async fn older(uri: Uri) -> Error {
     ))
 }
 
-fn unsupported(what: &str) -> Error {
+pub(crate) fn unsupported(what: &str) -> Error {
     Error::Unsupported(format!("this endpoint has no {what}"))
 }
 
@@ -107,20 +106,6 @@ async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<String> {
          # TYPE collections_total gauge\n\
          collections_total {collections}\n"
     ))
-}
-
-async fn telemetry<B: Backend>(State(app): State<Arc<App<B>>>) -> Response {
-    let started = Instant::now();
-    let version = app.options.identity.version.clone();
-    let collections = app.blocking(|backend| backend.collections()).await;
-    let answer = collections.map(|collections| {
-        json!({
-            "app": {"name": "qdrant", "version": version},
-            "collections": {"number_of_collections": collections.len()},
-            "cluster": {"enabled": false},
-        })
-    });
-    envelope::answer(started, answer)
 }
 
 /// The shards of a collection, as `GET /collections/{collection}/cluster` lists them.

@@ -405,8 +405,8 @@ async fn the_key_is_required_but_for_signs_of_life() {
     let none = with("", "", list).await;
     assert_eq!(none.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
-        none.words(),
-        "Must provide an API key or an Authorization bearer token"
+        none.bytes,
+        b"Must provide an API key or an Authorization bearer token"
     );
     for (name, value) in [
         ("api-key", "secre"),

@@ -218,6 +218,12 @@ impl Collection {
             self.operations += 2;
             return Ok(());
         }
+        // What names no point reaches no shard.
+        if let Err(error @ edge_sync_engine::Error::Refused { .. }) =
+            self.shard()?.validate(&operation)
+        {
+            return Err(refusal(error));
+        }
         self.operations += 1;
         self.shard()?.validate(&operation).map_err(refusal)?;
         let required = operation.required_points();

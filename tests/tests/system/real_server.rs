@@ -38,7 +38,7 @@ enum Why {
 /// The exchanges of `requests.jsonl.gz`, counted from 0, that are answered otherwise.
 const DIFFERENCES: &[(usize, Why)] = &[
     (7, Why::Varies),       // the commit that a server was built of
-    (14, Why::Varies),      // telemetry
+    (14, Why::NotOffered),  // telemetry
     (15, Why::Varies),      // metrics
     (38, Why::NotOffered),  // a collection restored from a snapshot over REST
     (39, Why::NotOffered),  // points/search
