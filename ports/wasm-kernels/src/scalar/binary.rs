@@ -2,6 +2,7 @@
 
 /// How many bits differ. Processors count those of 64 bits in one instruction, those of a vector
 /// only some.
+#[inline]
 pub fn differing_bits(a: &[u8], b: &[u8]) -> u64 {
     let (a, b) = crate::cut(a, b);
     let (a, a_rest) = a.as_chunks::<8>();

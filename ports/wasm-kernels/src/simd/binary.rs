@@ -8,6 +8,9 @@ use crate::scalar;
 /// So many vectors of counts of up to eight fit into bytes.
 const COUNTS: usize = 31;
 
+/// So few words are done before the sums of vectors are added up.
+const FEW: usize = 2;
+
 pub use crate::scalar::binary::differing_bits;
 
 /// Σᵢ 2ⁱ · (bits of the vector that differ from plane `i` of the query), for words of `WORD` bytes:
@@ -30,6 +33,14 @@ fn of_long_words<const PLANES: usize>(vector: &[u8], query: &[u8]) -> u64 {
     let (vector, _) = vector.as_chunks::<16>();
     let (query, _) = query.as_chunks::<16>().0.as_chunks::<PLANES>();
     let mut total = 0;
+    if vector.len() <= FEW {
+        for (word, planes) in vector.iter().zip(query) {
+            for (index, plane) in planes.iter().enumerate() {
+                total += differing_bits(word, plane) << index;
+            }
+        }
+        return total;
+    }
     for (vector, query) in vector.chunks(COUNTS).zip(query.chunks(COUNTS)) {
         let mut counts = [u8x16_splat(0); PLANES];
         for (word, planes) in vector.iter().zip(query) {
