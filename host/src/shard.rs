@@ -306,22 +306,24 @@ impl Shard {
         let mut next = Some(0);
         // What is refused meanwhile comes after `last`, and must not be gone after for ever.
         while let Some(after) = next.filter(|after| *after < last) {
-            let retried = self.inner.owner.call(move |state| {
-                state.run("retry_rejected_after", limit, |guest, store| {
+            let retried = self.inner.owner.call(self.job(
+                "retry_rejected_after",
+                limit,
+                Effect::Retries,
+                move |guest, store| {
                     guest.edge_sync_shard_queue().call_retry_rejected_after(
                         store,
                         after,
                         RETRIED_A_CALL,
                     )
-                })
-            })?;
+                },
+            ))?;
             report.sequences.extend(retried.sequences);
             let failures = retried.failures.into_iter();
             report
                 .failures
                 .extend(failures.map(|failed| (failed.sequence, Error::from(failed.why))));
             next = retried.next;
-            self.wrote();
         }
         Ok(report)
     }

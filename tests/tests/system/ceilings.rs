@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Output;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, Point, PointId, RestoreProgress, RestoreSource, Selection, Shard,
-    ShardOptions,
+    Cancel, EdgeSync, Error, Point, PointId, QueueLimits, RestoreProgress, RestoreSource,
+    Selection, Shard, ShardOptions,
 };
 use edge_sync_log::Current;
 use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::courier::SnapshotSource;
@@ -33,6 +33,13 @@ const SMALL_MIB: usize = 64;
 
 /// A limit that 40,000 points of 256 dimensions do not fit.
 const TINY_MIB: usize = 40;
+
+const LIMITS: QueueLimits = QueueLimits {
+    operations: 10,
+    bytes: 8 << 20,
+    points: 10_000,
+    present_only: false,
+};
 
 const WIDE: &str = r#"{"vectors": {"size": 256, "distance": "Dot"}}"#;
 
@@ -83,7 +90,7 @@ fn at_the_memory_limit_only_writes_that_add_are_refused() {
     assert_eq!(shard.count(None).expect("a count"), written);
     shard.delete(vec![PointId::Num(1)]).expect("a deletion");
     shard.flush().expect("a flush");
-    let batch = shard.next_batch(edge_sync_host::BatchLimits::default(), None);
+    let batch = shard.next_batch(LIMITS, None, None);
     assert!(batch.expect("a batch").is_some());
     shard.close().expect("closed");
     assert_eq!(shard.notes(), Vec::<String>::new());
@@ -169,7 +176,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     let refused = small.shard().upsert(vec![wide_point(1)]);
     assert!(matches!(refused, Err(Error::NotLoaded(_))), "{refused:?}");
     assert_eq!(small.shard().queue_status().expect("the queue").queued, 3);
-    assert!(small.shard().rejected().expect("the log").is_empty());
+    assert!(small.shard().rejected(0, 1).expect("the log").is_empty());
     let report = small.sync().expect("a sync");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.uploaded, report.remaining), (3, 0));
