@@ -450,7 +450,9 @@ fn check_vectors(
     path: impl Fn(&str) -> String,
 ) -> Result<()> {
     vectors.iter().try_for_each(|(name, vector)| {
-        vector::check(config, name, vector).map_err(|message| Error::invalid(path(name), message))
+        vector::check(config, name, vector)
+            .and_then(|()| vector::check_fits(config, name, vector))
+            .map_err(|message| Error::invalid(path(name), message))
     })
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
 use qdrant_edge::{
-    EdgeConfig, SparseVector, TypedMultiDenseVector, VectorInternal, VectorPersisted,
-    VectorStructInternal,
+    Distance, EdgeConfig, SparseVector, TypedMultiDenseVector, VectorInternal, VectorPersisted,
+    VectorStorageDatatype, VectorStructInternal,
 };
 use serde_json::Value;
 
@@ -281,6 +281,34 @@ pub(crate) fn check(config: &EdgeConfig, name: &str, vector: &Vector) -> Result<
         Err(unknown_name(config, name))
     }
 }
+
+/// Whether the values fit the numbers that they are stored as. A larger one would be stored as an
+/// infinity: no search finds it, it is read back as `null`, and so it could not be sent again.
+pub(crate) fn check_fits(config: &EdgeConfig, name: &str, vector: &Vector) -> Result<(), String> {
+    let Some(params) = config.vectors.get(name) else {
+        return Ok(());
+    };
+    // Cosine vectors are normalized before they are stored.
+    let half = params.datatype == Some(VectorStorageDatatype::Float16);
+    if !half || params.distance == Distance::Cosine {
+        return Ok(());
+    }
+    let fits = |values: &[f32]| match values.iter().find(|value| value.abs() >= FLOAT16_INFINITE) {
+        Some(value) => Err(format!(
+            "{value} does not fit the datatype float16 of {}, whose values go up to 65504",
+            shown(name)
+        )),
+        None => Ok(()),
+    };
+    match vector {
+        Vector::Dense(values) => fits(values),
+        Vector::Multi(rows) => rows.iter().try_for_each(|row| fits(row)),
+        Vector::Sparse { .. } => Ok(()),
+    }
+}
+
+/// The smallest number that rounds to an infinity as a float16 (IEEE 754 binary16).
+const FLOAT16_INFINITE: f32 = 65_520.0;
 
 fn shown(name: &str) -> String {
     if name.is_empty() {

@@ -11,8 +11,8 @@ use crate::bindings::EdgeSyncPre;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
 
-/// Stack for guest code. Deeply nested JSON recurses; Wasmtime's default of 512 KiB is little for
-/// that, and the guest's own stack in linear memory ends at 1 MiB.
+/// Stack for guest code. Deeply nested JSON recurses, and Wasmtime's default of 512 KiB is little for
+/// that. The guest's own stack in linear memory ends at 8 MiB; this one is usually met first.
 pub(crate) const GUEST_STACK_BYTES: usize = 2 << 20;
 
 /// How often a running call looks whether its time is up.

@@ -92,7 +92,7 @@ pub struct HttpLimits {
     pub snapshot_first_byte: Duration,
     /// Longest silence within an answer. Default: 30 s.
     pub between_bytes: Duration,
-    /// Largest answer, in bytes. Default: 64 MiB.
+    /// Largest answer, in bytes. The component itself reads 16 MiB at most. Default: 64 MiB.
     pub response_bytes: u64,
     /// Largest snapshot, in bytes. Default: 64 GiB.
     pub snapshot_bytes: u64,

@@ -1,4 +1,4 @@
-//! One host a data directory.
+//! One host for each data directory: the lock, and who holds it.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};

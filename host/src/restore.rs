@@ -1,7 +1,8 @@
 //! Restoring from a snapshot while the shard goes on serving.
 //!
-//! 1. Upload everything up to a barrier, the last operation logged so far; later uploads are held
-//!    back, so that the log keeps what the snapshot may lack.
+//! 1. The collection is looked at: unless forced, it must be the one that is bound. Then everything
+//!    up to a barrier, the last operation logged so far, is uploaded; later uploads are held back, so
+//!    that the log keeps what the snapshot may lack.
 //! 2. The server's optimizer is waited for, within bounds, and the courier downloads the snapshot to
 //!    the staging folder. Whether an optimization ran meanwhile is known from the state before and
 //!    after.
@@ -9,6 +10,7 @@
 //!    holds several times, and replays the log after the barrier onto it. If an optimization ran,
 //!    points that this device had deleted may be in it again: those that the server says it does not
 //!    hold are deleted. A second instance, because linear memory never shrinks and ends at 4 GiB.
+//!    Unless forced, a generation that would lack many of the shard's points is given up.
 //! 4. In one job on the shard's owner, so that callers wait and none fails: the old instance
 //!    closes the shard, the new one replays the rest and switches generations with one rename.
 //!

@@ -1,7 +1,7 @@
 //! The file operations that the crate is made of, each with its context in the error.
 //!
 //! Everything that changes the disk goes through here, so that unit tests can fail or stop at
-//! any step, and so that the mutations of the fault simulator have one place each.
+//! any step, and so that the test switches (`docs/log-format.md`) have one place each.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

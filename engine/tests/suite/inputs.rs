@@ -386,3 +386,31 @@ fn good_reads_still_work_beside_the_bad() {
     .expect("all of them");
     assert_eq!(result["points"].as_array().map(Vec::len), Some(2));
 }
+
+#[test]
+fn values_that_float16_cannot_hold_are_refused() {
+    let (_dir, shard) = created(&json!({
+        "vectors": {
+            "half": { "size": 2, "distance": "Dot", "datatype": "float16" },
+            "normalized": { "size": 2, "distance": "Cosine", "datatype": "float16" },
+            "whole": { "size": 2, "distance": "Dot" }
+        }
+    }));
+    let upsert = |name: &str, value: f64| {
+        let body = json!({ "points": [{ "id": 1, "vector": { name: [1, value] } }] });
+        request(&shard, "PUT /points", &body)
+    };
+    for value in [65_520.0, -70_000.0, 1e30] {
+        let Err(Error::InvalidInput { field, message }) = upsert("half", value) else {
+            panic!("{value} was taken");
+        };
+        assert_eq!(field, "points[0].vector.half");
+        assert!(
+            message.contains("float16") && message.contains("65504"),
+            "{message}"
+        );
+        assert!(upsert("normalized", value).is_ok());
+        assert!(upsert("whole", value).is_ok());
+    }
+    assert!(upsert("half", 65_519.0).is_ok());
+}

@@ -9,6 +9,7 @@ mod differential;
 mod double_conformance;
 mod double_faults;
 mod double_server;
+mod exchange;
 mod fixture_over_rest;
 mod fixture_restore;
 mod formats;
