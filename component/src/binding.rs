@@ -42,6 +42,15 @@ pub fn store(directory: &Directory, binding: &Binding) -> Result<()> {
     sync_path(directory.root())
 }
 
+/// Notes that something was confirmed or restored, and that nobody said from which collection; unless
+/// that is known. From then on no collection is created for it.
+pub fn note_contact(directory: &Directory) -> Result<()> {
+    match load(directory)? {
+        Some(_) => Ok(()),
+        None => store(directory, &Binding::default()),
+    }
+}
+
 /// Removes the binding, of a directory that has no shard.
 pub fn remove(directory: &Directory) -> Result<()> {
     let path = directory.binding();

@@ -207,8 +207,9 @@ impl Staging {
             self.directory.remove_logs()?;
             crate::binding::remove(&self.directory)?;
         }
-        if let Some(binding) = binding {
-            crate::binding::store(&self.directory, binding)?;
+        match binding {
+            Some(binding) => crate::binding::store(&self.directory, binding)?,
+            None => crate::binding::note_contact(&self.directory)?,
         }
         let known = previous.clone().unwrap_or_default();
         let (log, report) = Log::open(&self.directory.log(), log_options(&self.options, &known))?;

@@ -66,6 +66,8 @@ pub struct Store {
     reorganized: bool,
     unflushed_bytes: u64,
     acknowledged_stored: Instant,
+    /// The directory says that something was confirmed.
+    contact_noted: bool,
     reserve: Reserve,
     /// Free bytes of the disk, as the host told them for the next write.
     free_disk: Option<u64>,
@@ -212,6 +214,7 @@ impl Store {
             reorganized: false,
             unflushed_bytes: 0,
             acknowledged_stored: Instant::now(),
+            contact_noted: false,
             doubt: None,
         };
         let replayed = store.catch_up()?;
@@ -495,6 +498,10 @@ impl Store {
         }
         if last <= self.current.acknowledged {
             return Ok(());
+        }
+        if !self.contact_noted {
+            self.with_room(|store| crate::binding::note_contact(&store.directory))?;
+            self.contact_noted = true;
         }
         self.current.acknowledged = last;
         if last == self.log.last() || self.acknowledged_stored.elapsed() >= ACKNOWLEDGE_LAG {

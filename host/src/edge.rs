@@ -34,7 +34,7 @@ pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<(String, Strin
             message: format!("not a binding to a collection: {error}"),
         })
     })?;
-    Ok(Some((binding.url, binding.collection)))
+    Ok((!binding.names_no_place()).then_some((binding.url, binding.collection)))
 }
 
 /// A shard, kept in step with a collection on a server if there is one.

@@ -25,6 +25,12 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// What a host that sends the requests by itself leaves, or a restore from a file: something was
+    /// confirmed or restored, and nobody said from which collection.
+    pub fn names_no_place(&self) -> bool {
+        self.url.is_empty()
+    }
+
     /// Whether this is the place that the settings name.
     pub fn is_at(&self, target: &Target) -> bool {
         self.url == target.url && self.collection == target.collection

@@ -1032,7 +1032,8 @@ impl Uploader {
         self.ready = false;
         let standing = queue.standing()?;
         self.streak.resume(&standing);
-        let fresh = standing.binding.is_none() && standing.acknowledged == 0 && !standing.restored;
+        // Operations that were put aside, or skipped, have been on no server.
+        let fresh = standing.binding.is_none() && !standing.restored;
         if let Some(failure) = self.other_place(standing.binding.as_ref()) {
             return Ok(self.stop(failure));
         }
@@ -1075,8 +1076,8 @@ impl Uploader {
         };
         if let Err(why) = may {
             let message = format!(
-                "{why}. Nothing was uploaded; configure another collection (--rebind), or make one \
-                 that fits"
+                "{why}. Nothing was uploaded; configure another collection (with --rebind, if this \
+                 shard was synced before), or make one that fits"
             );
             return Ok(self.stop(Failure::stop("GET /collections/…", message)));
         }
@@ -1112,7 +1113,9 @@ impl Uploader {
         force: bool,
     ) -> Result<RestoreCheck, E> {
         self.finding = None;
-        let bound = standing.and_then(|standing| standing.binding.clone());
+        let bound = standing
+            .and_then(|standing| standing.binding.clone())
+            .filter(|bound| !bound.names_no_place());
         if !force && let Some(failure) = self.other_place(bound.as_ref()) {
             return Ok(RestoreCheck::Stop(failure));
         }
@@ -1278,12 +1281,11 @@ impl Uploader {
 
     /// The settings name another place than the one that was bound.
     fn other_place(&self, bound: Option<&Binding>) -> Option<Failure> {
-        let bound = bound?;
-        let permitted = self.permissions.rebind || self.permissions.resend;
-        if permitted {
+        let bound = bound.filter(|bound| !bound.names_no_place())?;
+        if self.permissions.rebind || (self.permissions.resend && bound.is_at(&self.target)) {
             return None;
         }
-        if let Some(why) = &bound.lost {
+        if let Some(why) = bound.lost.as_ref().filter(|_| bound.is_at(&self.target)) {
             return Some(Failure::stop("GET /collections/…", lost_words(why)));
         }
         (!bound.is_at(&self.target)).then(|| {
@@ -1397,7 +1399,8 @@ impl Uploader {
             points: description.points.unwrap_or_default(),
             lost: None,
         };
-        let Some(bound) = bound.filter(|_| !self.permissions.resend) else {
+        let bound = bound.filter(|bound| !self.permissions.resend && !bound.names_no_place());
+        let Some(bound) = bound else {
             self.stored = None;
             self.binding = new;
             return Ok(None);
@@ -1550,15 +1553,11 @@ fn lost_words(why: &str) -> String {
 }
 
 fn gone_words(standing: &Standing) -> String {
-    let which = if standing.acknowledged > 0 {
-        format!(
-            "the collection to which {} operations were uploaded is not there",
-            standing.acknowledged
-        )
-    } else if standing.restored {
-        "the collection from which this shard was restored is not there".to_owned()
-    } else if standing.binding.is_some() {
-        "the collection that this shard was bound to is not there any more".to_owned()
+    let bound = standing.binding.as_ref();
+    let which = if bound.is_some_and(|bound| !bound.names_no_place()) {
+        "the collection that this shard is in step with is not there any more"
+    } else if bound.is_some() || standing.restored {
+        "this shard was uploaded or restored before, and the collection is not there"
     } else {
         return "the collection is not there. `sync` creates it".to_owned();
     };

@@ -229,7 +229,11 @@ impl Server {
         }
         let waits = query.split('&').any(|pair| pair == "wait=true");
         if let Some(operations) = operation::of_request(method, &parts, &body) {
-            if !waits {
+            // Whether writes pass, and how far they are numbered, is asked with a point that nobody
+            // has.
+            let probe = body["operations"]
+                == json!([{"delete": {"points": [edge_sync_upload::uploader::PROBE_POINT]}}]);
+            if !waits && !probe {
                 self.violations
                     .push(format!("{method} {uri} without wait=true"));
                 return refusal(500, "see the violations");

@@ -146,6 +146,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     let data = folder.path();
     let server = server();
     let edge = device(data, &server).create(WIDE).expect("a shard");
+    assert!(edge.sync().expect("a sync").created_collection);
     for batch in 0..40_u64 {
         let points = (batch * 1000..(batch + 1) * 1000).map(wide_point);
         edge.shard().upsert(points.collect()).expect("a write");

@@ -192,8 +192,8 @@ fn a_shard_that_was_synced_is_not_deleted_with_writes_that_wait() {
     );
     assert!({ synced }.status().expect("the command").success());
 
-    // No server is set, but there is one.
-    let served = Served::start(folder.path(), &[]);
+    // It does not upload, but there is a server.
+    let served = Served::start(folder.path(), &["--no-sync"]);
     let client = served.client();
     client.result("PUT", &format!("{collection}/points"), Some(&points([1])));
     let (status, words) = client.refusal("DELETE", &collection, None);

@@ -48,7 +48,7 @@ pub fn exit_code(error: &Error) -> u8 {
             class: FailureClass::Retry | FailureClass::Unclear,
             ..
         }) => exit::UNREACHABLE,
-        Error::Server(_) => exit::REFUSED,
+        Error::Server(_) | Error::LostOperations(_) => exit::REFUSED,
         Error::NotLoaded(cause) => exit_code(cause),
         Error::Locked { .. } => exit::LOCKED,
         Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,

@@ -174,8 +174,8 @@ fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> Stri
     if queue.queued > 0 && !has_server {
         return "nothing is uploaded until a server is set (--url, --collection)".to_owned();
     }
-    if queue.queued > 0 && stopped {
-        return "put the settings right, then run `edge-sync sync`".to_owned();
+    if stopped {
+        return "do what the last error says, then run `edge-sync sync`".to_owned();
     }
     if queue.queued > 0 {
         return "`edge-sync sync` uploads the queue".to_owned();
@@ -198,7 +198,7 @@ fn next_of_holder(queue: &QueueStatus, record: &SyncRecord) -> String {
             format!("that process tries again {}", again(record))
         }
         (None, Some(WorkerState::Stopped)) => format!(
-            "put the settings right and start that process again; as it is, it tries again {}",
+            "do what the last error says; as it is, that process tries again {}",
             again(record)
         ),
         (None, Some(WorkerState::Paused)) => "that process uploads after its restore".to_owned(),
