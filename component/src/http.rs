@@ -92,7 +92,7 @@ pub fn send(origin: &Origin, outgoing: Outgoing<'_>) -> Result<Response, Broken>
         body,
         connect_timeout,
     } = outgoing;
-    if !body.is_empty() || matches!(method, Method::Post | Method::Put | Method::Patch) {
+    if !body.is_empty() || !matches!(method, Method::Get) {
         // Proxies refuse bodies of unknown length (411), and some servers wait for their end.
         headers.push((
             "content-length".to_owned(),

@@ -221,6 +221,8 @@ impl EdgeSync {
             .uploader
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // It may have been replaced since the last sync.
+        uploader.forget();
         if permissions.resend {
             self.shard.resend()?;
         }

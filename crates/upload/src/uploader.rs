@@ -333,6 +333,8 @@ pub struct Uploader {
     stored: Option<Binding>,
     /// Operation numbers of the collection come from one sequence.
     numbered: bool,
+    /// Something was acknowledged although the collection has given no number yet.
+    without_number: bool,
 }
 
 impl Uploader {
@@ -359,6 +361,7 @@ impl Uploader {
             binding: Binding::default(),
             stored: None,
             numbered: false,
+            without_number: false,
         }
     }
 
@@ -550,6 +553,13 @@ impl Uploader {
         // A request that was applied may have deleted them since.
         let facts = facts.or_gone(&self.deleted_behind(queue)?);
         Ok(ask(server, &facts.question())?.is_ok_and(|result| facts.hold(&result)))
+    }
+
+    /// Whether fewer points than now would mean anything. Before the first number of a collection
+    /// nothing that this device wrote is acknowledged there: the points are those of others, and
+    /// nothing would tell their deletions from a loss.
+    fn count_tells(&self) -> bool {
+        !self.numbered || self.binding.operation.is_some() || self.binding.points > 0
     }
 
     /// How many points there are tells a collection that lost some from one whose operations are
@@ -795,7 +805,22 @@ impl Uploader {
     ) -> Result<Step, E> {
         self.head.blame = self.head.blame.saturating_add(1);
         if self.head.blame >= MOST_BLAME {
-            return self.put_aside(queue, batch, failure, counts);
+            let bytes = batch.request.body.len();
+            // A server may close the connection on a large body without a word that arrives.
+            let too_large = failure.perhaps_applied && bytes >= SMALL_REQUEST;
+            let failure = if too_large {
+                Failure {
+                    message: format!(
+                        "the operation has {bytes} bytes, which may be more than the server takes: \
+                         {}",
+                        failure.message
+                    ),
+                    ..failure
+                }
+            } else {
+                failure
+            };
+            return self.put_aside(queue, batch, failure, counts && !too_large);
         }
         Ok(self.wait(failure))
     }
@@ -894,6 +919,7 @@ impl Uploader {
     fn advance<E>(&mut self, queue: &mut impl Queue<Error = E>, batch: &Batch) -> Result<Step, E> {
         self.answered();
         self.confirmed = self.confirmed.saturating_add(1);
+        self.without_number |= self.binding.operation.is_none();
         // An operation that ends in the rejected log ends no row there.
         if self.head.refusal.is_none() {
             self.streak.confirmed(&batch.request);
@@ -1162,6 +1188,11 @@ impl Uploader {
             return Ok(self.found(bound, &why));
         }
         self.numbered = description.numbers_operations();
+        // Unless the restore comes to its end, the shard stays bound to what it was: this binding is
+        // worth nothing then.
+        self.stored = None;
+        self.ready = false;
+        self.known = false;
         self.binding = Binding {
             url: self.target.url.clone(),
             collection: self.target.collection.clone(),
@@ -1255,9 +1286,15 @@ impl Uploader {
             return Ok(());
         }
         self.confirmed = 0;
+        // With a number, deletions by others can be told from a loss later.
+        if self.numbered && self.binding.operation.is_none() && self.without_number {
+            let (_, operation) = write(server, &probe_request(false))?;
+            self.binding.operation = operation;
+        }
         if let Ok(description) = describe(server)?
             && description.id == self.binding.id
             && let Some(points) = description.points
+            && (self.without_number || self.count_tells())
         {
             self.binding.points = points;
         }
@@ -1353,10 +1390,9 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         standing: &Standing,
     ) -> Result<(), E> {
-        let dealt_with = standing.acknowledged > 0 || standing.restored;
         let bound = match &standing.binding {
             Some(bound) => bound.clone(),
-            None if dealt_with => Binding {
+            None if standing.restored => Binding {
                 url: self.target.url.clone(),
                 collection: self.target.collection.clone(),
                 ..Binding::default()
@@ -1399,13 +1435,25 @@ impl Uploader {
             points: description.points.unwrap_or_default(),
             lost: None,
         };
+        let nothing_there = bound.is_none() || self.permissions.resend;
         let bound = bound.filter(|bound| !self.permissions.resend && !bound.names_no_place());
-        let Some(bound) = bound else {
+        let Some(mut bound) = bound else {
             self.stored = None;
+            self.without_number = false;
             self.binding = new;
+            if nothing_there && self.numbered {
+                self.binding.points = 0;
+            }
             return Ok(None);
         };
-        self.stored = Some(bound.clone());
+        // The number that is stored may be an older one.
+        if self.stored.as_ref() == Some(&bound) {
+            self.stored = Some(bound.clone());
+            bound.operation = bound.operation.max(self.binding.operation);
+        } else {
+            self.stored = Some(bound.clone());
+            self.without_number = false;
+        }
         self.binding = bound.clone();
         if self.permissions.rebind {
             return Ok(self.rebind(&bound, new, description));
@@ -1447,12 +1495,17 @@ impl Uploader {
                 Probe::Stops(failure) => return Ok(Some(self.stop(failure))),
             }
         }
-        let proven = self.binding.operation > bound.operation;
+        let proven = bound.operation.is_some() && self.binding.operation > bound.operation;
         if !proven && lost_many(bound.points, description.points) {
             let why = fewer_points(bound.points, description.points);
             return self.lost(queue, &request, why).map(Some);
         }
-        self.binding.points = description.points.unwrap_or(bound.points);
+        self.binding.points = bound.points;
+        if let Some(points) = description.points
+            && self.count_tells()
+        {
+            self.binding.points = points;
+        }
         Ok(None)
     }
 

@@ -15,6 +15,8 @@ enum Event {
     Write(u8),
     /// The device deletes its own points.
     DeleteOwn,
+    /// The device changes a point that is not there.
+    ChangeMissing,
     Sync,
     /// A run that ends without a word after so many steps; the process starts anew.
     Killed(u8),
@@ -37,6 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => (1_u8..12).prop_map(Event::Write),
         2 => Just(Event::DeleteOwn),
+        1 => Just(Event::ChangeMissing),
         6 => Just(Event::Sync),
         3 => (1_u8..20).prop_map(Event::Killed),
         2 => Just(Event::Restart),
@@ -64,9 +67,11 @@ impl History {
         self.world.qdrant().collections.get_mut("c")
     }
 
-    /// The highest number that is stored in the device.
+    /// The highest number that the device knows: the stored one may be older than that of the
+    /// process, which is gone with the process.
     fn known(&self) -> Option<u64> {
-        self.world.device.binding.as_ref()?.operation
+        let stored = self.world.device.binding.as_ref()?.operation;
+        stored.max(self.world.uploader.binding().operation)
     }
 
     fn replace(&mut self, new: Collection) {
@@ -95,6 +100,7 @@ impl History {
                 let ids = (1..=7).collect();
                 self.world.device.log.push(Op::Delete { ids });
             }
+            Event::ChangeMissing => self.world.device.log.push(Op::set(&[99], 1)),
             Event::Sync => self.sync(),
             Event::Killed(steps) => {
                 self.world.network.now += 300_000;
@@ -199,20 +205,28 @@ proptest! {
         events in proptest::collection::vec(event(), 1..40),
         forgets_metadata in any::<bool>(),
         operations in 1_u32..11,
+        // Others have made the collection, and written to it.
+        used in proptest::option::of((0_u64..20, 0_u64..5)),
     ) {
         let mut world = World::new(Vec::new());
         world.options.limits.operations = operations;
         world.restart();
         world.qdrant().forgets_metadata = forgets_metadata;
+        if let Some((operations, points)) = used {
+            let used = Collection::used(operations + points, points);
+            world.qdrant().collections.insert("c".to_owned(), used);
+        }
         let mut history = History { world, backup: None, others: 0, lost: false };
         for event in &events {
             let bound = history.known().unwrap_or(0);
             history.happens(event);
+            // A process that ended took what it knew alone with it.
+            let bound = bound.min(history.known().unwrap_or(0));
             // Others may write so much that nothing tells any more, unless it was found before.
             let found = history.world.device.binding.as_ref().is_some_and(|it| it.lost.is_some());
             let number = history.collection().map_or(0, |it| it.next_operation);
             // An identity in the metadata tells one made anew, but not a backup.
-            let numbers_tell = forgets_metadata || history.backup.is_some();
+            let numbers_tell = forgets_metadata || used.is_some() || history.backup.is_some();
             if history.lost && !found && number >= bound && numbers_tell {
                 return Ok(());
             }

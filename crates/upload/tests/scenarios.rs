@@ -770,18 +770,23 @@ fn a_collection_is_made_only_if_nothing_was_ever_acknowledged_or_restored() {
     let mut world = World::new(upserts(2));
     assert_eq!(world.step(), Step::Collection { created: true });
     assert_eq!(world.qdrant().collections["c"].shards, 1);
-    for (acknowledged, restored) in [(1, false), (0, true)] {
+    for by_itself in [true, false] {
         let mut world = World::new(upserts(2));
-        world.device.acknowledged = acknowledged;
-        world.device.restored = restored;
+        if by_itself {
+            world.device.acknowledge_by_itself(1);
+        } else {
+            world.device.restored = true;
+        }
         assert!(world.run().stop().contains("Nothing was created"));
         assert_eq!(world.qdrant().created, 0);
-        // Somebody makes one of the name: it is not what this shard was in step with.
-        replaced_later(&mut world);
-        world.restart();
-        assert!(world.run().stop().contains("--resend"));
-        assert_eq!(world.writes(), 0);
-        world.qdrant().collections.clear();
+        if !by_itself {
+            // Somebody makes one of the name: it is not what this shard was restored from.
+            replaced_later(&mut world);
+            world.restart();
+            assert!(world.run().stop().contains("--resend"));
+            assert_eq!(world.writes(), 0);
+            world.qdrant().collections.clear();
+        }
         world.permit(false, true);
         assert_eq!(world.run(), End::Done);
         assert_eq!(world.qdrant().created, 1);
@@ -795,6 +800,98 @@ fn a_collection_is_made_only_if_nothing_was_ever_acknowledged_or_restored() {
     };
     assert!(failure.message.contains("`sync` creates it"));
     assert_eq!(world.qdrant().created, 0);
+}
+
+#[test]
+fn what_was_put_aside_or_skipped_does_not_keep_a_collection_from_being_made() {
+    let mut world = World::new(upserts(3));
+    world.device.skip();
+    let Ok(()) = edge_sync_upload::Queue::reject(&mut world.device, 2, 400, "Wrong input: no");
+    // A service looks before anything may be made; that must leave nothing behind.
+    let Ok(step) = world
+        .uploader
+        .prepare(&mut world.device, &mut world.network, false);
+    assert!(matches!(step, Step::Stop(_)), "{step:?}");
+    assert_eq!(world.device.binding, None);
+    world.restart();
+    assert_eq!(world.run(), End::Done);
+    assert_eq!(world.qdrant().created, 1);
+    assert_eq!(world.device.rejected(), [1, 2]);
+    assert_eq!(world.points(), [3]);
+}
+
+#[test]
+fn a_binding_that_names_no_place_takes_any_and_makes_none() {
+    let mut world = World::new(upserts(2));
+    world.device.acknowledge_by_itself(1);
+    assert!(world.device.binding.clone().unwrap().names_no_place());
+    world.network.collection = "d".to_owned();
+    world.restart();
+    let words = world.run().stop();
+    assert!(words.contains("Nothing was created"), "{words}");
+    assert!(world.device.binding.clone().unwrap().names_no_place());
+    let there = world::Collection::used(7, 3);
+    world.qdrant().collections.insert("d".to_owned(), there);
+    world.restart();
+    assert_eq!(world.run(), End::Done);
+    assert_eq!(world.qdrant().created, 0);
+    let bound = world.device.binding.clone().unwrap();
+    assert_eq!((bound.collection.as_str(), bound.points), ("d", 4));
+}
+
+#[test]
+fn resend_alone_does_not_lead_to_another_place() {
+    let mut world = in_step(10, vec![Op::upsert(11, 1)]);
+    let there = world::Collection::used(7, 0);
+    world.qdrant().collections.insert("d".to_owned(), there);
+    world.network.collection = "d".to_owned();
+    world.restart();
+    world.permit(false, true);
+    let words = world.run().stop();
+    assert!(words.contains("--rebind --resend"), "{words}");
+    assert_eq!(world.qdrant().collections["d"].writes, 0);
+    world.permit(true, true);
+    assert_eq!(world.run(), End::Done);
+    assert!(world.qdrant().collections["d"].writes > 0);
+    assert_eq!(world.device.binding.clone().unwrap().collection, "d");
+}
+
+#[test]
+fn deletions_by_others_before_the_first_number_are_no_loss() {
+    // What this device wrote is refused, or cut off before it is confirmed; the points are others'.
+    for refused in [true, false] {
+        let mut world = World::new(vec![Op::set(&[99], 1)]);
+        let used = world::Collection::used(10, 10);
+        world.qdrant().collections.insert("c".to_owned(), used);
+        if refused {
+            assert_eq!(world.run(), End::Done);
+        } else {
+            world.step();
+            world.restart();
+            world.step();
+        }
+        let collection = world.qdrant().collections.get_mut("c").unwrap();
+        collection.state.points.clear();
+        collection.next_operation += 1;
+        world.restart();
+        world.device.log.push(Op::upsert(1, 1));
+        assert_eq!(world.run(), End::Done);
+    }
+}
+
+#[test]
+fn a_process_remembers_a_number_that_is_not_stored() {
+    let mut world = in_step(3, Vec::new());
+    let backup = world.qdrant().collections["c"].clone();
+    let Ok(step) = world
+        .uploader
+        .prepare(&mut world.device, &mut world.network, true);
+    assert_eq!(step, Step::Collection { created: false });
+    assert!(world.uploader.binding().operation > world.device.binding.clone().unwrap().operation);
+    world.qdrant().collections.insert("c".to_owned(), backup);
+    world.device.log.push(Op::upsert(1, 9));
+    let words = world.run().stop();
+    assert!(words.contains("went back to a backup"), "{words}");
 }
 
 #[test]

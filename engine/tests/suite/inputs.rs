@@ -82,7 +82,7 @@ fn bad_input_is_refused_by_name() {
         ("PUT /points", json!({ "points": [], "update_filter": { "mus": [] } }), "update_filter.mus", "unknown field `mus`"),
         ("PUT /points/vectors", json!({ "points": [{ "id": 1, "vector": { "image": [1] } }] }), "points[0].vector.image", "got 1"),
         ("POST /points/vectors/delete", json!({ "points": [1], "vector": ["nope"] }), "vector[0]", "Not existing vector name"),
-        ("POST /points/vectors/delete", json!({ "points": [1], "vector": [] }), "vector", "at least one"),
+        ("POST /points/vectors/delete", json!({ "points": [1], "vector": [] }), "vector", "must specify vector names to delete"),
         ("POST /points/payload", json!({ "points": [1], "payload": 1 }), "payload", "expected an object"),
         ("POST /points/payload", json!({ "payload": {} }), "", "either list of point ids or filter"),
         ("POST /points/payload", json!({ "points": [1], "payload": {}, "key": "a[" }), "key", "payload path"),

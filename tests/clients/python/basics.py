@@ -174,16 +174,16 @@ def main():
 
     # What there is none of says so.
     refused(501, lambda: client.create_snapshot(NAME))
-    refused(
-        501,
-        lambda: client.update_collection_aliases(
-            [
-                models.CreateAliasOperation(
-                    create_alias=models.CreateAlias(collection_name=NAME, alias_name="towns")
-                )
-            ]
-        ),
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=NAME, alias_name="towns")
     )
+    delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="towns"))
+    if sys.argv[3:] == ["server"]:
+        assert client.update_collection_aliases([create])
+        expect("count by alias", client.count("towns").count, client.count(NAME).count)
+        assert client.update_collection_aliases([delete])
+    else:
+        refused(501, lambda: client.update_collection_aliases([create]))
     expect("aliases", client.get_aliases().aliases, [])
     # A change of nothing starts the optimizers.
     assert client.update_collection(NAME, optimizers_config=models.OptimizersConfigDiff())

@@ -333,19 +333,33 @@ impl Life {
                 // One restore at a time.
                 self.staged = None;
                 self.expected.snapshot = None;
-                let force = self.drains_by_sync;
                 let before = self.world.lock().server.snapshots.len();
-                let result = shard.call(|guest, store| {
-                    guest.edge_sync_shard_sync().call_restore(
-                        store,
-                        GUEST_ROOT,
-                        &address(),
-                        *source,
-                        // Others may have deleted as many points as they like.
-                        force,
-                        options,
-                    )
-                });
+                let mut restore = |force| {
+                    shard.call(|guest, store| {
+                        guest.edge_sync_shard_sync().call_restore(
+                            store,
+                            GUEST_ROOT,
+                            &address(),
+                            *source,
+                            force,
+                            options,
+                        )
+                    })
+                };
+                let mut result = restore(false);
+                // Others may have deleted, and the server refused, as many points as they like.
+                if let Err(Ended::Error(GuestError::InvalidInput(input))) = &result
+                    && input.field == "force"
+                {
+                    result = restore(true);
+                }
+                // A restore makes no collection: there is nothing to restore from yet.
+                if let Err(Ended::Error(GuestError::Server(failure))) = &result
+                    && failure.status == Some(404)
+                    && !self.world.lock().server.has_collection()
+                {
+                    return Ok(());
+                }
                 // Noted even if the call fails: it may fail after the switch.
                 self.note_snapshot(before);
                 result?;

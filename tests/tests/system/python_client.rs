@@ -42,9 +42,9 @@ fn the_python_client_works_unchanged() {
     .expect("a server");
     for (program, end) in PROGRAMS {
         let program = programs().join(program);
-        // Snapshots and a second collection are the only things that only the double has.
-        for url in [served.url(), &double.url()] {
-            let output = run(Command::new(&python).arg(&program).args([url, KEY]));
+        // Snapshots, aliases and a second collection are the only things that only the double has.
+        for (url, kind) in [(served.url(), "device"), (&double.url(), "server")] {
+            let output = run(Command::new(&python).arg(&program).args([url, KEY, kind]));
             let printed = String::from_utf8_lossy(&output.stdout);
             assert_eq!(printed, end, "{} against {url}", program.display());
         }

@@ -161,6 +161,11 @@ impl Device {
             .get(usize::try_from(sequence).ok()?.checked_sub(1)?)
     }
 
+    /// A host sends the first operations by itself and acknowledges them.
+    pub fn acknowledge_by_itself(&mut self, last: u64) {
+        let Ok(()) = self.acknowledge(last);
+    }
+
     /// Moves the first operation out of the way, as a person would.
     pub fn skip(&mut self) {
         let first = self.acknowledged + 1;
@@ -290,6 +295,8 @@ impl Queue for Device {
             self.news.push(sequence);
         }
         self.acknowledged = self.acknowledged.max(last);
+        // Nobody has said where.
+        self.binding.get_or_insert_default();
         Ok(())
     }
 

@@ -194,7 +194,15 @@ impl Backend for ShardBackend {
         let shard = self.edge.shard();
         // Before the shard: a name without a shard means nothing.
         store_name(shard.directory(), collection).map_err(refusal)?;
-        shard.create_here(body).map_err(refusal)?;
+        shard.create_here(body).map_err(|error| match error {
+            // In the server's words and with its status, where a value is out of range.
+            HostError::InvalidInput { field, message }
+                if message.starts_with("value ") && message.contains(" invalid, must be ") =>
+            {
+                Error::OutOfRange(format!("JSON body: [{field}: {message}]"))
+            }
+            error => refusal(error),
+        })?;
         *present = Some(collection.to_owned());
         Ok(())
     }

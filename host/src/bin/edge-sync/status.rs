@@ -22,7 +22,12 @@ impl Session {
             }
             Err(error) => return Err(error),
         };
-        let info = edge.shard().info()?;
+        // Of a shard that cannot be loaded, the queue can be told all the same.
+        let (info, not_loaded) = match edge.shard().info() {
+            Ok(info) => (Some(info), None),
+            Err(error @ Error::NotLoaded(_)) => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
         let queue = edge.shard().queue_status()?;
         let first = edge.shard().rejected(0, 1)?;
         let record = edge.sync_record();
@@ -34,15 +39,19 @@ impl Session {
             "server": server,
             "next": next,
         });
-        merge(&mut value, info_json(&info));
+        if let Some(info) = &info {
+            merge(&mut value, info_json(info));
+        }
+        value["not_loaded"] = json!(not_loaded.as_ref().map(describe));
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
-        let mut lines = vec![
-            line(
+        let mut lines = Vec::new();
+        if let Some(info) = &info {
+            lines.push(line(
                 "shard",
                 &format!("{}, generation {}", directory.display(), info.generation),
-            ),
-            line(
+            ));
+            lines.push(line(
                 "points",
                 &format!(
                     "{} in {} segment{}, {} vector{} indexed",
@@ -52,10 +61,15 @@ impl Session {
                     info.indexed_vectors,
                     plural(info.indexed_vectors)
                 ),
-            ),
-            line("queue", &queue_text(&queue)),
-            line("server", server.as_deref().unwrap_or("none set")),
-        ];
+            ));
+        } else {
+            lines.push(line("shard", &directory.display().to_string()));
+        }
+        if let Some(error) = &not_loaded {
+            lines.push(line("points", &error.to_string()));
+        }
+        lines.push(line("queue", &queue_text(&queue)));
+        lines.push(line("server", server.as_deref().unwrap_or("none set")));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
         lines.push(line("next", &next));
