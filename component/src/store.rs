@@ -423,8 +423,11 @@ impl Store {
     /// opening it again goes back to the checkpoint in force and replays the log.
     pub fn checkpoint(&mut self) -> Result<()> {
         self.check()?;
-        let is_due = self.log.last() != self.current.applied || self.reorganized;
-        let Some(watch) = self.watch.take().filter(|_| is_due) else {
+        if self.log.last() == self.current.applied && !self.reorganized {
+            return self.store_current();
+        }
+        // Put back whatever comes of it: without the watch, changes of the engine's files are not saved.
+        let Some(watch) = self.watch.take() else {
             return self.store_current();
         };
         let made = self.make_checkpoint(&watch);

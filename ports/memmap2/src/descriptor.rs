@@ -68,6 +68,15 @@ pub(crate) fn write_position(fd: RawFd, length: u64) -> io::Result<u64> {
     position(fd)
 }
 
+/// Where the next sequential write goes. An error for what is no file.
+#[cfg_attr(not(target_os = "wasi"), allow(dead_code))]
+pub(crate) fn next_write(fd: RawFd) -> io::Result<u64> {
+    if flags(fd)? & libc::O_APPEND != 0 {
+        return Ok(metadata(fd)?.length);
+    }
+    position(fd)
+}
+
 pub(crate) fn position(fd: RawFd) -> io::Result<u64> {
     // SAFETY: asks for the position and changes nothing.
     let position = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };

@@ -17,9 +17,15 @@ use crate::table;
 /// The standard streams, which are never mapped and may be written while the table is locked.
 const STANDARD_STREAMS: std::ops::RangeInclusive<RawFd> = 0..=2;
 
+/// Whether `fd` is one of the standard streams.
+#[cfg_attr(not(target_os = "wasi"), allow(dead_code))]
+pub(crate) fn is_standard_stream(fd: RawFd) -> bool {
+    STANDARD_STREAMS.contains(&fd)
+}
+
 fn known(fd: RawFd) -> Option<Metadata> {
     // The guard is called with the table locked, and its files are never mapped.
-    if STANDARD_STREAMS.contains(&fd)
+    if is_standard_stream(fd)
         || guard::is_unguarded()
         || !table::with(|table| table.concerns_handles())
     {

@@ -10,7 +10,7 @@ use std::slice;
 
 use libc::{c_int, c_void, iovec, off_t, size_t, ssize_t};
 
-use crate::{closing, file_io, guard};
+use crate::{closing, descriptor, file_io, guard};
 
 /// The C library's own functions.
 pub(crate) mod real {
@@ -83,12 +83,40 @@ unsafe extern "C" fn __wrap_close(fd: c_int) -> c_int {
     }
 }
 
+/// Bytes that one sequential write takes at most; the host copies them.
+const WRITE_BYTES: size_t = 1 << 20;
+
+/// `write(2)`, for files by position. The C library writes to files through a stream of WASI, whose
+/// failure it reports as `EIO` whatever it was, a full disk too; and a stream that has failed takes
+/// nothing more until the handle is moved. A positioned write has neither fault.
+///
+/// # Safety
+/// As `write(2)`.
+unsafe fn write_at_position(fd: c_int, bytes: *const c_void, length: size_t) -> ssize_t {
+    let position = match file_io::is_standard_stream(fd) {
+        true => None,
+        false => descriptor::next_write(fd).ok(),
+    };
+    let Some(position) = position.and_then(|position| off_t::try_from(position).ok()) else {
+        // What has no position is no file.
+        // SAFETY: as the caller promises.
+        return unsafe { real::write(fd, bytes, length) };
+    };
+    // SAFETY: as the caller promises, for fewer bytes.
+    let wrote = unsafe { real::pwrite(fd, bytes, length.min(WRITE_BYTES), position) };
+    if wrote > 0 {
+        // SAFETY: takes no memory.
+        unsafe { libc::lseek(fd, position + wrote as off_t, libc::SEEK_SET) };
+    }
+    wrote
+}
+
 /// # Safety
 /// As `write(2)`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_write(fd: c_int, bytes: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: as the caller promises.
-    let call = || unsafe { real::write(fd, bytes, length) };
+    let call = || unsafe { write_at_position(fd, bytes, length) };
     if length == 0 {
         return call();
     }

@@ -1832,9 +1832,8 @@ fn a_batch_that_was_applied_in_part_comes_out_the_same() {
         upsert(2, 3),
     ]));
     // The first two are applied when the third is refused; and once more the connection is cut.
-    server
-        .faults()
-        .add(Rule::on("POST", BATCH).skip(2).fault(Fault::DropAnswer));
+    let writes = Rule::on("POST", BATCH).with_text("upsert");
+    server.faults().add(writes.skip(2).fault(Fault::DropAnswer));
     let report = edge.sync().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (1, 0), "{report:?}");
