@@ -442,7 +442,7 @@ impl Index {
                 .filter(|(at, _)| place - *at < READ_OVER)
                 .unwrap_or_else(|| (place, read(place)));
             let record = loop {
-                let record = reader.next().unwrap_or_else(|| {
+                let record = reader.next().unwrap_or({
                     Err(Error::Reclaimed {
                         asked: place,
                         first: at,
