@@ -219,10 +219,10 @@ pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
     let first = (store.current().acknowledged + 1).max(store.log().first());
     for record in store.log().read(first) {
         match Operation::decode(&record?.payload)? {
-            Operation::CreateVectorName { name, .. } | Operation::DeleteVectorName { name } => {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
+            Operation::CreateVectorName { name, .. } | Operation::DeleteVectorName { name }
+                if !names.contains(&name) =>
+            {
+                names.push(name);
             }
             _ => {}
         }

@@ -46,9 +46,6 @@ pub const FIRST_CHECKPOINT: u64 = 1;
 /// operations that are idempotent.
 const ACKNOWLEDGE_LAG: Duration = Duration::from_millis(250);
 
-/// Points read at a time while a rejected operation is restated.
-const RESTATE_PAGE: usize = 256;
-
 /// An open shard with everything that belongs to it.
 pub struct Store {
     directory: Directory,
