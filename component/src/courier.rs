@@ -3,7 +3,7 @@
 //! What an answer means is decided by `edge_sync_upload`. The API key goes into the request header
 //! and nowhere else; should the server echo it, it is taken out of the answer here.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use edge_sync_engine::encode_segment;
 use edge_sync_upload::{
@@ -17,6 +17,7 @@ use crate::bindings::courier::Server as ServerSettings;
 use crate::bindings::types::{FailureClass, ServerFailure};
 use crate::error::{Error, Result, invalid};
 use crate::http::{self, Origin, Outgoing, Response};
+use crate::store::now_ms;
 
 /// Answers other than snapshots are small; what is beyond this is not Qdrant's.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -262,15 +263,6 @@ pub fn settle(verdict: Verdict) -> Result<bool> {
         Verdict::Taken => Ok(false),
         Verdict::Failed(failure) => Err(server_error(failure)),
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }
 
 /// A failed exchange as an error.

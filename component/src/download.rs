@@ -21,10 +21,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bindings::courier::{DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::courier::{CHUNK_BYTES, Server, now_ms, server_error};
+use crate::courier::{CHUNK_BYTES, Server, server_error};
 use crate::error::{Error, Result, storage};
 use crate::http::{Broken, Response};
 use crate::ledger::Ledger;
+use crate::store::now_ms;
 
 /// How long one step reads on before it reports.
 const STEP: Duration = Duration::from_millis(250);

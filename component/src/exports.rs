@@ -438,7 +438,7 @@ impl courier::Guest for Component {
             body: answer.body,
         };
         let request = crate::sync::request_of(request);
-        let now = crate::courier::now_ms();
+        let now = crate::store::now_ms();
         crate::courier::settle(edge_sync_upload::judge_write(&request, &answer, now))
     }
 

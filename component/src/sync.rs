@@ -20,7 +20,7 @@ use crate::bindings::restore::Staged;
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::{SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
-use crate::courier::{Server, now_ms, server_error};
+use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
 use crate::error::{Error, Result, invalid};
@@ -29,7 +29,7 @@ use crate::queue;
 use crate::resend;
 use crate::restore::{self, Staging, download_path};
 use crate::settled::unsettled;
-use crate::store::{Store, load_current};
+use crate::store::{Store, load_current, now_ms};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;

@@ -1,7 +1,7 @@
 //! Carrying batches from the shard's queue to the server. What to ask next, what an answer means and
 //! what then is [`edge_sync_upload`]'s; here are only the instances, the waiting and the report.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use edge_sync_upload as upload;
 use edge_sync_upload::{
@@ -226,11 +226,7 @@ impl upload::Server for &Courier {
     }
 
     fn now_ms(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            })
+        crate::status::now_ms()
     }
 
     fn fresh_id(&mut self) -> String {
