@@ -78,14 +78,26 @@ impl Follower {
                 },
             };
             if segment.offset < segment.visible {
-                let record = segment.read()?;
+                let record = match segment.read() {
+                    Ok(record) => record,
+                    Err(error) => {
+                        self.move_on(error)?;
+                        continue;
+                    }
+                };
                 if record.sequence >= self.from {
                     self.from = record.sequence + 1;
                     return Ok(Some(record));
                 }
                 continue;
             }
-            let following = segment.look_ahead(&self.directory)?;
+            let following = match segment.look_ahead(&self.directory) {
+                Ok(following) => following,
+                Err(error) => {
+                    self.move_on(error)?;
+                    continue;
+                }
+            };
             if segment.offset < segment.visible {
                 continue;
             }
@@ -95,15 +107,37 @@ impl Follower {
             self.segment = Some(following);
         }
     }
+
+    /// Leaves a segment whose file was reclaimed after its last record was yielded: the next one
+    /// begins a segment of its own. Any other error stays one.
+    fn move_on(&mut self, error: Error) -> Result<()> {
+        let Some(segment) = &self.segment else {
+            return Err(error);
+        };
+        let error = gone(error, &self.directory, segment.chain.next);
+        if !is_not_found(&error) {
+            return Err(error);
+        }
+        let next_begins = segment::list(&self.directory)?
+            .first()
+            .is_some_and(|first| *first == segment.chain.next);
+        if !next_begins {
+            return Err(error);
+        }
+        self.segment = None;
+        Ok(())
+    }
+}
+
+fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// The segment that holds `from`, or will.
 fn locate(directory: &Path, from: u64) -> Result<Option<Following>> {
     let firsts = match segment::list(directory) {
         Ok(firsts) => firsts,
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
+        Err(error) if is_not_found(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     if let Some(first) = firsts.first()
@@ -137,16 +171,14 @@ fn locate(directory: &Path, from: u64) -> Result<Option<Following>> {
 
 /// A file that is not there any more was reclaimed.
 fn gone(error: Error, directory: &Path, asked: u64) -> Error {
-    match &error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            match segment::list(directory).as_deref() {
-                Ok([first, ..]) if *first > asked => Error::Reclaimed {
-                    asked,
-                    first: *first,
-                },
-                _ => error,
-            }
-        }
+    if !is_not_found(&error) {
+        return error;
+    }
+    match segment::list(directory).as_deref() {
+        Ok([first, ..]) if *first > asked => Error::Reclaimed {
+            asked,
+            first: *first,
+        },
         _ => error,
     }
 }
@@ -202,8 +234,7 @@ impl Following {
         // Looked for first: once it is there, nothing in this segment changes any more.
         let following = self.following(directory)?;
         let context = |source| Error::io("read", &self.path, source);
-        let mut input = segment::reader_at(&self.path, self.offset)
-            .map_err(|error| gone(error, directory, self.chain.next))?;
+        let mut input = segment::reader_at(&self.path, self.offset)?;
         let end = match &following {
             Some(following) => following.header.previous_bytes,
             None => input.get_ref().metadata().map_err(context)?.len(),
@@ -251,8 +282,7 @@ impl Following {
             return Ok(None);
         };
         let path = segment::path(directory, *first);
-        let (header, len) = segment::read_header(&path, *first)
-            .map_err(|error| gone(error, directory, self.chain.next))?;
+        let (header, len) = segment::read_header(&path, *first)?;
         match header {
             Ok(header) if header.previous_first == self.header.first => {
                 Ok(Some(Self::new(path, header)))

@@ -566,6 +566,28 @@ fn a_follower_never_sees_a_call_that_is_taken_back() {
     assert_eq!(poll(), [b"other", b"third"]);
 }
 
+/// What the follower has not seen begins a segment: nothing is missing.
+#[test]
+fn a_follower_outlives_a_segment_that_is_reclaimed_after_it_was_read() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("opens");
+    log.append(&[b"first"]).expect("appends");
+    log.append(&[b"again"]).expect("appends");
+    let mut follower = follow(directory.path(), 0);
+    let seen = follower.next().expect("is visible").expect("reads");
+    assert_eq!(seen.payload, b"first");
+    assert!(follower.next().is_none());
+
+    log.truncate_after(1).expect("cuts");
+    let large = vec![7; usize::try_from(MIN_SEGMENT_BYTES).expect("fits")];
+    log.append(&[&large]).expect("appends");
+    log.append(&[b"third"]).expect("appends");
+    log.reclaim(1).expect("reclaims");
+    assert_eq!(log.first(), 2);
+    let seen = follower.next().expect("is visible").expect("reads");
+    assert_eq!(seen.payload, large);
+}
+
 /// File systems fill the rest of a block with zeros when a file is cut, and that may be durable
 /// when the new length is not.
 #[test]

@@ -67,6 +67,8 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         "--release",
         "--locked",
         "--workspace",
+        // One run names everything that fails.
+        "--no-fail-fast",
     ]);
     if quick {
         cargo.args(["--lib", "--bins"]);
