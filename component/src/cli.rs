@@ -16,7 +16,7 @@ use crate::binding;
 use crate::bindings::courier::{Server as ServerSettings, SnapshotSource};
 use crate::bindings::queue::WaitingOperation;
 use crate::bindings::shard::Opened;
-use crate::bindings::sync::SyncOptions;
+use crate::bindings::sync::{Direction, PullReport, SyncOptions};
 use crate::bindings::types::{Durability, Options};
 use crate::courier::Server;
 use crate::directory::Directory;
@@ -76,7 +76,7 @@ enum Command {
     Info,
     /// Show where the upload queue stands.
     Status,
-    /// Upload what is queued.
+    /// Upload what is queued, then fetch what others wrote.
     Sync {
         #[command(flatten)]
         server: ServerArguments,
@@ -92,6 +92,12 @@ enum Command {
         /// Queue everything that the shard holds again, for a server that has lost it.
         #[arg(long)]
         resend: bool,
+        /// Upload only.
+        #[arg(long, conflicts_with = "pull")]
+        push: bool,
+        /// Fetch only.
+        #[arg(long, conflicts_with = "resend")]
+        pull: bool,
     },
     /// Operations that wait for upload.
     #[command(subcommand)]
@@ -422,6 +428,8 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
             attempts,
             rebind,
             resend,
+            push,
+            pull,
         } => {
             let server = server.server(directory)?;
             let options = SyncOptions {
@@ -431,8 +439,13 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                 patience_ms: 60_000,
                 rebind,
                 resend,
+                direction: match (push, pull) {
+                    (true, false) => Direction::Push,
+                    (false, true) => Direction::Pull,
+                    _ => Direction::Both,
+                },
             };
-            let report = with_store(|store| sync::drain(store, &server, &options))?;
+            let report = sync::sync(&server, &options)?;
             if let Some(failure) = report.failure {
                 return Err(failure);
             }
@@ -442,6 +455,7 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                 "rejected": report.rejected,
                 "remaining": report.remaining,
                 "created_collection": report.created_collection,
+                "pulled": report.pulled.map(pulled_json),
             }))
         }
     }
@@ -531,6 +545,29 @@ fn read_text(file: Option<&Path>) -> Result<String> {
             .map_err(|error| storage("read", Path::new("<stdin>"), &error))?,
     };
     Ok(text)
+}
+
+fn pulled_json(report: PullReport) -> Value {
+    json!({
+        "changed": report.changed,
+        "points_before": report.points_before,
+        "points": report.points,
+        "bytes": report.bytes,
+        "files": report.pulled.map(|pulled| json!({
+            "received_bytes": pulled.received_bytes,
+            "received_files": pulled.received_files,
+            "kept_bytes": pulled.kept_bytes,
+            "kept_files": pulled.kept_files,
+            "segments_kept": pulled.segments_kept,
+            "segments_fetched": pulled.segments_fetched,
+            "segments_removed": pulled.segments_removed,
+            "linked_files": pulled.linked_files,
+            "copied_bytes": pulled.copied_bytes,
+        })),
+        "reasons": report.reasons,
+        "unsettled": report.unsettled,
+        "notes": report.notes,
+    })
 }
 
 fn opened_json(opened: Opened) -> Value {

@@ -149,9 +149,20 @@ impl Server {
 
     /// The head of the answer to a request below the collection, and the request for people.
     pub fn open(&self, path: &str, range_from: Option<u64>) -> Result<(Response, String)> {
+        self.open_with("GET", path, "", range_from)
+    }
+
+    /// As [`Server::open`], for another method and with a body.
+    pub fn open_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+        range_from: Option<u64>,
+    ) -> Result<(Response, String)> {
         let path = format!("/collections/{}{path}", self.collection);
-        let described = describe("GET", &path);
-        match self.open_path(Method::Get, &path, "", range_from) {
+        let described = describe(method, &path);
+        match self.open_path(method_of(method)?, &path, body, range_from) {
             Ok(response) => Ok((response, described)),
             Err(broken) => Err(server_error(no_answer(&NoAnswer {
                 kind: broken.kind,

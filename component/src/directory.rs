@@ -6,6 +6,7 @@
 //! rejected/                  operations that the server refused
 //! server.json                which collection holds what was acknowledged
 //! generations/N/shard/       the engine's files
+//! generations/N/mirror/S/    files of the server's shard S as they came; never written to
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! staging/                   snapshots on their way in; the courier's only folder
@@ -78,6 +79,13 @@ impl Directory {
     /// What takes the engine's files of one generation back to a checkpoint.
     pub fn rollback(&self, generation: u64) -> PathBuf {
         self.generation(generation).join("rollback")
+    }
+
+    /// A server's files as they came, from which one generation was made.
+    pub fn mirror(&self, generation: u64, shard: u32) -> PathBuf {
+        self.generation(generation)
+            .join("mirror")
+            .join(shard.to_string())
     }
 
     /// The collection configuration of one generation.

@@ -19,7 +19,7 @@ use edge_sync_upload::{Answer, Class, Request, judge_read, verdict::no_answer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::bindings::courier::{DownloadProgress, SnapshotSource};
+use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
 use crate::courier::{CHUNK_BYTES, Server, server_error};
 use crate::error::{Error, Result, storage};
@@ -42,6 +42,9 @@ pub struct Download {
     target: PathBuf,
     file: File,
     source: SnapshotSource,
+    /// What the server's files are compared with, as long as a partial snapshot is asked for.
+    manifest: Option<String>,
+    nothing_new: bool,
     stored: Option<Stored>,
     /// What the server had stored, and its clock, before a request to store one more whose answer
     /// did not arrive.
@@ -79,6 +82,8 @@ impl Download {
             target,
             file,
             source,
+            manifest: None,
+            nothing_new: false,
             stored: None,
             unanswered: None,
             response: None,
@@ -91,6 +96,13 @@ impl Download {
         for name in download.ledger.names(&download.server)? {
             download.delete(&name);
         }
+        Ok(download)
+    }
+
+    /// Of what changed since `manifest`; see `courier.start-partial`.
+    pub fn partial(server: Server, manifest: String, target: PathBuf) -> Result<Self> {
+        let mut download = Self::start(server, SnapshotSource::Stream, target)?;
+        download.manifest = Some(manifest);
         Ok(download)
     }
 
@@ -116,6 +128,11 @@ impl Download {
             bytes: self.bytes,
             total: self.total,
             source: self.source,
+            content: match &self.manifest {
+                _ if self.nothing_new => Content::NothingNew,
+                Some(_) => Content::Partial,
+                None => Content::Snapshot,
+            },
             done: self.done,
         })
     }
@@ -124,7 +141,48 @@ impl Download {
         self.stored.is_some() && self.bytes > 0 && self.total == Some(self.bytes)
     }
 
+    /// Asks for what changed. False: the server, or something on the way, does not take that
+    /// request, and a snapshot of everything is what is left to ask for.
+    fn connect_partial(&mut self, manifest: &str) -> Result<bool> {
+        self.restart()?;
+        let path = format!("/shards/{}/snapshot/partial/create", self.server.shard());
+        let (response, request) = self.server.open_with("POST", &path, manifest, None)?;
+        match response.status_code() {
+            200 if is_encoded(&response) => return Ok(false),
+            200 => self.check_headers(&response, &request)?,
+            304 => {
+                self.nothing_new = true;
+                self.done = true;
+                return fs::remove_file(&self.target)
+                    .map(|()| true)
+                    .map_err(|error| storage("remove snapshot file", &self.target, &error));
+            }
+            // No such path (before 1.14.1), a manifest of another form, one that is too long.
+            400 | 404 | 405 | 411 | 413 | 415 | 422 | 501 => return Ok(false),
+            _ => {
+                let answer = self
+                    .server
+                    .read_answer(&response, &request)
+                    .map_err(|broken| self.cut(&broken.message))?;
+                return Err(refused(&answer));
+            }
+        }
+        self.total = response
+            .header("content-length")
+            .and_then(|value| value.parse().ok());
+        self.response = Some(response);
+        Ok(true)
+    }
+
     fn connect(&mut self) -> Result<()> {
+        if let Some(manifest) = self.manifest.take() {
+            let connected = self.connect_partial(&manifest);
+            // Unless it was refused for good.
+            if !matches!(connected, Ok(false)) {
+                self.manifest = Some(manifest);
+                return connected.map(|_| ());
+            }
+        }
         if matches!(self.source, SnapshotSource::Stored) && self.stored.is_none() {
             self.restart()?;
             self.stored = Some(self.make_snapshot()?);
@@ -266,7 +324,10 @@ impl Download {
         };
         if matches!(self.source, SnapshotSource::Stream) {
             self.silent += 1;
-            if self.silent >= SILENT_ATTEMPTS {
+            // What changed is not stored; there it is waited for.
+            if self.silent >= SILENT_ATTEMPTS && self.manifest.as_deref().is_none_or(is_of_nothing)
+            {
+                self.manifest = None;
                 self.source = SnapshotSource::Stored;
                 message.push_str("; it is asked to store one from now on");
             }
@@ -519,6 +580,17 @@ fn begins_at(response: &Response, from: u64) -> bool {
             .parse()
             .ok()
     }) == Some(from)
+}
+
+fn is_encoded(response: &Response) -> bool {
+    response
+        .header("content-encoding")
+        .is_some_and(|encoding| !matches!(encoding.trim(), "" | "identity"))
+}
+
+/// Whether a manifest asks for everything.
+fn is_of_nothing(manifest: &str) -> bool {
+    manifest.trim() == "{}"
 }
 
 fn create(path: &Path) -> Result<File> {

@@ -17,6 +17,7 @@ use crate::bindings::{courier, peek, queue, restore, shard, sync};
 use crate::convert;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
+use crate::pull::Pull;
 use crate::restore::Staging;
 use crate::room;
 use crate::store::Store;
@@ -25,6 +26,7 @@ use crate::store::Store;
 enum State {
     Closed,
     Open(Box<Store>),
+    Pulling(Box<Pull>),
     Staged(Box<Staging>),
 }
 
@@ -45,14 +47,14 @@ fn with_state<T>(run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
 pub fn with_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
     with_state(|state| match state {
         State::Open(store) => run(store),
-        State::Closed | State::Staged(_) => Err(Error::NotOpen),
+        State::Closed | State::Pulling(_) | State::Staged(_) => Err(Error::NotOpen),
     })
 }
 
 /// Puts what `make` opens into the instance, which must hold nothing.
 pub fn open_with(make: impl FnOnce() -> Result<(Store, Opened)>) -> Result<Opened> {
     with_state(|state| match state {
-        State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+        State::Open(_) | State::Pulling(_) | State::Staged(_) => Err(Error::AlreadyOpen),
         State::Closed => {
             let (store, opened) = make()?;
             *state = State::Open(Box::new(store));
@@ -76,7 +78,7 @@ pub fn close() -> Result<Vec<String>> {
 fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
     with_state(|state| match state {
         State::Staged(staging) => run(staging),
-        State::Open(_) | State::Closed => {
+        State::Open(_) | State::Pulling(_) | State::Closed => {
             Err(invalid("staged", "nothing is staged in this instance"))
         }
     })
@@ -349,7 +351,7 @@ impl restore::Guest for Component {
         options: Options,
     ) -> Result<restore::Staged> {
         with_state(|state| match state {
-            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+            State::Open(_) | State::Pulling(_) | State::Staged(_) => Err(Error::AlreadyOpen),
             State::Closed => {
                 let (staging, staged) = Staging::stage(
                     Directory::new(directory),
@@ -359,6 +361,47 @@ impl restore::Guest for Component {
                 )?;
                 *state = State::Staged(Box::new(staging));
                 Ok(staged)
+            }
+        })
+    }
+
+    fn begin_pull(
+        directory: String,
+        origin: restore::Origin,
+        everything: bool,
+    ) -> Result<restore::Offer> {
+        with_state(|state| match state {
+            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+            State::Closed | State::Pulling(_) => {
+                let origin = edge_sync_mirror::Origin {
+                    url: origin.url,
+                    collection: origin.collection,
+                    shard: origin.shard,
+                };
+                let pull = Pull::begin(Directory::new(directory), origin, everything)?;
+                let offer = pull.offer();
+                *state = State::Pulling(Box::new(pull));
+                Ok(offer)
+            }
+        })
+    }
+
+    fn stage_pull(
+        snapshot: String,
+        barrier: u64,
+        settled: bool,
+        options: Options,
+    ) -> Result<restore::PullOutcome> {
+        with_state(|state| {
+            let State::Pulling(pull) = state else {
+                return Err(invalid("pull", "none was begun in this instance"));
+            };
+            match pull.stage(Path::new(&snapshot), barrier, settled, options)? {
+                Some((staging, staged)) => {
+                    *state = State::Staged(Box::new(staging));
+                    Ok(restore::PullOutcome::Staged(staged))
+                }
+                None => Ok(restore::PullOutcome::Again(pull.offer())),
             }
         })
     }
@@ -387,7 +430,7 @@ impl restore::Guest for Component {
 
     fn abandon() -> Result<()> {
         with_state(|state| match state {
-            State::Staged(_) => {
+            State::Staged(_) | State::Pulling(_) => {
                 *state = State::Closed;
                 Ok(())
             }
@@ -465,6 +508,16 @@ impl courier::Guest for Component {
         let download = crate::download::Download::start(server, source, file.into())?;
         Ok(courier::Download::new(std::cell::RefCell::new(download)))
     }
+
+    fn start_partial(
+        server: courier::Server,
+        manifest: String,
+        file: String,
+    ) -> Result<courier::Download> {
+        let server = crate::courier::Server::new(server)?;
+        let download = crate::download::Download::partial(server, manifest, file.into())?;
+        Ok(courier::Download::new(std::cell::RefCell::new(download)))
+    }
 }
 
 impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
@@ -481,7 +534,7 @@ impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
 impl sync::Guest for Component {
     fn sync(server: courier::Server, options: sync::SyncOptions) -> Result<sync::SyncReport> {
         let server = crate::courier::Server::new(server)?;
-        with_store(|store| crate::sync::drain(store, &server, &options))
+        crate::sync::sync(&server, &options)
     }
 
     fn restore(

@@ -24,6 +24,7 @@ mod http;
 mod ledger;
 mod listing;
 mod peek;
+mod pull;
 mod queue;
 mod rejected;
 mod resend;

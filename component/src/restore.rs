@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 
 use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, SnapshotLimits};
 use edge_sync_log::{Current, Log};
+use edge_sync_mirror::{Links, Offer, Outcome, Settings};
+use edge_sync_rollback::Identity;
 use edge_sync_rollback::wasi::{self as rollback, Watch};
 use edge_sync_upload::Binding;
 
-use crate::bindings::restore::Staged;
+use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, failed_call, storage};
+use crate::pull::Answer;
 use crate::store::{
     FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config, load_shard,
     log_options, mark, or_failed_call, replay,
@@ -40,8 +43,39 @@ pub struct Staging {
     written: HashSet<PointId>,
     /// Of the operation `replayed_to`, if anything was replayed.
     replayed_mark: Option<u64>,
+    /// Files of the engine that are links to the mirror's, which are durable.
+    links: HashSet<Identity>,
     promoted: bool,
 }
+
+/// What a generation is made of.
+enum Source<'a> {
+    /// A snapshot of everything.
+    Snapshot(&'a Path),
+    /// What a pull brought, and the mirror that it was asked with.
+    Answer(&'a Answer<'a>),
+}
+
+/// What became of an answer.
+pub enum Prepared {
+    /// A generation.
+    Staged(Box<Staging>, Staged),
+    /// Nothing, since it is in doubt for these reasons; what to ask with instead.
+    Again(Offer, Vec<String>),
+}
+
+/// The engine's files of a new generation.
+struct Files {
+    segments: u64,
+    pulled: Option<Pulled>,
+}
+
+/// What a new generation's files are, or what is in doubt about them.
+type Laid = std::result::Result<Files, (Offer, Vec<String>)>;
+
+/// A pull that brought at least this share of the data has its points read through as after a
+/// restore; one that brought less would cost more than it brought.
+const READ_THROUGH_SHARE: u64 = 4;
 
 impl Drop for Staging {
     fn drop(&mut self) {
@@ -73,6 +107,30 @@ impl Staging {
         barrier: u64,
         options: Options,
     ) -> Result<(Self, Staged)> {
+        match Self::prepare(directory, &Source::Snapshot(snapshot), barrier, options)? {
+            Prepared::Staged(staging, staged) => Ok((*staging, staged)),
+            Prepared::Again(..) => Err(Error::Internal(
+                "a snapshot of everything was asked for again".to_owned(),
+            )),
+        }
+    }
+
+    /// As [`Staging::stage`], of the answer to a pull.
+    pub fn stage_pull(
+        directory: Directory,
+        answer: &Answer<'_>,
+        barrier: u64,
+        options: Options,
+    ) -> Result<Prepared> {
+        Self::prepare(directory, &Source::Answer(answer), barrier, options)
+    }
+
+    fn prepare(
+        directory: Directory,
+        source: &Source<'_>,
+        barrier: u64,
+        options: Options,
+    ) -> Result<Prepared> {
         check_options(&options)?;
         fs::create_dir_all(directory.root())
             .map_err(|error| storage("create data directory", directory.root(), &error))?;
@@ -89,23 +147,111 @@ impl Staging {
             replayed_to: barrier,
             written: HashSet::new(),
             replayed_mark: None,
+            links: HashSet::new(),
             promoted: false,
         };
-        let built = staging.build(snapshot);
+        staging.directory.create_generation(staging.generation)?;
+        let laid = match source {
+            Source::Snapshot(snapshot) => staging.unpack(snapshot).map(Ok),
+            Source::Answer(answer) => staging.lay_out(answer),
+        };
+        let built = match laid {
+            Ok(Err((offer, doubts))) => return Ok(Prepared::Again(offer, doubts)),
+            Ok(Ok(files)) => staging.build(&files),
+            Err(error) => Err(error),
+        };
         let tree = staging.directory.shard(staging.generation);
         let staged = match &staging.watch {
             Some(watch) => built.map_err(|error| or_failed_call(error, watch, &tree))?,
             None => built?,
         };
-        Ok((staging, staged))
+        Ok(Prepared::Staged(Box::new(staging), staged))
     }
 
-    fn build(&mut self, snapshot: &Path) -> Result<Staged> {
-        self.directory.create_generation(self.generation)?;
+    fn unpack(&mut self, snapshot: &Path) -> Result<Files> {
         let target = self.directory.shard(self.generation);
         self.watch = Some(Watch::over_new(&target)?);
         let segments =
             edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
+        Ok(Files {
+            segments,
+            pulled: None,
+        })
+    }
+
+    /// The mirror, durable, and the engine's files of it.
+    fn lay_out(&mut self, answer: &Answer<'_>) -> Result<Laid> {
+        let folder = self
+            .directory
+            .mirror(self.generation, answer.origin.shard);
+        fs::create_dir_all(&folder)
+            .map_err(|error| storage("create the mirror's folder", &folder, &error))?;
+        let settings = Settings {
+            origin: answer.origin.clone(),
+            settled: answer.settled,
+            links: Links::Try,
+        };
+        let (mirror, report, unsynced) =
+            match edge_sync_mirror::apply(answer.offer, answer.archive, &folder, &settings)? {
+                Outcome::Applied {
+                    mirror,
+                    report,
+                    unsynced,
+                } => (mirror, report, unsynced),
+                Outcome::Again { offer, why } => {
+                    let doubts = why.iter().map(|(segment, why)| doubt(segment, why));
+                    return Ok(Err((offer, doubts.collect())));
+                }
+                Outcome::Everything { offer, why } => return Ok(Err((offer, vec![why]))),
+            };
+        let target = self.directory.shard(self.generation);
+        let working =
+            match edge_sync_mirror::build(&mirror, &target.join("segments"), Links::Try) {
+                Ok(working) => working,
+                Err(edge_sync_mirror::Error::Damaged {
+                    segment,
+                    file,
+                    message,
+                }) => {
+                    let why = format!("{file}: {message}");
+                    let doubts = vec![doubt(&segment, &why)];
+                    return match answer.offer.without([(segment, why)]) {
+                        Some(offer) => Ok(Err((offer, doubts))),
+                        None => Err(Error::BadSnapshot(doubts.concat())),
+                    };
+                }
+                Err(error) => return Err(error.into()),
+            };
+        unsynced.sync()?;
+        // The names of the mirror's folder and of its parent.
+        for folder in folder.ancestors().skip(1).take(2) {
+            directory::sync_path(folder)?;
+        }
+        for link in &working.links {
+            let status = edge_sync_rollback::status(link)
+                .map_err(|error| storage("look at", link, &error))?;
+            self.links.extend(status.map(|status| status.identity));
+        }
+        self.watch = Some(Watch::over_new(&target)?);
+        Ok(Ok(Files {
+            segments: mirror.segments().len() as u64,
+            pulled: Some(Pulled {
+                received_bytes: report.received_bytes,
+                received_files: report.received_files,
+                kept_files: report.kept_files,
+                kept_bytes: report.kept_bytes,
+                segments_kept: report.segments_kept,
+                segments_fetched: report.segments_fetched,
+                segments_removed: report.segments_removed,
+                linked_files: working.linked_files,
+                copied_bytes: working.copied_bytes,
+            }),
+        }))
+    }
+
+    fn build(&mut self, files: &Files) -> Result<Staged> {
+        let target = self.directory.shard(self.generation);
+        let segments = files.segments;
         let shard = Shard::load(&target).map_err(unloadable)?;
         let loaded = u64::from(shard.info()?.segments);
         if loaded < segments {
@@ -116,7 +262,12 @@ impl Staging {
             ));
         }
         let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
-        let points = shard.read_through().map_err(unreadable)?;
+        let points = match &files.pulled {
+            Some(pulled) if pulled.received_bytes < pulled.kept_bytes / READ_THROUGH_SHARE => {
+                shard.info()?.points
+            }
+            _ => shard.read_through().map_err(unreadable)?,
+        };
         let config = self.settle_config(&shard)?;
         directory::write_durably(
             &self.directory.collection(self.generation),
@@ -148,6 +299,7 @@ impl Staging {
             points,
             replayed,
             duplicates_removed,
+            pulled: files.pulled,
         })
     }
 
@@ -228,7 +380,7 @@ impl Staging {
         let applied = log.last();
         shard.flush()?;
         let watch = self.watch.take().ok_or(Error::NotOpen)?;
-        let journal = first_checkpoint(&self.directory, self.generation, &watch)?;
+        let journal = first_checkpoint(&self.directory, self.generation, &watch, &self.links)?;
         drop(log);
         let switched = Current {
             generation: self.generation,
@@ -312,6 +464,10 @@ fn refused_only(store: &Store) -> Result<Option<String>> {
             "{lost} refused points are only in the rejected log now"
         )),
     })
+}
+
+fn doubt(segment: &str, why: &str) -> String {
+    format!("segment {segment}: {why}")
 }
 
 /// What is read through after it was unpacked is the snapshot's, and so is what is wrong with it.

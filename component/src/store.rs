@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Write};
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
-use edge_sync_rollback::Journal;
+use edge_sync_rollback::{Identity, Journal};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ impl Store {
         let watch = Watch::over_new(&directory.shard(current.generation))?;
         let shard = Shard::create(&directory.shard(current.generation), &config)?;
         shard.flush()?;
-        let journal = first_checkpoint(&directory, current.generation, &watch)?;
+        let journal = first_checkpoint(&directory, current.generation, &watch, &HashSet::new())?;
         current.store(directory.root())?;
         watch.advance(journal);
         let engine = Some((shard, watch));
@@ -452,7 +452,13 @@ impl Store {
             storage("save what is overwritten to", &path, &error)
         })?;
         self.shard()?.flush()?;
-        let journal = begin_checkpoint(&self.directory, generation, checkpoint, watch)?;
+        let journal = begin_checkpoint(
+            &self.directory,
+            generation,
+            checkpoint,
+            watch,
+            &HashSet::new(),
+        )?;
         self.current.applied = applied;
         self.current.checkpoint = checkpoint;
         self.store_current()?;
@@ -534,6 +540,11 @@ impl Store {
         let path = self.directory.collection(self.current.generation);
         fs::read_to_string(&path)
             .map_err(|error| storage("read collection configuration", &path, &error))
+    }
+
+    /// How it was opened.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Where the shard is.
@@ -663,11 +674,12 @@ fn begin_checkpoint(
     generation: u64,
     checkpoint: u64,
     watch: &Watch,
+    durable: &HashSet<Identity>,
 ) -> Result<Journal> {
     let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
     check_watch(watch, "make a checkpoint after a failure in", &tree)?;
     Ok(rollback::unwatched(|| {
-        Journal::begin(&tree, &journals, checkpoint)
+        Journal::begin_beside(&tree, &journals, checkpoint, durable)
     })?)
 }
 
@@ -689,8 +701,14 @@ pub fn or_failed_call(error: Error, watch: &Watch, tree: &Path) -> Error {
 }
 
 /// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.
-pub fn first_checkpoint(directory: &Directory, generation: u64, watch: &Watch) -> Result<Journal> {
-    let journal = begin_checkpoint(directory, generation, FIRST_CHECKPOINT, watch)?;
+/// `durable`: files of the engine that are so already.
+pub fn first_checkpoint(
+    directory: &Directory,
+    generation: u64,
+    watch: &Watch,
+    durable: &HashSet<Identity>,
+) -> Result<Journal> {
+    let journal = begin_checkpoint(directory, generation, FIRST_CHECKPOINT, watch, durable)?;
     directory.sync_generation(generation)?;
     Ok(journal)
 }

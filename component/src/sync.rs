@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use edge_sync_engine::PointId;
+use edge_sync_mirror::Origin;
 use edge_sync_upload::{
     Answer, Batch, Binding, Class, DownloadAttempts, Failure, Limits, NoAnswer, Options as Upload,
     Permissions, Progress, Queue, Request, RestoreCheck, Server as Network, Standing, Step,
@@ -14,17 +15,18 @@ use edge_sync_upload::{
 };
 
 use crate::binding;
-use crate::bindings::courier::{OptimizerState, SnapshotSource};
+use crate::bindings::courier::{Content, DownloadProgress, OptimizerState, SnapshotSource};
 use crate::bindings::queue as wit;
-use crate::bindings::restore::Staged;
+use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
-use crate::bindings::sync::{SyncOptions, SyncReport};
+use crate::bindings::sync::{Direction, PullReport, SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
 use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::exports;
+use crate::pull::Pull;
 use crate::queue;
 use crate::resend;
 use crate::restore::{self, Staging, download_path};
@@ -170,24 +172,45 @@ fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
     Ok(uploader)
 }
 
-/// Drains the queue; see `sync.sync`.
-pub fn drain(store: &mut Store, server: &Server, options: &SyncOptions) -> Result<SyncReport> {
+/// Drains the queue of the open shard, and follows the server; see `sync.sync`.
+pub fn sync(server: &Server, options: &SyncOptions) -> Result<SyncReport> {
     let mut uploader = uploader(server, options)?;
-    if options.resend {
-        resend::resend(store)?;
+    let mut report = exports::with_store(|store| {
+        if options.resend {
+            resend::resend(store)?;
+        }
+        match options.direction {
+            Direction::Pull => Ok(SyncReport {
+                remaining: queue::status(store)?.queued,
+                ..nothing_done()
+            }),
+            Direction::Both | Direction::Push => run(store, server, &mut uploader),
+        }
+    })?;
+    if !matches!(options.direction, Direction::Push) && report.failure.is_none() {
+        match pull(server, &mut uploader) {
+            Ok(pulled) => report.pulled = Some(pulled),
+            Err(error @ Error::Server(_)) => report.failure = Some(error),
+            Err(error) => return Err(error),
+        }
     }
-    run(store, server, &mut uploader)
+    Ok(report)
 }
 
-fn run(store: &mut Store, server: &Server, uploader: &mut Uploader) -> Result<SyncReport> {
-    let mut report = SyncReport {
+fn nothing_done() -> SyncReport {
+    SyncReport {
         uploaded: 0,
         requests: 0,
         rejected: 0,
         remaining: 0,
         created_collection: false,
+        pulled: None,
         failure: None,
-    };
+    }
+}
+
+fn run(store: &mut Store, server: &Server, uploader: &mut Uploader) -> Result<SyncReport> {
+    let mut report = nothing_done();
     uploader.begin();
     let mut prepared = false;
     loop {
@@ -252,6 +275,7 @@ pub fn restore(
             patience_ms: u64::try_from(defaults.patience.as_millis()).unwrap_or(u64::MAX),
             rebind: false,
             resend: false,
+            direction: Direction::Push,
         },
     )?;
     let before = match exports::with_store(|store| {
@@ -277,30 +301,52 @@ pub fn restore(
             }
         })?;
     }
-    let optimizer = settle(server)?;
-    let snapshot = download_path(&directory)?;
-    let mut download = Download::start(server.clone(), source, snapshot.clone())?;
-    let downloaded = fetch(&mut download);
-    drop(download);
+    let wanted = match source {
+        SnapshotSource::Stream => Wanted::Everything,
+        SnapshotSource::Stored => Wanted::Stored,
+    };
     let kept = before.filter(|_| !force).map(|(_, points)| points);
-    let restored = downloaded.and_then(|()| {
-        let after = persist(|| server.optimizer())?;
-        let source = Source {
-            server,
-            barrier,
-            binding,
-            unsettled: unsettled(&optimizer, &after),
-            deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
-                Err(Error::NotOpen) => Vec::new(),
-                deleted => deleted?,
-            },
-        };
-        replace_generation(&directory, &snapshot, Some(&source), kept, options)
-    });
-    let cleared = directory.clear_staging();
-    let opened = restored?;
-    cleared?;
-    Ok(opened)
+    let source = Source::new(server, barrier, binding)?;
+    let fetched = fetch(&directory, &source, wanted, kept, options)?;
+    fetched.opened.ok_or(Error::Internal(
+        "nothing is new where everything was asked for".to_owned(),
+    ))
+}
+
+/// Brings the open shard to what the server holds; see `sync.sync`.
+fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
+    let (standing, directory, options, points_before, barrier) = exports::with_store(|store| {
+        Ok((
+            standing_of(queue::standing(store)?),
+            store.directory().clone(),
+            *store.options(),
+            store.shard()?.info()?.points,
+            store.current().acknowledged,
+        ))
+    })?;
+    let binding = check(uploader, server, Some(&standing), false)?;
+    exports::with_store(|store| uploader.accept(&mut &mut *store, &binding))?;
+    let source = Source::new(server, barrier, binding)?;
+    let fetched = fetch(
+        &directory,
+        &source,
+        Wanted::Changes,
+        Some(points_before),
+        options,
+    )?;
+    Ok(PullReport {
+        changed: fetched.opened.is_some(),
+        points_before,
+        points: exports::with_store(|store| Ok(store.shard()?.info()?.points))?,
+        bytes: fetched.bytes,
+        pulled: fetched.pulled,
+        reasons: fetched.reasons,
+        unsettled: fetched.unsettled.map(str::to_owned),
+        notes: fetched
+            .opened
+            .map(|opened| opened.notes)
+            .unwrap_or_default(),
+    })
 }
 
 /// Whether the collection may be restored from; tried again while failures are passing ones.
@@ -329,11 +375,11 @@ fn check(
     }
 }
 
-fn fetch(download: &mut Download) -> Result<()> {
+fn download(download: &mut Download) -> Result<DownloadProgress> {
     let mut attempts = attempts();
     loop {
         match download.step() {
-            Ok(progress) if progress.done => return Ok(()),
+            Ok(progress) if progress.done => return Ok(progress),
             Ok(progress) => attempts.progressed(progress.bytes),
             Err(error) => wait(&mut attempts, error)?,
         }
@@ -398,20 +444,178 @@ fn settle(server: &Server) -> Result<OptimizerState> {
     }
 }
 
-/// Where a downloaded snapshot comes from.
+/// What is asked of the server.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// A stored snapshot of everything.
+    Stored,
+    /// Everything, with manifests, so that a pull can follow.
+    Everything,
+    /// What changed.
+    Changes,
+}
+
+/// Where a new generation comes from.
 struct Source<'a> {
     server: &'a Server,
     barrier: u64,
     binding: Binding,
-    /// Why it may not be what the server held.
-    unsettled: Option<&'static str>,
     /// What this device deleted, as far as it knows.
     deleted: Vec<PointId>,
 }
 
+impl<'a> Source<'a> {
+    fn new(server: &'a Server, barrier: u64, binding: Binding) -> Result<Self> {
+        Ok(Self {
+            server,
+            barrier,
+            binding,
+            deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
+                Err(Error::NotOpen) => Vec::new(),
+                deleted => deleted?,
+            },
+        })
+    }
+}
+
+/// What came of asking the server.
+struct Fetched {
+    /// None: nothing is new.
+    opened: Option<Opened>,
+    bytes: u64,
+    pulled: Option<Pulled>,
+    reasons: Vec<String>,
+    unsettled: Option<&'static str>,
+}
+
+/// Asks the server, and puts what it sends in force. A shard that was open is open again afterwards,
+/// whatever happened. `kept`: points that the shard holds, if losing many of them is to be refused.
+fn fetch(
+    directory: &Directory,
+    source: &Source<'_>,
+    wanted: Wanted,
+    kept: Option<u64>,
+    options: Options,
+) -> Result<Fetched> {
+    let fetched = fetch_generation(directory, source, wanted, kept, options);
+    let cleared = directory.clear_staging();
+    let fetched = fetched.inspect_err(|_| reopen(directory, options))?;
+    cleared?;
+    Ok(fetched)
+}
+
+/// Opens the shard again if it was closed for what failed.
+fn reopen(directory: &Directory, options: Options) {
+    // Best effort: without a shard in the directory there is nothing to open again.
+    let reopened = exports::open_with(|| Store::open(directory.clone(), options));
+    if let Err(error) = reopened
+        && !matches!(error, Error::NotFound(_) | Error::AlreadyOpen)
+    {
+        eprintln!("edge-sync: the shard could not be opened again: {error:?}");
+    }
+}
+
+fn fetch_generation(
+    directory: &Directory,
+    source: &Source<'_>,
+    wanted: Wanted,
+    kept: Option<u64>,
+    options: Options,
+) -> Result<Fetched> {
+    let server = source.server;
+    let target = server.target();
+    let origin = Origin {
+        url: target.url.clone(),
+        collection: target.collection.clone(),
+        shard: server.shard(),
+    };
+    let mut pull = Pull::begin(directory.clone(), origin, wanted != Wanted::Changes)?;
+    let mut bytes = 0;
+    let mut reasons = pull.offer().doubts;
+    loop {
+        let before = settle(server)?;
+        let snapshot = download_path(directory)?;
+        let mut running = match wanted {
+            Wanted::Stored => {
+                Download::start(server.clone(), SnapshotSource::Stored, snapshot.clone())?
+            }
+            Wanted::Everything | Wanted::Changes => {
+                Download::partial(server.clone(), pull.offer().manifest, snapshot.clone())?
+            }
+        };
+        let downloaded = download(&mut running);
+        drop(running);
+        let downloaded = downloaded?;
+        bytes += downloaded.bytes;
+        if downloaded.content == Content::NothingNew {
+            let offer = pull.offer();
+            if !offer.whole {
+                return Err(Error::BadSnapshot(
+                    "the server says that nothing is new, and was not asked with everything"
+                        .to_owned(),
+                ));
+            }
+            return Ok(Fetched {
+                opened: None,
+                bytes,
+                pulled: None,
+                reasons,
+                unsettled: (!offer.settled).then_some(UNSETTLED_BEFORE),
+            });
+        }
+        let after = persist(|| server.optimizer())?;
+        let unsettled = unsettled(&before, &after);
+        // A history that goes on is followed, whatever was deleted in it.
+        let kept = kept.filter(|_| pull.is_of_nothing());
+        // One memory cannot hold two generations of any size.
+        close_old();
+        let staged = match downloaded.content {
+            Content::Partial => {
+                pull.stage(&snapshot, source.barrier, unsettled.is_none(), options)?
+            }
+            Content::Snapshot | Content::NothingNew => Some(Staging::stage(
+                directory.clone(),
+                &snapshot,
+                source.barrier,
+                options,
+            )?),
+        };
+        let Some((staging, staged)) = staged else {
+            reasons = pull.offer().doubts;
+            continue;
+        };
+        let pulled = staged.pulled;
+        let notes = repair(&staging, &staged, Some((source, unsettled)))?;
+        let opened = promote(staging, &staged, kept, Some(&source.binding), notes)?;
+        return Ok(Fetched {
+            opened: Some(opened),
+            bytes,
+            pulled,
+            reasons,
+            unsettled,
+        });
+    }
+}
+
+/// Why a mirror that is what the server holds may not be what it should hold.
+const UNSETTLED_BEFORE: &str =
+    "the server's optimizer ran while the last snapshot was taken, and nothing is new since";
+
+fn close_old() {
+    match exports::close() {
+        // What it could not flush is in the log, which is replayed onto the new generation.
+        Ok(_) | Err(Error::NotOpen) => {}
+        Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
+    }
+}
+
 /// What a person should know of the repairs of a snapshot; deletes again what the server says it
-/// does not hold.
-fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Result<Vec<String>> {
+/// does not hold. With the source: why the snapshot may not be what the server held.
+fn repair(
+    staging: &Staging,
+    staged: &Staged,
+    source: Option<(&Source<'_>, Option<&'static str>)>,
+) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if staged.duplicates_removed > 0 {
         notes.push(format!(
@@ -419,10 +623,10 @@ fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Re
             staged.duplicates_removed
         ));
     }
-    let Some((source, why)) = source.and_then(|source| Some((source, source.unsettled?))) else {
+    let Some((source, why)) = source.and_then(|(source, why)| Some((source, why?))) else {
         return Ok(notes);
     };
-    let mut note = format!("unsettled: {why}; another restore later gets what the server holds");
+    let mut note = format!("unsettled: {why}; another pull later gets what the server holds");
     let alive = staging.held(&source.deleted)?;
     if !alive.is_empty() {
         match persist(|| source.server.absent(&alive)) {
@@ -440,62 +644,46 @@ fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Re
     Ok(notes)
 }
 
-/// Restores from a local file; see `sync.restore-file`.
-pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> Result<Opened> {
-    replace_generation(&directory, snapshot, None, None, options)
+/// Puts a staged generation in force, unless it would lack many of the `kept` points.
+fn promote(
+    staging: Staging,
+    staged: &Staged,
+    kept: Option<u64>,
+    binding: Option<&Binding>,
+    notes: Vec<String>,
+) -> Result<Opened> {
+    if let Some(held) = kept
+        // What was replayed may have added that many.
+        && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
+    {
+        return Err(invalid(
+            "force",
+            format!(
+                "the snapshot has {} points and the shard {held}; a restore would drop the \
+                 difference. If that is meant, force it",
+                staged.points
+            ),
+        ));
+    }
+    let mut opened = exports::open_with(|| staging.promote(binding))?;
+    opened.notes.extend(notes);
+    Ok(opened)
 }
 
-/// Stages and promotes. A shard that was open is open again afterwards, whatever happened. `source`:
-/// of a snapshot that a server made. `kept`: points that the shard
-/// holds, if losing many of them is to be refused.
-fn replace_generation(
-    directory: &Directory,
-    snapshot: &Path,
-    source: Option<&Source<'_>>,
-    kept: Option<u64>,
-    options: Options,
-) -> Result<Opened> {
-    match exports::close() {
-        // What it could not flush is in the log, which is replayed onto the new generation.
-        Ok(_) | Err(Error::NotOpen) => {}
-        Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
-    }
-    let staged = || {
-        let (barrier, binding) = match source {
-            Some(source) => (source.barrier, Some(&source.binding)),
-            // What waits for upload is not on the server, so it cannot be in its snapshot.
-            None => match load_current(directory) {
-                Ok(current) => (current.acknowledged, None),
-                Err(Error::NotFound(_)) => (0, None),
-                Err(error) => return Err(error),
-            },
+/// Restores from a local file; see `sync.restore-file`. A shard that was open is open again
+/// afterwards, whatever happened.
+pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> Result<Opened> {
+    close_old();
+    let restored = || {
+        // What waits for upload is not on the server, so it cannot be in its snapshot.
+        let barrier = match load_current(&directory) {
+            Ok(current) => current.acknowledged,
+            Err(Error::NotFound(_)) => 0,
+            Err(error) => return Err(error),
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
-        if let Some(held) = kept
-            // What was replayed may have added that many.
-            && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
-        {
-            return Err(invalid(
-                "force",
-                format!(
-                    "the snapshot has {} points and the shard {held}; a restore would drop the \
-                     difference. If that is meant, force it",
-                    staged.points
-                ),
-            ));
-        }
-        let notes = repair(&staging, &staged, source)?;
-        let mut opened = exports::open_with(|| staging.promote(binding))?;
-        opened.notes.extend(notes);
-        Ok(opened)
+        let notes = repair(&staging, &staged, None)?;
+        promote(staging, &staged, None, None, notes)
     };
-    staged().inspect_err(|_| {
-        // Best effort: without a shard in the directory there is nothing to open again.
-        let reopened = exports::open_with(|| Store::open(directory.clone(), options));
-        if let Err(error) = reopened
-            && !matches!(error, Error::NotFound(_))
-        {
-            eprintln!("edge-sync: the shard could not be opened again: {error:?}");
-        }
-    })
+    restored().inspect_err(|_| reopen(&directory, options))
 }

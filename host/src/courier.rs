@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_sync_upload::{Answer, Request};
+use edge_sync_upload::{Answer, Request, Target};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 use wasmtime_wasi::FsPerms;
@@ -13,6 +13,7 @@ use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::courier::{
     DownloadProgress, OptimizerState, Server,
 };
+use crate::bindings::exports::edge_sync::shard::restore::Origin as MirrorOrigin;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
@@ -238,6 +239,42 @@ impl Courier {
         name: &str,
         cancel: &Cancel,
     ) -> Result<Download<'_>> {
+        self.begin(name, cancel, move |guest, store, server, file| {
+            guest
+                .edge_sync_shard_courier()
+                .call_start_download(store, server, source, file)
+        })
+    }
+
+    /// Starts a download of what changed since `manifest`, as [`Courier::begin_download`] does of a
+    /// snapshot.
+    pub(crate) fn begin_partial(
+        &self,
+        manifest: &str,
+        name: &str,
+        cancel: &Cancel,
+    ) -> Result<Download<'_>> {
+        let manifest = manifest.to_owned();
+        self.begin(name, cancel, move |guest, store, server, file| {
+            guest
+                .edge_sync_shard_courier()
+                .call_start_partial(store, server, &manifest, file)
+        })
+    }
+
+    fn begin(
+        &self,
+        name: &str,
+        cancel: &Cancel,
+        start: impl FnOnce(
+            &EdgeSync,
+            &mut Store<Guest>,
+            &Server,
+            &str,
+        ) -> wasmtime::Result<Result<ResourceAny, GuestError>>
+        + Send
+        + 'static,
+    ) -> Result<Download<'_>> {
         let file = format!("{GUEST_STAGING}/{name}");
         let cancel = cancel.clone();
         self.owner.call(move |state| {
@@ -246,14 +283,25 @@ impl Courier {
             // All that it asks of the server is to delete what earlier downloads left there.
             let download =
                 state.run("start-download", Body::Deletion, |guest, store, server| {
-                    guest
-                        .edge_sync_shard_courier()
-                        .call_start_download(store, server, source, &file)
+                    start(guest, store, server, &file)
                 })?;
             state.download = Some(download);
             Ok(())
         })?;
         Ok(Download(self))
+    }
+
+    /// The shard that is meant, and where it is.
+    pub(crate) fn mirrored(&self) -> Result<MirrorOrigin> {
+        self.owner.call(|state| {
+            let server = &state.for_guest;
+            let target = Target::new(&server.url, &server.collection);
+            Ok(MirrorOrigin {
+                url: target.url,
+                collection: target.collection,
+                shard: server.shard,
+            })
+        })
     }
 }
 

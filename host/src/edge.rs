@@ -1,18 +1,21 @@
 //! Everything a plugin host needs, in one value.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_sync_upload::Uploader;
 
 use crate::component::Component;
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
+use crate::pull::{PullReport, pull};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
 use crate::signal::Cancel;
 use crate::status::{Exchange, SyncRecord};
-use crate::sync::{Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader};
+use crate::sync::{
+    Direction, Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader,
+};
 use crate::syncer::{Syncer, SyncerOptions};
 use crate::types::Corruption;
 
@@ -47,12 +50,20 @@ pub struct EdgeSync {
     server: Option<Server>,
     shard: Shard,
     sync: SyncOptions,
+    on_pull: Option<OnPull>,
 }
 
 struct Server {
     courier: Arc<Courier>,
     uploader: Arc<Mutex<Uploader>>,
 }
+
+fn lock(uploader: &Mutex<Uploader>) -> MutexGuard<'_, Uploader> {
+    uploader.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is called after each switch to what the server holds.
+pub(crate) type OnPull = Arc<dyn Fn(&PullReport) + Send + Sync>;
 
 /// Settings of an [`EdgeSync`].
 #[derive(Clone)]
@@ -63,6 +74,7 @@ pub struct Builder {
     server: Option<ServerSettings>,
     sync: SyncOptions,
     background: Option<SyncerOptions>,
+    on_pull: Option<OnPull>,
 }
 
 impl Builder {
@@ -87,10 +99,19 @@ impl Builder {
         self
     }
 
-    /// Uploads in the background; without this, only [`EdgeSync::sync`] uploads.
+    /// Uploads and pulls in the background; without this, only [`EdgeSync::sync`] does.
     #[must_use]
     pub fn background(mut self, options: SyncerOptions) -> Builder {
         self.background = Some(options);
+        self
+    }
+
+    /// Is called after each switch to what the server holds, by whoever pulled: so that an
+    /// application can refresh what it shows. Calls on the shard are answered from the new
+    /// generation by then.
+    #[must_use]
+    pub fn on_pull(mut self, notify: impl Fn(&PullReport) + Send + Sync + 'static) -> Builder {
+        self.on_pull = Some(Arc::new(notify));
         self
     }
 
@@ -151,7 +172,9 @@ impl Builder {
                 &shard,
                 Arc::clone(&server.courier),
                 Arc::clone(&server.uploader),
+                self.sync.clone(),
                 options,
+                self.on_pull.clone(),
             )?),
             _ => None,
         };
@@ -160,6 +183,7 @@ impl Builder {
             server,
             shard,
             sync: self.sync,
+            on_pull: self.on_pull,
         })
     }
 }
@@ -174,6 +198,7 @@ impl EdgeSync {
             server: None,
             sync: SyncOptions::default(),
             background: None,
+            on_pull: None,
         }
     }
 
@@ -187,12 +212,57 @@ impl EdgeSync {
         self.syncer.as_ref()
     }
 
-    /// Uploads everything that waits, in the calling thread.
+    /// Uploads everything that waits, then brings the shard to what the server holds, in the calling
+    /// thread. Reads and writes through [`EdgeSync::shard`] go on meanwhile.
     ///
-    /// A sync that gives up is no error: the report says why, and the queue is kept. Errors are
-    /// the shard's, and [`Error::Setting`] without a server.
+    /// A sync that gives up is no error: the report says why, and the queue is kept;
+    /// [`SyncReport::into_result`] makes an error of that. Errors are the shard's, and
+    /// [`Error::Setting`] without a server.
     pub fn sync(&self) -> Result<SyncReport> {
         self.sync_with(&Cancel::new(), |_| {})
+    }
+
+    /// Uploads everything that waits and fetches nothing; as [`EdgeSync::sync`] otherwise.
+    pub fn push(&self) -> Result<SyncReport> {
+        let permissions = SyncPermissions::default();
+        self.sync_permitted(Direction::Push, permissions, &Cancel::new(), |_| {})
+    }
+
+    /// Brings the shard to what the server holds and uploads nothing; what waits for upload stays.
+    ///
+    /// Errors: as [`EdgeSync::restore`].
+    pub fn pull(&self) -> Result<PullReport> {
+        self.pull_with(&Cancel::new(), |_| {})
+    }
+
+    /// [`EdgeSync::pull`] that can be cancelled and tells its progress.
+    pub fn pull_with(
+        &self,
+        cancel: &Cancel,
+        mut progress: impl FnMut(RestoreProgress<'_>),
+    ) -> Result<PullReport> {
+        let server = self.server()?;
+        let _alone = self.shard.no_restore()?;
+        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        self.note(|record| record.begin(Exchange::Pull));
+        let outcome = {
+            let mut uploader = lock(&server.uploader);
+            pull(
+                &self.shard,
+                &server.courier,
+                &mut uploader,
+                &self.sync,
+                cancel,
+                &mut progress,
+            )
+        };
+        self.note(|record| record.note_pull(&outcome));
+        if let (Ok(report), Some(notify)) = (&outcome, &self.on_pull)
+            && report.changed()
+        {
+            notify(report);
+        }
+        outcome
     }
 
     /// [`EdgeSync::sync`] that can be cancelled and tells its progress.
@@ -201,26 +271,63 @@ impl EdgeSync {
         cancel: &Cancel,
         progress: impl FnMut(Progress<'_>),
     ) -> Result<SyncReport> {
-        self.sync_permitted(SyncPermissions::default(), cancel, progress)
+        self.sync_permitted(
+            Direction::Both,
+            SyncPermissions::default(),
+            cancel,
+            progress,
+        )
     }
 
-    /// [`EdgeSync::sync_with`], and what a person has allowed: to go on with another server or
-    /// collection, to send everything again.
+    /// [`EdgeSync::sync_with`] in one direction or both, and with what a person has allowed: to go on
+    /// with another server or collection, to send everything again.
     pub fn sync_permitted(
         &self,
+        direction: Direction,
         permissions: SyncPermissions,
         cancel: &Cancel,
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<SyncReport> {
-        let server = self.server.as_ref().ok_or_else(|| Error::Setting {
+        let mut report = match direction {
+            Direction::Both | Direction::Push => {
+                self.upload(permissions, cancel, &mut progress)?
+            }
+            Direction::Pull => {
+                if permissions.rebind {
+                    permit(&mut lock(&self.server()?.uploader), permissions);
+                }
+                SyncReport {
+                    remaining: self.shard.queue_status()?.queued,
+                    ..SyncReport::default()
+                }
+            }
+        };
+        if direction == Direction::Push || report.failure.is_some() {
+            return Ok(report);
+        }
+        match self.pull_with(cancel, |step| progress(Progress::Pulling(&step))) {
+            Ok(pulled) => report.pulled = Some(pulled),
+            Err(failure) => report.failure = Some(failure),
+        }
+        Ok(report)
+    }
+
+    fn server(&self) -> Result<&Server> {
+        self.server.as_ref().ok_or_else(|| Error::Setting {
             name: "url",
             message: "no server is set".to_owned(),
-        })?;
+        })
+    }
+
+    fn upload(
+        &self,
+        permissions: SyncPermissions,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<SyncReport> {
+        let server = self.server()?;
         let _paused = self.syncer.as_ref().map(Syncer::pause);
-        let mut uploader = server
-            .uploader
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut uploader = lock(&server.uploader);
         // It may have been replaced since the last sync.
         uploader.forget();
         if permissions.resend {
@@ -236,7 +343,7 @@ impl EdgeSync {
             &server.courier,
             None,
             cancel,
-            &mut progress,
+            progress,
         );
         drop(uploader);
         self.note(|record| {
@@ -257,11 +364,7 @@ impl EdgeSync {
         let skipped = self.shard.skip(count);
         if let Some(server) = &self.server {
             // What it has found out is about the operations that were the head of the queue.
-            server
-                .uploader
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .forget();
+            lock(&server.uploader).forget();
         }
         drop(paused);
         if let Some(syncer) = &self.syncer {
@@ -309,11 +412,7 @@ impl EdgeSync {
         let _alone = self.shard.no_restore()?;
         let _paused = self.syncer.as_ref().map(Syncer::pause);
         let mut guard = self.server.as_ref().map(|server| {
-            let uploader = server
-                .uploader
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            (&*server.courier, uploader)
+            (&*server.courier, lock(&server.uploader))
         });
         self.note(|record| record.begin(Exchange::Restore));
         let outcome = restore(
@@ -327,7 +426,7 @@ impl EdgeSync {
             cancel,
             &mut progress,
         );
-        self.note(|record| record.note_restore(outcome.as_ref().err()));
+        self.note(|record| record.note_restore(&outcome));
         outcome
     }
 
@@ -342,11 +441,7 @@ impl EdgeSync {
         self.shard.remove(discard_unsent)?;
         if let Some(server) = &self.server {
             // What it knows about the server's collection was checked against this shard.
-            server
-                .uploader
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .forget();
+            lock(&server.uploader).forget();
         }
         self.note(|record| *record = SyncRecord::default());
         Ok(())

@@ -40,6 +40,7 @@ mod lock;
 mod origin;
 mod owner;
 mod peek;
+mod pull;
 mod rest_point;
 mod restore;
 mod secret;
@@ -59,16 +60,17 @@ pub use instance::TimeLimits;
 pub use lock::{DirectoryLock, Holder};
 pub use origin::Origin;
 pub use peek::Peek;
+pub use pull::PullReport;
 pub use restore::{RestoreProgress, RestoreReport, RestoreSource};
 pub use secret::Secret;
 pub use shard::{RetryReport, Shard, ShardOptions};
 pub use signal::Cancel;
 pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
-pub use sync::{BackoffOptions, Progress, SyncOptions, SyncPermissions, SyncReport};
+pub use sync::{BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, NamedVector,
-    Opened, Peeked, Point, PointId, PointTarget, QueueLimits, QueueProgress, QueueStanding,
+    Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress, QueueStanding,
     QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
     SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource, SparseVector,
     StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,

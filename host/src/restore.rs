@@ -19,15 +19,20 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use wasmtime::Store;
+
 use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
 
-use crate::bindings::exports::edge_sync::shard::courier::OptimizerState;
-use crate::bindings::exports::edge_sync::shard::restore::Staged;
+use crate::bindings::exports::edge_sync::shard::courier::{
+    Content, DownloadProgress, OptimizerState,
+};
+use crate::bindings::exports::edge_sync::shard::restore::{Offer, Origin, PullOutcome, Staged};
+use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
-use crate::instance::Instance;
+use crate::instance::{Guest, Instance};
 use crate::owner::Owner;
-use crate::shard::{GUEST_DATA, Shard};
+use crate::shard::{GUEST_DATA, Shard, ShardOptions};
 use crate::signal::Cancel;
 use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
 use crate::types::{FailureClass, Opened, PointId, SnapshotSource};
@@ -135,9 +140,8 @@ pub(crate) fn restore(
     let held = if present { shard.info()?.points } else { 0 };
     let mut uploaded = 0;
     let mut from_collection = None;
-    let mut doubt = None;
     let staging = Staging::clear(shard.directory(), source)?;
-    let (barrier, snapshot_bytes) = match source {
+    let generation = match source {
         RestoreSource::Server(from) => {
             let (courier, uploader) = server.as_mut().ok_or(Error::Setting {
                 name: "url",
@@ -168,17 +172,25 @@ pub(crate) fn restore(
                 uploaded = report.uploaded;
             }
             from_collection = Some(uploader.binding().clone());
-            let before = settle(courier, options, cancel, progress)?;
-            let bytes = download(courier, *from, options, cancel, progress)?;
-            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
-                Ok(after) => unsettled(&before, &after),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => Some(format!(
-                    "the server did not tell whether its optimizer ran meanwhile: {error}"
-                )),
+            let wanted = match from {
+                SnapshotSource::Stream => Wanted::Everything,
+                SnapshotSource::Stored => Wanted::Stored,
             };
-            doubt = unsettled.map(|why| (*courier, why));
-            (barrier, bytes)
+            let exchange = Exchange {
+                shard,
+                courier,
+                options,
+                cancel,
+            };
+            match exchange.fetch(&staging, wanted, barrier, progress)? {
+                Fetched::NothingNew { .. } => {
+                    return Err(Error::BadSnapshot(
+                        "the server says that nothing is new, though everything was asked for"
+                            .to_owned(),
+                    ));
+                }
+                Fetched::Staged(generation) => *generation,
+            }
         }
         RestoreSource::File(file) => {
             let barrier = if present {
@@ -186,52 +198,45 @@ pub(crate) fn restore(
             } else {
                 0
             };
-            (barrier, staging.take(file, cancel, progress)?)
+            let bytes = staging.take(file, cancel, progress)?;
+            cancel.check()?;
+            progress(RestoreProgress::Staging);
+            let stager = Stager::start(shard)?;
+            let staged = stager.stage(staging.name, barrier)?;
+            // Its bytes are in the new generation now; the switch may need the room.
+            staging.remove_snapshot();
+            Generation {
+                staged,
+                stager,
+                bytes,
+                deletes_applied: 0,
+                unsettled: None,
+                started_over: true,
+                reasons: Vec::new(),
+            }
         }
     };
-    cancel.check()?;
-
-    progress(RestoreProgress::Staging);
-    let (staged, mut instance) = stage(shard, staging.name, barrier)?;
-    // Its bytes are in the new generation now; the switch may need the room.
-    staging.remove_snapshot();
-    let mut deletes_applied = 0;
-    let mut unsettled = None;
-    if let Some((courier, mut why)) = doubt {
-        let deleted = if present {
-            shard.deleted_here(barrier)?
-        } else {
-            Vec::new()
-        };
-        let (repaired, back) = delete_again(shard, instance, deleted, |alive| {
-            persist(options, cancel, progress, || courier.absent(alive.clone()))
-        })?;
-        (deletes_applied, instance) = repaired;
-        if let Some((count, error)) = back {
-            why.push_str(&format!(
-                "; up to {count} points that this device deleted may be back ({error})"
-            ));
-        }
-        unsettled = Some(why);
-    }
-    let points = staged.points.saturating_sub(deletes_applied);
     if cancel.is_cancelled() {
-        abandon(shard, instance);
+        generation.stager.abandon();
         return Err(Error::Cancelled);
     }
-
-    // What was replayed may have added that many.
-    if !force && ((points + staged.replayed) as f64) < held as f64 * KEPT_SHARE {
-        abandon(shard, instance);
-        return Err(Error::WouldDrop {
-            held,
-            snapshot: points,
-        });
+    if !force && let Some(refused) = generation.would_drop(held) {
+        generation.stager.abandon();
+        return Err(refused);
     }
 
     progress(RestoreProgress::Switching);
+    let points = generation.points();
     let binding = from_collection.map(|binding| Binding { points, ..binding });
-    let opened = shard.promote(instance, binding.as_ref().map(wit_binding))?;
+    let Generation {
+        staged,
+        stager,
+        bytes,
+        deletes_applied,
+        unsettled,
+        ..
+    } = generation;
+    let opened = shard.promote(stager.into_inner()?, binding.as_ref().map(wit_binding))?;
     if let (Some((_, uploader)), Some(binding)) = (server, binding) {
         uploader.restored(&binding);
     }
@@ -239,7 +244,7 @@ pub(crate) fn restore(
         opened,
         points,
         replayed: staged.replayed,
-        snapshot_bytes,
+        snapshot_bytes: bytes,
         uploaded,
         duplicates_removed: staged.duplicates_removed,
         deletes_applied,
@@ -247,8 +252,201 @@ pub(crate) fn restore(
     })
 }
 
+/// What is asked of the server.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Wanted {
+    /// A stored snapshot of everything.
+    Stored,
+    /// Everything, with manifests, so that a pull can follow.
+    Everything,
+    /// What changed since the mirror.
+    Changes,
+}
+
+/// What came of asking.
+pub(crate) enum Fetched {
+    /// The server holds what the mirror holds.
+    NothingNew {
+        /// Why that may not be what the server should hold.
+        unsettled: Option<String>,
+    },
+    /// A generation that is complete but not in force.
+    Staged(Box<Generation>),
+}
+
+/// A staged generation, and what is known of it.
+pub(crate) struct Generation {
+    pub(crate) staged: Staged,
+    pub(crate) stager: Stager,
+    /// Bytes that were downloaded for it.
+    pub(crate) bytes: u64,
+    pub(crate) deletes_applied: u64,
+    pub(crate) unsettled: Option<String>,
+    /// It does not go on from the mirror, so that what it lacks may be a mistake.
+    started_over: bool,
+    /// Why more was fetched than changed.
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Generation {
+    /// Points in it, but for what was replayed.
+    pub(crate) fn points(&self) -> u64 {
+        self.staged.points.saturating_sub(self.deletes_applied)
+    }
+
+    /// The refusal to put it in the place of a shard that holds `held` points, if there is a reason.
+    pub(crate) fn would_drop(&self, held: u64) -> Option<Error> {
+        let points = self.points();
+        // What was replayed may have added that many.
+        let enough = (points + self.staged.replayed) as f64 >= held as f64 * KEPT_SHARE;
+        (self.started_over && !enough).then_some(Error::WouldDrop {
+            held,
+            snapshot: points,
+        })
+    }
+}
+
+/// With whom and how a generation is fetched.
+pub(crate) struct Exchange<'a> {
+    pub(crate) shard: &'a Shard,
+    pub(crate) courier: &'a Courier,
+    pub(crate) options: &'a SyncOptions,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl Exchange<'_> {
+    /// Downloads and stages. What the server's answer puts in doubt is asked for again, at most
+    /// until everything was.
+    pub(crate) fn fetch(
+        &self,
+        staging: &Staging,
+        wanted: Wanted,
+        barrier: u64,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<Fetched> {
+        let Exchange {
+            shard,
+            courier,
+            options,
+            cancel,
+        } = self;
+        let stager = Stager::start(shard)?;
+        let mut offer = match wanted {
+            Wanted::Stored => None,
+            Wanted::Everything | Wanted::Changes => Some(stager.begin_pull(
+                courier.mirrored()?,
+                wanted == Wanted::Everything,
+            )?),
+        };
+        let mut reasons = offer
+            .as_ref()
+            .map(|offer| offer.doubts.clone())
+            .unwrap_or_default();
+        let mut bytes = 0;
+        loop {
+            let before = settle(courier, options, cancel, progress)?;
+            let asked = match &offer {
+                Some(offer) => Asked::Partial(&offer.manifest),
+                None => Asked::Snapshot(SnapshotSource::Stored),
+            };
+            let downloaded = download(courier, asked, options, cancel, progress)?;
+            bytes += downloaded.bytes;
+            if downloaded.content == Content::NothingNew {
+                return match &offer {
+                    Some(offer) if offer.whole => Ok(Fetched::NothingNew {
+                        unsettled: (!offer.settled).then(|| UNSETTLED_BEFORE.to_owned()),
+                    }),
+                    _ => Err(Error::BadSnapshot(
+                        "the server says that nothing is new, and was not asked with all that is \
+                         here"
+                            .to_owned(),
+                    )),
+                };
+            }
+            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
+                Ok(after) => unsettled(&before, &after),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => Some(format!(
+                    "the server did not tell whether its optimizer ran meanwhile: {error}"
+                )),
+            };
+            cancel.check()?;
+
+            progress(RestoreProgress::Staging);
+            let partial = downloaded.content == Content::Partial;
+            let staged = if partial {
+                match stager.stage_pull(staging.name, barrier, unsettled.is_none())? {
+                    PullOutcome::Staged(staged) => staged,
+                    PullOutcome::Again(narrower) => {
+                        reasons.clone_from(&narrower.doubts);
+                        offer = Some(narrower);
+                        continue;
+                    }
+                }
+            } else {
+                stager.stage(staging.name, barrier)?
+            };
+            // Its bytes are in the new generation now; the switch may need the room.
+            staging.remove_snapshot();
+            let started_over = !partial
+                || offer
+                    .as_ref()
+                    .is_none_or(|offer| offer.manifest.trim() == "{}");
+            let mut generation = Generation {
+                staged,
+                stager,
+                bytes,
+                deletes_applied: 0,
+                unsettled,
+                started_over,
+                reasons,
+            };
+            self.delete_again(&mut generation, barrier, progress)?;
+            return Ok(Fetched::Staged(Box::new(generation)));
+        }
+    }
+
+    /// Deletes those points again that this device had deleted, that an unsettled snapshot holds all
+    /// the same, and that the server does not hold.
+    fn delete_again(
+        &self,
+        generation: &mut Generation,
+        barrier: u64,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<()> {
+        let Some(why) = &mut generation.unsettled else {
+            return Ok(());
+        };
+        let deleted = if self.shard.is_present()? {
+            self.shard.deleted_here(barrier)?
+        } else {
+            Vec::new()
+        };
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let alive = generation.stager.held(deleted)?;
+        if alive.is_empty() {
+            return Ok(());
+        }
+        let ask = || self.courier.absent(alive.clone());
+        match persist(self.options, self.cancel, progress, ask) {
+            Ok(absent) => generation.deletes_applied = generation.stager.delete_again(absent)?,
+            Err(error) => why.push_str(&format!(
+                "; up to {} points that this device deleted may be back ({error})",
+                alive.len()
+            )),
+        }
+        Ok(())
+    }
+}
+
+/// Why a mirror that is what the server holds may not be what the server should hold.
+const UNSETTLED_BEFORE: &str =
+    "the server's optimizer ran while the last snapshot was taken, and nothing is new since";
+
 /// Whether the collection may be restored from; asked again while failures are passing ones.
-fn check(
+pub(crate) fn check(
     shard: &Shard,
     present: bool,
     courier: &Courier,
@@ -355,108 +553,135 @@ fn persist<T>(
     }
 }
 
-/// How many points were deleted, and the instance with the staged generation.
-type Repaired = (u64, Instance);
-
-/// Deletes those of the points again that the staged generation has from its snapshot and the server
-/// does not hold. If the server cannot be asked, none of them, and how many there are and why is
-/// answered too.
-fn delete_again(
-    shard: &Shard,
-    instance: Instance,
-    deleted: Vec<PointId>,
-    mut absent: impl FnMut(Vec<PointId>) -> Result<Vec<PointId>>,
-) -> Result<(Repaired, Option<(usize, Error)>)> {
-    if deleted.is_empty() {
-        return Ok(((0, instance), None));
-    }
-    let times = &shard.options().times;
-    let (read, write) = (times.read, times.write);
-    let owner = Owner::spawn("restore", instance)?;
-    let alive = owner.call(move |instance| {
-        instance.call("held", read, |guest, store| {
-            guest.edge_sync_shard_restore().call_held(store, &deleted)
-        })
-    })?;
-    let count = alive.len();
-    let mut applied = 0;
-    let mut failed = None;
-    if count > 0 {
-        match absent(alive) {
-            Ok(absent) => {
-                applied = owner.call(move |instance| {
-                    instance.call("delete-again", write, |guest, store| {
-                        guest
-                            .edge_sync_shard_restore()
-                            .call_delete_again(store, &absent)
-                    })
-                })?;
-            }
-            Err(error) => failed = Some((count, error)),
-        }
-    }
-    Ok(((applied, owner.into_inner()?), failed))
+/// An instance that stages a generation. On an owner of its own, for the stack that guest calls need.
+pub(crate) struct Stager {
+    owner: Owner<Instance>,
+    options: ShardOptions,
 }
 
-/// Stages on an owner of its own, for the stack that guest calls need.
-fn stage(shard: &Shard, name: &str, barrier: u64) -> Result<(Staged, Instance)> {
-    let limit = shard.options().times.open;
-    let options = shard.options().for_guest();
-    let snapshot = format!("{GUEST_DATA}/{STAGING}/{name}");
-    let owner = Owner::spawn("restore", shard.fresh_instance()?)?;
-    let staged = owner.call(move |instance| {
-        instance.call("stage", limit, |guest, store| {
-            guest
-                .edge_sync_shard_restore()
-                .call_stage(store, GUEST_DATA, &snapshot, barrier, options)
+impl Stager {
+    fn start(shard: &Shard) -> Result<Stager> {
+        Ok(Stager {
+            owner: Owner::spawn("restore", shard.fresh_instance()?)?,
+            options: shard.options().clone(),
         })
-    })?;
-    Ok((staged, owner.into_inner()?))
-}
+    }
 
-/// Gives a staged generation up. What is left behind if that fails is removed at the next opening.
-fn abandon(shard: &Shard, instance: Instance) {
-    let limit = shard.options().times.write;
-    let outcome = Owner::spawn("restore", instance).and_then(|owner| {
-        owner.call(move |instance| {
-            instance.call("abandon", limit, |guest, store| {
-                guest.edge_sync_shard_restore().call_abandon(store)
+    fn call<R: Send + 'static>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        function: impl FnOnce(
+            &crate::bindings::exports::edge_sync::shard::restore::Guest,
+            &mut Store<Guest>,
+        ) -> wasmtime::Result<std::result::Result<R, GuestError>>
+        + Send
+        + 'static,
+    ) -> Result<R> {
+        self.owner.call(move |instance| {
+            instance.call(name, limit, |guest, store| {
+                function(guest.edge_sync_shard_restore(), store)
             })
         })
-    });
-    if let Err(error) = outcome {
-        tracing::warn!("giving up a staged generation: {error}");
     }
+
+    fn begin_pull(&self, origin: Origin, everything: bool) -> Result<Offer> {
+        self.call("begin-pull", self.options.times.open, move |guest, store| {
+            guest.call_begin_pull(store, GUEST_DATA, &origin, everything)
+        })
+    }
+
+    fn stage(&self, name: &str, barrier: u64) -> Result<Staged> {
+        let (snapshot, options) = (in_staging(name), self.options.for_guest());
+        self.call("stage", self.options.times.open, move |guest, store| {
+            guest.call_stage(store, GUEST_DATA, &snapshot, barrier, options)
+        })
+    }
+
+    fn stage_pull(&self, name: &str, barrier: u64, settled: bool) -> Result<PullOutcome> {
+        let (snapshot, options) = (in_staging(name), self.options.for_guest());
+        self.call("stage-pull", self.options.times.open, move |guest, store| {
+            guest.call_stage_pull(store, &snapshot, barrier, settled, options)
+        })
+    }
+
+    /// Those of the points that the staged generation has from its snapshot.
+    fn held(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        self.call("held", self.options.times.read, move |guest, store| {
+            guest.call_held(store, &ids)
+        })
+    }
+
+    /// How many of the points were deleted.
+    fn delete_again(&self, ids: Vec<PointId>) -> Result<u64> {
+        self.call("delete-again", self.options.times.write, move |guest, store| {
+            guest.call_delete_again(store, &ids)
+        })
+    }
+
+    /// Gives the staged generation up. What is left behind if that fails is removed at the next
+    /// opening.
+    pub(crate) fn abandon(self) {
+        let limit = self.options.times.write;
+        if let Err(error) = self.call("abandon", limit, |guest, store| guest.call_abandon(store)) {
+            tracing::warn!("giving up a staged generation: {error}");
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Result<Instance> {
+        self.owner.into_inner()
+    }
+}
+
+fn in_staging(name: &str) -> String {
+    format!("{GUEST_DATA}/{STAGING}/{name}")
+}
+
+/// What a download asks for.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Snapshot(SnapshotSource),
+    /// What changed since this manifest.
+    Partial(&'a str),
 }
 
 /// Downloads with attempts. A step after a failure in passing takes a stored snapshot up where it
 /// was cut; a streamed one starts over, since the server makes another each time.
 fn download(
     courier: &Courier,
-    mut source: SnapshotSource,
+    asked: Asked<'_>,
     options: &SyncOptions,
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
-) -> Result<u64> {
+) -> Result<DownloadProgress> {
+    let mut stored_instead = false;
     let mut attempts =
         DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
     let mut download = None;
     loop {
         cancel.check()?;
         let outcome = match &mut download {
-            None => courier
-                .begin_download(source, SNAPSHOT, cancel)
-                .map(|begun| {
-                    download = Some(begun);
-                    None
-                }),
+            None => match asked {
+                Asked::Partial(manifest) if !stored_instead => {
+                    courier.begin_partial(manifest, SNAPSHOT, cancel)
+                }
+                Asked::Partial(_) => {
+                    courier.begin_download(SnapshotSource::Stored, SNAPSHOT, cancel)
+                }
+                Asked::Snapshot(source) => courier.begin_download(source, SNAPSHOT, cancel),
+            }
+            .map(|begun| {
+                download = Some(begun);
+                None
+            }),
             Some(download) => download.step().map(Some),
         };
         match outcome {
             Ok(None) => {}
             Ok(Some(so_far)) => {
-                if let (SnapshotSource::Stream, SnapshotSource::Stored) = (source, so_far.source) {
-                    source = SnapshotSource::Stored;
+                let was_stored = matches!(asked, Asked::Snapshot(SnapshotSource::Stored));
+                if so_far.source == SnapshotSource::Stored && !was_stored && !stored_instead {
+                    stored_instead = true;
                     progress(RestoreProgress::StoredInstead);
                 }
                 progress(RestoreProgress::Downloading {
@@ -464,7 +689,7 @@ fn download(
                     total: so_far.total,
                 });
                 if so_far.done {
-                    return Ok(so_far.bytes);
+                    return Ok(so_far);
                 }
                 attempts.progressed(so_far.bytes);
             }
@@ -510,7 +735,7 @@ fn judged(error: &Error) -> Failure {
 
 /// The staging folder, empty at first and emptied in the end, however the restore ends; but for a
 /// snapshot of the user's own that lies in it.
-struct Staging {
+pub(crate) struct Staging {
     folder: PathBuf,
     /// What is not removed: the entry of the folder that is, or holds, the user's snapshot.
     kept: Option<PathBuf>,
@@ -519,7 +744,7 @@ struct Staging {
 }
 
 impl Staging {
-    fn clear(directory: &Path, source: &RestoreSource) -> Result<Staging> {
+    pub(crate) fn clear(directory: &Path, source: &RestoreSource) -> Result<Staging> {
         let folder = staging_folder(directory)?;
         let kept = match source {
             RestoreSource::File(file) => entry_that_holds(&folder, file),

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::pull::PullReport;
+use crate::restore::RestoreReport;
 use crate::types::{FailureClass, QueueStatus};
 
 /// The component leaves names that begin with a dot alone.
@@ -28,6 +30,14 @@ pub struct SyncRecord {
     pub next_attempt_ms: Option<u64>,
     /// What the worker is doing; none when none runs.
     pub worker: Option<WorkerState>,
+    /// When the server last said what it holds: by a pull that ended well.
+    pub last_pull_ms: Option<u64>,
+    /// The failure that the last pull ended with, as for `last_error`.
+    pub last_pull_error: Option<FailureNote>,
+    /// Why the shard may not be what the server held at the last pull or restore.
+    pub unsettled: Option<String>,
+    /// When the worker pulls next.
+    pub next_pull_ms: Option<u64>,
     /// When the last restore ended well.
     pub last_restore_ms: Option<u64>,
     /// The failure that the last restore ended with, as for `last_error`.
@@ -60,6 +70,8 @@ pub enum Exchange {
     Sync,
     /// A restore.
     Restore,
+    /// A download of what changed on the server.
+    Pull,
 }
 
 /// What the background worker is doing.
@@ -143,11 +155,22 @@ impl SyncRecord {
     }
 
     /// Notes how a restore ended.
-    pub(crate) fn note_restore(&mut self, failure: Option<&Error>) {
+    pub(crate) fn note_restore(&mut self, outcome: &Result<RestoreReport>) {
         self.under_way = None;
-        self.last_restore_error = failure.map(FailureNote::of);
-        if failure.is_none() {
+        self.last_restore_error = outcome.as_ref().err().map(FailureNote::of);
+        if let Ok(report) = outcome {
             self.last_restore_ms = Some(now_ms());
+            self.unsettled.clone_from(&report.unsettled);
+        }
+    }
+
+    /// Notes how a pull ended.
+    pub(crate) fn note_pull(&mut self, outcome: &Result<PullReport>) {
+        self.under_way = None;
+        self.last_pull_error = outcome.as_ref().err().map(FailureNote::of);
+        if let Ok(report) = outcome {
+            self.last_pull_ms = Some(now_ms());
+            self.unsettled.clone_from(&report.unsettled);
         }
     }
 
@@ -166,10 +189,11 @@ impl SyncRecord {
             Some((Exchange::Restore, since)) => {
                 self.last_restore_error = Some(killed("restore", since));
             }
+            Some((Exchange::Pull, since)) => self.last_pull_error = Some(killed("pull", since)),
             None => {}
         }
         let worker = self.worker.take();
-        self.next_attempt_ms = None;
+        (self.next_attempt_ms, self.next_pull_ms) = (None, None);
         // The worker stores what it does now and then, and that it ends.
         if worker.is_some() && self.queued > 0 && self.last_error.is_none() {
             self.last_error = Some(killed("upload", self.written_ms));
@@ -231,7 +255,8 @@ mod tests {
         record.begin(Exchange::Sync);
         record.note(None);
         record.begin(Exchange::Restore);
-        record.note_restore(None);
+        record.note_restore(&Err(Error::Cancelled));
+        record.last_restore_error = None;
         assert!(!record.settle());
         assert!(record.last_error.is_none() && record.last_restore_error.is_none());
 

@@ -11,6 +11,8 @@ use edge_sync_upload::{
 
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
+use crate::pull::PullReport;
+use crate::restore::RestoreProgress;
 use crate::shard::Shard;
 use crate::signal::Cancel;
 use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
@@ -53,6 +55,18 @@ impl Default for SyncOptions {
     }
 }
 
+/// Which way a sync goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// What waits goes up, then what others wrote comes down.
+    #[default]
+    Both,
+    /// Uploads only.
+    Push,
+    /// Downloads only. What waits for upload stays as it is.
+    Pull,
+}
+
 /// What a person has allowed, for one sync.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SyncPermissions {
@@ -67,6 +81,7 @@ pub struct SyncPermissions {
 /// What a sync did.
 #[derive(Debug, Default)]
 #[non_exhaustive]
+#[must_use = "a sync that gave up says so in `failure`"]
 pub struct SyncReport {
     /// Operations that the server confirmed.
     pub uploaded: u64,
@@ -78,8 +93,22 @@ pub struct SyncReport {
     pub remaining: u64,
     /// True if the collection was not there and has been created.
     pub created_collection: bool,
+    /// What came from the server; none if only uploads were asked for, or the sync gave up before.
+    pub pulled: Option<PullReport>,
     /// Why the sync gave up, if it did. The queue is kept.
     pub failure: Option<Error>,
+}
+
+impl SyncReport {
+    /// The report of a sync that did all it should, or why it gave up.
+    ///
+    /// Errors: what the sync gave up for.
+    pub fn into_result(mut self) -> Result<SyncReport> {
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(self),
+        }
+    }
 }
 
 /// What a sync tells while it runs.
@@ -107,6 +136,8 @@ pub enum Progress<'a> {
         /// Why.
         failure: &'a Error,
     },
+    /// Everything is uploaded, and what others wrote is fetched.
+    Pulling(&'a RestoreProgress<'a>),
 }
 
 impl upload::Queue for &Shard {

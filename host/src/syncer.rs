@@ -1,4 +1,4 @@
-//! The background worker: uploads when there is something to upload.
+//! The background worker: uploads when there is something to upload, and pulls now and then.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -8,9 +8,12 @@ use edge_sync_upload::{Step, Uploader};
 
 use crate::courier::Courier;
 use crate::error::{Error, Result};
+use crate::edge::OnPull;
+use crate::pull::pull;
 use crate::shard::Shard;
-use crate::status::{SyncRecord, WorkerState, now_ms};
-use crate::sync::server_error;
+use crate::signal::Cancel;
+use crate::status::{Exchange, SyncRecord, WorkerState, now_ms};
+use crate::sync::{SyncOptions, server_error};
 
 /// When the background worker acts by itself.
 #[derive(Clone, Debug)]
@@ -22,6 +25,9 @@ pub struct SyncerOptions {
     /// How long it waits after the server refused the settings (401, 403, ...), in case they are
     /// put right there. Default: 5 minutes.
     pub stopped_interval: Duration,
+    /// How often it fetches what others wrote, with a quarter of jitter to either side; never for
+    /// none. Default: 1 minute.
+    pub pull_interval: Option<Duration>,
 }
 
 impl Default for SyncerOptions {
@@ -30,11 +36,12 @@ impl Default for SyncerOptions {
             linger: Duration::from_millis(100),
             interval: Duration::from_secs(30),
             stopped_interval: Duration::from_secs(300),
+            pull_interval: Some(Duration::from_secs(60)),
         }
     }
 }
 
-/// Uploads on a thread of its own, until dropped. Writes through the shard's handles wake it.
+/// Uploads and pulls on a thread of its own, until dropped. Writes through the shard's handles wake it.
 pub struct Syncer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -55,7 +62,17 @@ struct Control {
     end: bool,
     /// Within an exchange with the shard or the server.
     busy: bool,
+    /// Ends the pull under way.
+    pull: Option<Cancel>,
     record: SyncRecord,
+}
+
+impl Control {
+    fn end_pull(&self) {
+        if let Some(cancel) = &self.pull {
+            cancel.cancel();
+        }
+    }
 }
 
 impl Shared {
@@ -106,7 +123,9 @@ impl Syncer {
         shard: &Shard,
         courier: Arc<Courier>,
         uploader: Arc<Mutex<Uploader>>,
+        sync: SyncOptions,
         options: SyncerOptions,
+        on_pull: Option<OnPull>,
     ) -> Result<Syncer> {
         let shared = Arc::new(Shared {
             control: Mutex::new(Control {
@@ -123,7 +142,9 @@ impl Syncer {
             shard: shard.clone(),
             courier,
             uploader,
+            sync,
             options,
+            on_pull,
         };
         let thread = std::thread::Builder::new()
             .name("edge-sync uploads".into())
@@ -141,9 +162,12 @@ impl Syncer {
     }
 
     /// Stops uploading after the exchange under way, which is waited for, until the guard is
-    /// dropped.
+    /// dropped. A pull under way is given up.
     pub fn pause(&self) -> Paused {
-        self.shared.change(|control| control.pauses += 1);
+        self.shared.change(|control| {
+            control.pauses += 1;
+            control.end_pull();
+        });
         let mut control = self.shared.lock();
         while control.busy {
             control = self
@@ -168,7 +192,10 @@ impl Syncer {
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.shared.change(|control| control.end = true);
+        self.shared.change(|control| {
+            control.end = true;
+            control.end_pull();
+        });
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -180,7 +207,9 @@ struct Worker {
     shard: Shard,
     courier: Arc<Courier>,
     uploader: Arc<Mutex<Uploader>>,
+    sync: SyncOptions,
     options: SyncerOptions,
+    on_pull: Option<OnPull>,
 }
 
 /// How one go at uploading ended.
@@ -196,6 +225,7 @@ struct Pass {
 impl Worker {
     fn run(self) {
         let mut due = Instant::now();
+        let mut pull_due = self.options.pull_interval.map(|_| due);
         // Whether a write may bring the next attempt forward; not after a failure.
         let mut eager = true;
         let mut stored = Instant::now();
@@ -203,10 +233,17 @@ impl Worker {
         // A process that is killed in its first upload must have said that it was at it.
         let mut record = self.begin();
         self.store(&mut record);
-        while self.wait_for_work(due, eager) {
+        while self.wait_for_work(pull_due.map_or(due, |pull| pull.min(due)), eager) {
             let pass = self.upload();
             eager = pass.failure.is_none();
             due = Instant::now() + pass.wait;
+            if pull_due.is_some_and(|due| due <= Instant::now()) {
+                // What waits goes first, so that a pull does not download it twice.
+                if pass.state == WorkerState::Idle {
+                    self.pull();
+                }
+                pull_due = self.next_pull();
+            }
             let mut record = self.note(&pass);
             // Not with every batch: the record is for people. But what is no longer so must not stay.
             let now = Some((pass.state, pass.failure.is_some()));
@@ -221,7 +258,7 @@ impl Worker {
             self.shared.change(|control| control.busy = false);
         }
         let mut record = self.shared.lock().record.clone();
-        (record.worker, record.next_attempt_ms) = (None, None);
+        (record.worker, record.next_attempt_ms, record.next_pull_ms) = (None, None, None);
         record.note_queue(self.shard.queue_status().ok().as_ref());
         self.store(&mut record);
     }
@@ -249,6 +286,69 @@ impl Worker {
         (control.dirty, control.now, control.busy) = (false, false, true);
         control.record.worker = Some(WorkerState::Uploading);
         true
+    }
+
+    /// When to pull next. Devices that were started together must not ask together for ever.
+    fn next_pull(&self) -> Option<Instant> {
+        let wait = self
+            .options
+            .pull_interval?
+            .mul_f64(0.75 + 0.5 * fastrand::f64());
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.shared.lock().record.next_pull_ms = Some(now_ms().saturating_add(millis));
+        Some(Instant::now() + wait)
+    }
+
+    /// Fetches what others wrote. Given up for a pause and for the end.
+    fn pull(&self) {
+        let Ok(_alone) = self.shard.no_restore() else {
+            return;
+        };
+        // There is none before the first restore.
+        if !self.shard.is_present().unwrap_or(false) {
+            return;
+        }
+        let cancel = Cancel::new();
+        {
+            let mut control = self.shared.lock();
+            if control.end || control.pauses > 0 {
+                return;
+            }
+            control.pull = Some(cancel.clone());
+            control.record.begin(Exchange::Pull);
+        }
+        let outcome = {
+            let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
+            pull(
+                &self.shard,
+                &self.courier,
+                &mut uploader,
+                &self.sync,
+                &cancel,
+                &mut |_| {},
+            )
+        };
+        let mut record = {
+            let mut control = self.shared.lock();
+            control.pull = None;
+            match &outcome {
+                Err(Error::Cancelled) => control.record.under_way = None,
+                outcome => control.record.note_pull(outcome),
+            }
+            control.record.clone()
+        };
+        self.store(&mut record);
+        match outcome {
+            Ok(report) => {
+                if let Some(notify) = &self.on_pull
+                    && report.changed()
+                {
+                    notify(&report);
+                }
+            }
+            Err(Error::Cancelled) => {}
+            Err(error) => tracing::warn!("what others wrote was not fetched: {error}"),
+        }
     }
 
     /// Uploads until there is nothing left, something fails, or a pause or the end is wanted.

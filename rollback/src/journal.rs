@@ -1,6 +1,6 @@
 //! The journal of one checkpoint: what it held, and what has been done to it since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write as _};
 use std::os::fd::RawFd;
@@ -113,14 +113,30 @@ impl Journal {
     /// # Errors
     /// The tree is not changed, and the checkpoint in force still is in force.
     pub fn begin(tree: &Path, journals: &Path, checkpoint: u64) -> Result<Self> {
+        Self::begin_beside(tree, journals, checkpoint, &HashSet::new())
+    }
+
+    /// As [`Journal::begin`], of a tree of which the files in `durable` are on the disk already.
+    ///
+    /// # Errors
+    /// As [`Journal::begin`].
+    pub fn begin_beside(
+        tree: &Path,
+        journals: &Path,
+        checkpoint: u64,
+        durable: &HashSet<Identity>,
+    ) -> Result<Self> {
         let mut kept = Vec::new();
         let mut by_identity = HashMap::new();
         for found in folder::list(tree)? {
             let path = tree.join(&found.path);
             let status = File::open(&path)
                 .and_then(|file| {
-                    file.sync_all()?;
-                    descriptor::of_file(&file)
+                    let status = descriptor::of_file(&file)?;
+                    if !durable.contains(&status.identity) {
+                        file.sync_all()?;
+                    }
+                    Ok(status)
                 })
                 .map_err(Error::io("sync", &path))?;
             if !found.is_folder {

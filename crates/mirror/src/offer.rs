@@ -82,6 +82,11 @@ impl Offer {
         self.mirror.is_some() && self.withheld.is_empty()
     }
 
+    /// True if there is a mirror, and it is known to be what the server held.
+    pub fn is_settled(&self) -> bool {
+        self.mirror.as_ref().is_some_and(|mirror| mirror.settled())
+    }
+
     /// The segments that are in the mirror and not in the offer, and why.
     pub fn withheld(&self) -> &BTreeMap<String, String> {
         &self.withheld

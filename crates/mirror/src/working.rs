@@ -4,7 +4,7 @@
 //! others once a segment is built. The last are links to the mirror's; the rest are copies.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::apply::make_parents;
 use crate::durable::Unsynced;
@@ -19,6 +19,8 @@ pub struct Working {
     pub linked_files: u64,
     /// Their data, holes left out. Nothing read or wrote it.
     pub linked_bytes: u64,
+    /// Where they are. Their bytes are durable.
+    pub links: Vec<PathBuf>,
     /// Files that are copies.
     pub copied_files: u64,
     /// Their data, holes left out.
@@ -68,6 +70,7 @@ pub fn build_linking(
                 Ok(Placed::Linked) => {
                     working.linked_files += 1;
                     working.linked_bytes += known.data();
+                    working.links.push(to);
                 }
                 Ok(Placed::Copied(copied)) => {
                     working.copied_files += 1;
