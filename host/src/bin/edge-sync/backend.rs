@@ -197,7 +197,7 @@ impl Backend for ShardBackend {
         shard.create_here(body).map_err(|error| match error {
             // In the server's words and with its status, where a value is out of range.
             HostError::InvalidInput { field, message }
-                if message.starts_with("value ") && message.contains(" invalid, must be ") =>
+                if message.starts_with("value ") && message.contains(" invalid, must be from ") =>
             {
                 Error::OutOfRange(format!("JSON body: [{field}: {message}]"))
             }
