@@ -51,8 +51,8 @@ const LEAST_SERVER_TIMEOUT: u32 = 5;
 /// So often is the number of a collection's operations asked for in vain.
 const MOST_MUTE: u32 = 3;
 
-/// After so long without a write, the collection is looked at again before the next one, in
-/// milliseconds.
+/// So long after the last look at the collection, it is looked at again before the next write, in
+/// milliseconds. Writes do not put that off: an alias may move under a worker that is never idle.
 const LOOK_AGAIN: u64 = 60_000;
 
 /// Confirmed requests after which an idle worker asks how many points the server holds.
@@ -318,10 +318,10 @@ pub struct Uploader {
     confirmed: u32,
     /// The collection was found to be the right one, just now.
     ready: bool,
+    /// When it was last looked at, in milliseconds since 1970.
+    looked_at: Option<u64>,
     /// Looks at the collection in a row at which its operations could not be numbered.
     mute: u32,
-    /// When that was, or when it last took a write; in milliseconds since 1970.
-    ready_at: Option<u64>,
     /// It was found so, and nothing has told otherwise since.
     known: bool,
     /// What the last wait was asked to be by the server.
@@ -353,7 +353,7 @@ impl Uploader {
             no_server_timeout: false,
             confirmed: 0,
             ready: false,
-            ready_at: None,
+            looked_at: None,
             mute: 0,
             known: false,
             asked: Duration::ZERO,
@@ -417,10 +417,10 @@ impl Uploader {
         let Some(batch) = self.next_batch(queue, until)? else {
             return Ok(Step::Done);
         };
-        // It may have been replaced while nothing went up. The clock may jump either way.
+        // It may have been replaced since. The clock may jump either way.
         let now = server.now_ms();
-        let since = *self.ready_at.get_or_insert(now);
-        if !self.ready || now.abs_diff(since) > LOOK_AGAIN {
+        let is_recent = |at: u64| now.abs_diff(at) <= LOOK_AGAIN;
+        if !self.ready || !self.looked_at.is_some_and(is_recent) {
             return self.prepare(queue, server, true);
         }
         if let Some(step) = self.look_after(queue, server, &batch)? {
@@ -435,9 +435,6 @@ impl Uploader {
         let (verdict, operation) = write(server, &request)?;
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
-        }
-        if operation.is_some() {
-            self.ready_at = Some(server.now_ms());
         }
         match verdict {
             Verdict::Confirmed { .. } => self.advance(queue, &batch),
@@ -1122,7 +1119,7 @@ impl Uploader {
         }
         self.permissions = Permissions::default();
         self.ready = true;
-        self.ready_at = Some(server.now_ms());
+        self.looked_at = Some(server.now_ms());
         self.known = true;
         Ok(Step::Collection { created })
     }
@@ -1215,6 +1212,7 @@ impl Uploader {
                 return Ok(self.found(bound, &why));
             }
         }
+        self.looked_at = Some(server.now_ms());
         Ok(RestoreCheck::Ready(self.binding.clone()))
     }
 
@@ -1249,7 +1247,6 @@ impl Uploader {
         self.stored = Some(binding.clone());
         self.head = Head::default();
         self.ready = true;
-        self.ready_at = None;
         self.known = true;
     }
 
@@ -1267,7 +1264,6 @@ impl Uploader {
         self.binding = binding.clone();
         self.store_binding(queue)?;
         self.ready = true;
-        self.ready_at = None;
         self.known = true;
         Ok(())
     }
