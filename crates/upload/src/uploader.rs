@@ -1108,13 +1108,17 @@ impl Uploader {
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
         }
-        // A number alone is not worth a write: the older one still is a lower bound.
+        // A number alone is not worth a write, unless the stored one is no lower bound: a collection
+        // that a person has rebound to may count from the beginning.
         let known = self.stored.as_ref().map(|stored| Binding {
             operation: self.binding.operation,
             ..stored.clone()
         });
-        let first_number = self.stored.as_ref().is_none_or(|it| it.operation.is_none());
-        if first_number || known.as_ref() != Some(&self.binding) {
+        let bounded = self
+            .stored
+            .as_ref()
+            .is_some_and(|it| it.operation.is_some() && it.operation <= self.binding.operation);
+        if !bounded || known.as_ref() != Some(&self.binding) {
             self.store_binding(queue)?;
         }
         self.permissions = Permissions::default();

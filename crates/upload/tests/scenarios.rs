@@ -1129,6 +1129,36 @@ fn a_collection_that_moved_counts_from_the_beginning() {
 }
 
 #[test]
+fn a_rebinding_to_a_collection_that_counts_anew_is_stored_with_the_look() {
+    for writes in [0, 1, 2] {
+        let mut world = in_step(10, (0..5).map(|value| Op::set(&[1], value)).collect());
+        assert_eq!(world.run(), End::Done);
+        // The same identity and as many points; only its operations are numbered from the beginning.
+        world
+            .qdrant()
+            .collections
+            .get_mut("c")
+            .unwrap()
+            .next_operation = 0;
+        world
+            .device
+            .log
+            .extend((0..5).map(|value| Op::set(&[2], value)));
+        world.options.limits.operations = 1;
+        world.restart();
+        world.permit(true, false);
+        for _ in 0..=writes {
+            let step = world.step();
+            assert!(!matches!(step, Step::Stop(_)), "{step:?}");
+        }
+        // The process ends without a word; the next one needs no permission.
+        world.restart();
+        assert_eq!(world.run(), End::Done, "after {writes} writes");
+        assert_eq!(world.device.acknowledged, 20);
+    }
+}
+
+#[test]
 fn what_a_check_before_a_restore_finds_stays() {
     let mut world = in_step(10, (0..20).map(|value| Op::set(&[1], value)).collect());
     assert_eq!(world.run(), End::Done);
