@@ -324,8 +324,6 @@ pub struct Uploader {
     mute: u32,
     /// It was found so, and nothing has told otherwise since.
     known: bool,
-    /// What the last wait was asked to be by the server.
-    asked: Duration,
     /// What the check before a restore found against the collection.
     finding: Option<Binding>,
     binding: Binding,
@@ -356,7 +354,6 @@ impl Uploader {
             looked_at: None,
             mute: 0,
             known: false,
-            asked: Duration::ZERO,
             finding: None,
             binding: Binding::default(),
             stored: None,
@@ -394,13 +391,10 @@ impl Uploader {
 
     /// Whether a run in the foreground should end instead of doing this wait.
     pub fn gives_up(&self, after: Duration) -> bool {
-        // The jitter on top of what the server asked for does not count.
-        let asked = if self.asked.is_zero() {
-            after
-        } else {
-            after.min(self.asked)
-        };
-        self.backoff.failures() >= self.options.attempts || asked > self.options.patience
+        let Options {
+            attempts, patience, ..
+        } = self.options;
+        self.backoff.gives_up(after, attempts, patience)
     }
 
     /// Does the next thing. An error is the driver's; what the server or the way to it fails at is a
@@ -966,7 +960,6 @@ impl Uploader {
     }
 
     fn wait(&mut self, failure: Failure) -> Step {
-        self.asked = failure.retry_after.unwrap_or_default();
         Step::Wait {
             after: self.backoff.next(failure.retry_after),
             failure,
