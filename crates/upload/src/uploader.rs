@@ -135,12 +135,12 @@ pub struct Standing {
     /// Whether the shard was ever restored from a server.
     pub restored: bool,
     /// How many operations at the end of what is dealt with were put aside without a gap, in the
-    /// same words. Those that named a missing point (404) are passed over: a new point and the
-    /// change to it are refused in turn.
+    /// same words (see [`crate::refusal_fingerprint`]). Those that named a missing point are passed
+    /// over: a new point and the change to it are refused in turn.
     pub refused_in_a_row: u32,
-    /// The words of the last of them.
+    /// The server's words for the last of them.
     pub refused_words: String,
-    /// Their HTTP status.
+    /// Its HTTP status.
     pub refused_status: u16,
     /// The collection that holds what was acknowledged.
     pub binding: Option<Binding>,
