@@ -5,6 +5,7 @@
 //! meanwhile, the three belong together.
 
 use edge_sync_log::{Current, RejectedView, View};
+use edge_sync_upload::refusal_fingerprint;
 
 use crate::bindings::peek::Peeked;
 use crate::bindings::queue::{QueueStatus, RejectedOperation, WaitingOperation};
@@ -24,7 +25,11 @@ struct Peek {
 impl Peek {
     fn look(directory: &Directory) -> Result<Self> {
         let current = load(directory)?;
-        let rejected = RejectedView::look(&directory.rejected(), current.acknowledged)?;
+        let rejected = RejectedView::look(
+            &directory.rejected(),
+            current.acknowledged,
+            refusal_fingerprint,
+        )?;
         let log = View::look(&directory.log())?;
         Ok(Self {
             current,

@@ -1,8 +1,6 @@
 //! What waits for upload, cut into requests.
 
 use edge_sync_engine::{Operation, Upload, merge_uploads};
-use edge_sync_log::SKIPPED_BY_HAND;
-use edge_sync_upload::{fingerprint, is_about_a_point};
 use serde_json::{Value, json};
 
 use crate::binding;
@@ -13,13 +11,6 @@ use crate::bindings::queue::{
 use crate::error::{Error, Result, invalid};
 use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;
-
-/// Entries of the rejected log that are looked at for a row of equal refusals; more make no
-/// difference to whoever asks.
-const ROW: u32 = 16;
-
-/// Entries of the rejected log that are read for that.
-const LOOKED_AT: u64 = 64;
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
 pub fn next_batch(
@@ -175,37 +166,13 @@ fn number(count: usize) -> u32 {
 pub fn standing(store: &Store) -> Result<QueueStanding> {
     let current = store.current();
     let binding = binding::load(store.directory())?;
-    let mut row = 0;
-    let (mut words, mut status) = (String::new(), 0);
-    for back in 0..LOOKED_AT {
-        let Some(sequence) = current.acknowledged.checked_sub(back) else {
-            break;
-        };
-        let Some(entry) = store.rejected().get(sequence)? else {
-            break;
-        };
-        // A person's skip says nothing of the server.
-        if entry.message == SKIPPED_BY_HAND || row == ROW {
-            break;
-        }
-        // Nor does a missing point: a new point and the change to it are refused in turn.
-        if is_about_a_point(&entry.message) {
-            continue;
-        }
-        let says = fingerprint(&entry.message);
-        if row == 0 {
-            (words, status) = (says, entry.status);
-        } else if says != words {
-            break;
-        }
-        row += 1;
-    }
+    let refusals = store.rejected().refusals(current.acknowledged)?;
     Ok(QueueStanding {
         acknowledged: current.acknowledged,
         restored: current.barrier > 0 || current.generation > 1,
-        refused_in_a_row: row,
-        refused_words: words,
-        refused_status: status,
+        refused_in_a_row: refusals.in_a_row,
+        refused_words: refusals.words,
+        refused_status: refusals.status,
         binding: binding.map(binding::to_wit),
         config: store.config()?.to_json().to_string(),
         creation: store.creation_config()?,
@@ -239,7 +206,7 @@ pub fn alone(operation: &Operation) -> UploadRequest {
 pub fn status(store: &mut Store) -> Result<QueueStatus> {
     store.settle_acknowledged();
     let (log, current) = (store.log(), store.current());
-    let refusals = store.rejected().refusals(current.acknowledged);
+    let refusals = store.rejected().refusals(current.acknowledged)?;
     Ok(QueueStatus {
         logged: log.last(),
         applied: current.applied,

@@ -25,6 +25,7 @@ use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Wri
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
 use edge_sync_rollback::{Identity, Journal};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
+use edge_sync_upload::refusal_fingerprint;
 use serde_json::{Value, json};
 
 use crate::bindings::shard::Opened;
@@ -189,7 +190,7 @@ impl Store {
     ) -> Result<(Self, Opened)> {
         let (log, report) = Log::open(&directory.log(), log_options(&options, &current))?;
         notes.extend(report.notes());
-        let (mut rejected, report) = Rejected::open(&directory.rejected())?;
+        let (mut rejected, report) = Rejected::open(&directory.rejected(), refusal_fingerprint)?;
         notes.extend(report.notes());
         // A crash came between moving it there and moving on: it is uploaded again, and the server
         // decides again.

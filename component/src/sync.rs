@@ -390,6 +390,7 @@ fn attempts() -> DownloadAttempts {
     DownloadAttempts::new(
         edge_sync_upload::BackoffOptions::default(),
         RESTORE_ATTEMPTS,
+        Upload::default().patience,
         random(),
     )
 }

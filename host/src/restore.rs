@@ -522,6 +522,42 @@ fn unsettled(before: &OptimizerState, after: &OptimizerState) -> Option<String> 
     Some(why.to_owned())
 }
 
+/// Attempts of one thing, and the waits between them.
+struct Attempts<'a> {
+    counter: DownloadAttempts,
+    cancel: &'a Cancel,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(options: &SyncOptions, cancel: &'a Cancel) -> Self {
+        let counter = DownloadAttempts::new(
+            options.backoff.clone(),
+            options.attempts,
+            options.patience,
+            fastrand::u64(..),
+        );
+        Self { counter, cancel }
+    }
+
+    /// Waits before the next attempt. `error`, which the last one failed with, is given back if there
+    /// is to be none.
+    fn after(&mut self, error: Error, progress: &mut dyn FnMut(RestoreProgress<'_>)) -> Result<()> {
+        let after = if error.ends_instance() {
+            self.counter.broke(None)
+        } else {
+            self.counter.failed(&judged(&error))
+        };
+        let Some(after) = after else {
+            return Err(error);
+        };
+        progress(RestoreProgress::Waiting {
+            after,
+            failure: &error,
+        });
+        self.cancel.sleep(after)
+    }
+}
+
 /// Asks the courier again while it fails in passing.
 fn persist<T>(
     options: &SyncOptions,
@@ -529,27 +565,13 @@ fn persist<T>(
     progress: &mut dyn FnMut(RestoreProgress<'_>),
     mut ask: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let mut attempts =
-        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
+    let mut attempts = Attempts::new(options, cancel);
     loop {
         cancel.check()?;
-        let error = match ask() {
+        match ask() {
             Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let after = if error.ends_instance() {
-            attempts.broke(None)
-        } else {
-            attempts.failed(&judged(&error))
-        };
-        let Some(after) = after.filter(|after| *after <= options.patience) else {
-            return Err(error);
-        };
-        progress(RestoreProgress::Waiting {
-            after,
-            failure: &error,
-        });
-        cancel.sleep(after)?;
+            Err(error) => attempts.after(error, progress)?,
+        }
     }
 }
 
@@ -655,8 +677,7 @@ fn download(
     progress: &mut dyn FnMut(RestoreProgress<'_>),
 ) -> Result<DownloadProgress> {
     let mut stored_instead = false;
-    let mut attempts =
-        DownloadAttempts::new(options.backoff.clone(), options.attempts, fastrand::u64(..));
+    let mut attempts = Attempts::new(options, cancel);
     let mut download = None;
     loop {
         cancel.check()?;
@@ -691,24 +712,13 @@ fn download(
                 if so_far.done {
                     return Ok(so_far);
                 }
-                attempts.progressed(so_far.bytes);
+                attempts.counter.progressed(so_far.bytes);
             }
             Err(error) => {
-                let lost = error.ends_instance();
-                let after = if lost {
+                if error.ends_instance() {
                     download = None;
-                    attempts.broke(None)
-                } else {
-                    attempts.failed(&judged(&error))
-                };
-                let Some(after) = after.filter(|after| *after <= options.patience) else {
-                    return Err(error);
-                };
-                progress(RestoreProgress::Waiting {
-                    after,
-                    failure: &error,
-                });
-                cancel.sleep(after)?;
+                }
+                attempts.after(error, progress)?;
             }
         }
     }

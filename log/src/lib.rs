@@ -36,7 +36,6 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod view;
-mod words;
 
 pub use current::Current;
 pub use error::{Error, Result};
@@ -44,6 +43,7 @@ pub use follow::{Follower, follow};
 pub use log::{Durability, Log, LogOptions, MIN_SEGMENT_BYTES, OpenReport, TornTail};
 pub use read::Reader;
 pub use record::{MAX_RECORD_BYTES, Record};
-pub use rejected::{Refusals, Rejected, RejectedOperation, RejectedView, SKIPPED_BY_HAND};
+pub use rejected::{
+    Fingerprint, Refusals, Rejected, RejectedOperation, RejectedView, SKIPPED_BY_HAND,
+};
 pub use view::View;
-pub use words::{fingerprint, same_words};

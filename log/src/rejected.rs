@@ -8,7 +8,6 @@ use crate::log::{Durability, Log, LogOptions, OpenReport};
 use crate::read::Reader;
 use crate::record::{MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES, Record};
 use crate::view::View;
-use crate::words::fingerprint;
 
 /// What an operation says that no server refused: a person moved it out of the way.
 pub const SKIPPED_BY_HAND: &str = "skipped by hand";
@@ -20,8 +19,8 @@ const ENTRY: u8 = 1;
 const TOMBSTONE: u8 = 2;
 /// Below this size the log is not worth compacting.
 const COMPACT_BYTES: u64 = 1 << 20;
-/// Further than this it does not matter how many refusals in a row there are.
-const MOST_IN_A_ROW: u32 = 1000;
+/// So many entries are looked at for a row of refusals; further back it does not matter.
+const MOST_IN_A_ROW: usize = 1000;
 /// Records between two entries of a page that are read over instead of opening the file again.
 const READ_OVER: u64 = 64;
 
@@ -40,14 +39,21 @@ pub struct RejectedOperation {
     pub operation: Vec<u8>,
 }
 
+/// What tells whether two refusals say the same: equal numbers for words that do. None for words that
+/// say nothing of other operations; a row of refusals goes on over them. The numbers are not stored.
+pub type Fingerprint = fn(&str) -> Option<u64>;
+
 /// How many operations in a row were refused alike, up to the last one that the upload is past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// Neighbours in the log, refused in the same words (see [`crate::same_words`]); at most 1,000
-    /// are counted. 0 if the last operation was not refused, or skipped by hand.
+    /// Neighbours in the log, refused in words of one [`Fingerprint`]. Those without one are passed
+    /// over. An operation that was not refused, or that was skipped by hand, ends the row. Looked for
+    /// in the last 1,000 operations.
     pub in_a_row: u32,
-    /// The words of the last one.
+    /// The words of the last one that counts.
     pub words: String,
+    /// Its HTTP status.
+    pub status: u16,
 }
 
 /// The rejected log, in a folder of its own. Every change is durable when it returns.
@@ -65,18 +71,22 @@ impl Rejected {
     ///
     /// # Errors
     /// As [`Log::open`]; [`Error::Corrupt`] also for a record that is no entry.
-    pub fn open(directory: &Path) -> Result<(Self, OpenReport)> {
-        Self::open_with(directory, COMPACT_BYTES)
+    pub fn open(directory: &Path, fingerprint: Fingerprint) -> Result<(Self, OpenReport)> {
+        Self::open_with(directory, fingerprint, COMPACT_BYTES)
     }
 
-    pub(crate) fn open_with(directory: &Path, compact_bytes: u64) -> Result<(Self, OpenReport)> {
+    pub(crate) fn open_with(
+        directory: &Path,
+        fingerprint: Fingerprint,
+        compact_bytes: u64,
+    ) -> Result<(Self, OpenReport)> {
         let options = LogOptions {
             durability: Durability::Always,
             segment_bytes: compact_bytes.max(LogOptions::default().segment_bytes),
             durable_to: 0,
         };
         let (log, report) = Log::open(directory, options)?;
-        let index = Index::build(directory, log.read(0))?;
+        let index = Index::build(directory, log.read(0), fingerprint)?;
         let rejected = Self {
             log,
             index,
@@ -101,8 +111,12 @@ impl Rejected {
     }
 
     /// How the last operations before `acknowledged`, and that one, were refused.
-    pub fn refusals(&self, acknowledged: u64) -> Refusals {
-        self.index.refusals(acknowledged)
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub fn refusals(&self, acknowledged: u64) -> Result<Refusals> {
+        self.index
+            .refusals(acknowledged, |last| self.page(last.saturating_sub(1), 1, 0))
     }
 
     /// Adds an operation; replaces it if it is there, so that a crash before the caller noted the
@@ -258,9 +272,9 @@ impl RejectedView {
     ///
     /// # Errors
     /// As [`View::look`] and [`View::read`].
-    pub fn look(directory: &Path, acknowledged: u64) -> Result<Self> {
+    pub fn look(directory: &Path, acknowledged: u64, fingerprint: Fingerprint) -> Result<Self> {
         let view = View::look(directory)?;
-        let mut index = Index::build(directory, view.read(0))?;
+        let mut index = Index::build(directory, view.read(0), fingerprint)?;
         for undecided in index
             .entries
             .split_off(&acknowledged.saturating_add(1))
@@ -290,14 +304,8 @@ impl RejectedView {
     /// # Errors
     /// As [`View::read`].
     pub fn refusals(&self, acknowledged: u64) -> Result<Refusals> {
-        let mut refusals = self.index.refusals(acknowledged);
-        // The index knows the words of the newest entry only, which may have been an undecided one.
-        if refusals.in_a_row > 0 && refusals.words.is_empty() {
-            let before = acknowledged.saturating_sub(1);
-            let last = self.page(before, 1, 0)?.pop();
-            refusals.words = last.map(|last| last.message).unwrap_or_default();
-        }
-        Ok(refusals)
+        self.index
+            .refusals(acknowledged, |last| self.page(last.saturating_sub(1), 1, 0))
     }
 
     /// As [`Rejected::page`].
@@ -311,14 +319,13 @@ impl RejectedView {
 }
 
 /// Where the entries are, and what is known of them without reading them again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Index {
     /// By sequence in the main log.
     entries: BTreeMap<u64, Entry>,
     /// Bytes of all of them.
     live_bytes: u64,
-    /// The newest entry and its words, unless it has been removed.
-    newest: Option<(u64, String)>,
+    fingerprint: Fingerprint,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -327,13 +334,27 @@ struct Entry {
     place: u64,
     /// Length of the payload there.
     bytes: u64,
-    /// Of its words; none for one that was skipped by hand.
-    fingerprint: Option<u64>,
+    says: Says,
+}
+
+/// What an entry is to a row of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// A refusal in words of this fingerprint.
+    Words(u64),
+    /// A refusal that a row goes on over.
+    Nothing,
+    /// It was skipped by hand, which says nothing of the server.
+    Skipped,
 }
 
 impl Index {
-    fn build(directory: &Path, records: Reader) -> Result<Self> {
-        let mut index = Self::default();
+    fn build(directory: &Path, records: Reader, fingerprint: Fingerprint) -> Result<Self> {
+        let mut index = Self {
+            entries: BTreeMap::new(),
+            live_bytes: 0,
+            fingerprint,
+        };
         for record in records {
             let record = record?;
             let bytes = record.payload.len() as u64;
@@ -354,60 +375,64 @@ impl Index {
     fn insert(&mut self, sequence: u64, place: u64, bytes: u64, status: u16, message: &str) {
         self.remove(sequence);
         let skipped = status == 0 && message == SKIPPED_BY_HAND;
-        let message = stored_message(message);
-        let entry = Entry {
-            place,
-            bytes,
-            fingerprint: (!skipped).then(|| fingerprint(message)),
+        let says = if skipped {
+            Says::Skipped
+        } else {
+            (self.fingerprint)(stored_message(message)).map_or(Says::Nothing, Says::Words)
         };
+        let entry = Entry { place, bytes, says };
         self.entries.insert(sequence, entry);
         self.live_bytes += bytes;
-        if self
-            .newest
-            .as_ref()
-            .is_none_or(|(newest, _)| *newest <= sequence)
-        {
-            self.newest = Some((sequence, message.to_owned()));
-        }
     }
 
     fn remove(&mut self, sequence: u64) {
         if let Some(entry) = self.entries.remove(&sequence) {
             self.live_bytes -= entry.bytes;
         }
-        self.newest.take_if(|(newest, _)| *newest == sequence);
     }
 
     fn len(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    fn refusals(&self, acknowledged: u64) -> Refusals {
-        let mut refusals = Refusals::default();
-        let Some(words) = self
-            .entries
-            .get(&acknowledged)
-            .and_then(|last| last.fingerprint)
-        else {
-            return refusals;
-        };
-        let mut next = acknowledged;
-        for (sequence, entry) in self.entries.range(..=acknowledged).rev() {
-            if *sequence != next
-                || entry.fingerprint != Some(words)
-                || refusals.in_a_row == MOST_IN_A_ROW
-            {
+    /// See [`Rejected::refusals`]; `read` gives the entry of a sequence, if it is there.
+    fn refusals(
+        &self,
+        acknowledged: u64,
+        read: impl FnOnce(u64) -> Result<Vec<RejectedOperation>>,
+    ) -> Result<Refusals> {
+        let mut in_a_row = 0;
+        // The last one that counts, and what all that count say.
+        let mut row = None;
+        let neighbours = (0..=acknowledged)
+            .rev()
+            .zip(self.entries.range(..=acknowledged).rev());
+        for (expected, (sequence, entry)) in neighbours.take(MOST_IN_A_ROW) {
+            if *sequence != expected {
                 break;
             }
-            refusals.in_a_row += 1;
-            next = next.saturating_sub(1);
+            match entry.says {
+                Says::Nothing => continue,
+                Says::Words(words) if row.is_none_or(|(_, says)| says == words) => {
+                    row.get_or_insert((*sequence, words));
+                    in_a_row += 1;
+                }
+                Says::Words(_) | Says::Skipped => break,
+            }
         }
-        if let Some((newest, message)) = &self.newest
-            && *newest == acknowledged
-        {
-            refusals.words.clone_from(message);
-        }
-        refusals
+        let Some((sequence, _)) = row else {
+            return Ok(Refusals::default());
+        };
+        let last = read(sequence)?;
+        Ok(last
+            .into_iter()
+            .find(|last| last.sequence == sequence)
+            .map(|last| Refusals {
+                in_a_row,
+                words: last.message,
+                status: last.status,
+            })
+            .unwrap_or_default())
     }
 
     /// See [`Rejected::page`]; `read` gives the records from a place on.

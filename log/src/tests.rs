@@ -341,7 +341,7 @@ fn the_rejected_log_survives_a_stop_at_every_step() {
         let mut may = BTreeSet::new();
         let before = faults::steps();
         faults::fail_after(step, true);
-        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), COMPACT_BYTES) {
+        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), words, COMPACT_BYTES) {
             for sequence in 1..=12 {
                 match rejected.add(&operation(sequence)) {
                     Ok(()) => must.insert(sequence),
@@ -359,7 +359,7 @@ fn the_rejected_log_survives_a_stop_at_every_step() {
         let taken = faults::steps() - before;
         faults::clear();
         let (mut rejected, _) =
-            Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+            Rejected::open_with(directory.path(), words, COMPACT_BYTES).expect("opens");
         let found = listed(&rejected);
         assert!(must.is_subset(&found), "{must:?} {found:?}");
         assert!(found.iter().all(|at| must.contains(at) || may.contains(at)));
@@ -367,7 +367,7 @@ fn the_rejected_log_survives_a_stop_at_every_step() {
         assert_eq!(rejected.get(99).expect("reads"), Some(operation(99)));
         if taken <= step {
             let (rejected, _) =
-                Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+                Rejected::open_with(directory.path(), words, COMPACT_BYTES).expect("opens");
             assert_eq!(listed(&rejected), BTreeSet::from([5, 10, 99]));
             let bytes: u64 = fs::read_dir(directory.path())
                 .expect("lists")
@@ -388,7 +388,7 @@ fn the_rejected_log_survives_a_stop_at_every_step() {
 #[test]
 fn a_rejected_log_without_entries_keeps_no_bytes() {
     let directory = tempdir().expect("temporary directory");
-    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    let (mut rejected, _) = Rejected::open(directory.path(), words).expect("opens");
     for sequence in 1..=3 {
         rejected.add(&operation(sequence)).expect("adds");
     }
@@ -665,7 +665,7 @@ fn several_are_rejected_and_removed_as_a_whole_at_every_step() {
         let before = faults::steps();
         faults::fail_after(step, true);
         let (mut added, mut removed) = (false, false);
-        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), COMPACT_BYTES) {
+        if let Ok((mut rejected, _)) = Rejected::open_with(directory.path(), words, COMPACT_BYTES) {
             added = rejected.add_all(&operations).is_ok();
             if added {
                 removed = rejected.remove_all(&some).is_ok_and(|count| count == 8);
@@ -674,11 +674,12 @@ fn several_are_rejected_and_removed_as_a_whole_at_every_step() {
         let taken = faults::steps() - before;
         faults::clear();
         // Whoever looks in beside the owner sees what the owner will find, and changes nothing.
-        let seen = RejectedView::look(directory.path(), u64::MAX - 1).expect("looks");
+        let seen = RejectedView::look(directory.path(), u64::MAX - 1, words).expect("looks");
         let seen: BTreeSet<u64> = (seen.page(0, 100, u64::MAX).expect("reads").iter())
             .map(|entry| entry.sequence)
             .collect();
-        let (rejected, _) = Rejected::open_with(directory.path(), COMPACT_BYTES).expect("opens");
+        let (rejected, _) =
+            Rejected::open_with(directory.path(), words, COMPACT_BYTES).expect("opens");
         let found = listed(&rejected);
         assert_eq!(seen, found, "at step {step}");
         let whole = [BTreeSet::new(), all.clone(), rest.clone()];
@@ -698,7 +699,7 @@ fn several_are_rejected_and_removed_as_a_whole_at_every_step() {
 #[test]
 fn a_page_of_the_rejected_log_is_as_long_as_asked() {
     let directory = tempdir().expect("temporary directory");
-    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    let (mut rejected, _) = Rejected::open(directory.path(), words).expect("opens");
     let operations: Vec<_> = (1..=200).map(operation).collect();
     rejected.add_all(&operations).expect("adds");
     // Out of the file's order, and with gaps of all lengths.
@@ -725,10 +726,16 @@ fn a_page_of_the_rejected_log_is_as_long_as_asked() {
     );
 }
 
+/// Words up to a digit are one saying, but for those about a point.
+fn words(message: &str) -> Option<u64> {
+    let says = message.split(|c: char| c.is_ascii_digit()).next()?;
+    (!says.starts_with("No point")).then(|| says.bytes().map(u64::from).sum())
+}
+
 #[test]
 fn refusals_in_a_row_are_neighbours_in_the_same_words() {
     let directory = tempdir().expect("temporary directory");
-    let (mut rejected, _) = Rejected::open(directory.path()).expect("opens");
+    let (mut rejected, _) = Rejected::open(directory.path(), words).expect("opens");
     let refused = |sequence, message: &str| RejectedOperation {
         message: message.to_owned(),
         status: if message == SKIPPED_BY_HAND { 0 } else { 400 },
@@ -736,17 +743,17 @@ fn refusals_in_a_row_are_neighbours_in_the_same_words() {
     };
     let mut count = |sequence, message: &str| {
         rejected.add(&refused(sequence, message)).expect("adds");
-        let seen = RejectedView::look(directory.path(), sequence).expect("looks");
+        let seen = RejectedView::look(directory.path(), sequence, words).expect("looks");
         let seen = seen.refusals(sequence).expect("reads");
-        let refusals = rejected.refusals(sequence);
+        let refusals = rejected.refusals(sequence).expect("reads");
         assert_eq!(seen, refusals);
-        if refusals.in_a_row > 0 {
-            assert_eq!(refusals.words, message);
+        if refusals.in_a_row > 0 && words(message).is_some() {
+            assert_eq!((&*refusals.words, refusals.status), (message, 400));
         }
         refusals.in_a_row
     };
-    assert_eq!(count(2, "No point with id 2 found"), 1);
-    assert_eq!(count(3, "No point with id 3 found"), 2);
+    assert_eq!(count(2, "Limit 2 reached"), 1);
+    assert_eq!(count(3, "Limit 3 reached"), 2);
     assert_eq!(count(4, "Shard key not specified"), 1);
     assert_eq!(count(5, "Shard key not specified"), 2);
     // 6 was taken.
@@ -754,9 +761,10 @@ fn refusals_in_a_row_are_neighbours_in_the_same_words() {
     assert_eq!(count(8, SKIPPED_BY_HAND), 0);
     assert_eq!(count(9, "Shard key not specified"), 1);
     // 10 was taken.
-    assert_eq!(rejected.refusals(10), Refusals::default());
+    let refusals = |rejected: &Rejected, at| rejected.refusals(at).expect("reads");
+    assert_eq!(refusals(&rejected, 10), Refusals::default());
     // What is beyond the acknowledged position is undecided.
-    let seen = RejectedView::look(directory.path(), 5).expect("looks");
+    let seen = RejectedView::look(directory.path(), 5, words).expect("looks");
     assert_eq!(
         (seen.len(), seen.refusals(5).expect("reads").in_a_row),
         (4, 2)
@@ -766,9 +774,26 @@ fn refusals_in_a_row_are_neighbours_in_the_same_words() {
         "Shard key not specified"
     );
     rejected.remove(9).expect("removes");
-    assert_eq!(rejected.refusals(9), Refusals::default());
-    let (rejected, _) = Rejected::open(directory.path()).expect("opens");
-    assert_eq!(rejected.refusals(5).in_a_row, 2);
+    assert_eq!(refusals(&rejected, 9), Refusals::default());
+    // A new point and the change to it are refused in turn.
+    for sequence in 21..=30 {
+        let message = match sequence % 2 {
+            0 => format!("No point with id {sequence} found"),
+            _ => format!("Limit {sequence} reached"),
+        };
+        rejected.add(&refused(sequence, &message)).expect("adds");
+        let row = refusals(&rejected, sequence);
+        assert_eq!(u64::from(row.in_a_row), (sequence - 19) / 2);
+        assert_eq!(
+            row.words,
+            format!("Limit {} reached", (sequence - 1) / 2 * 2 + 1)
+        );
+        let seen = RejectedView::look(directory.path(), sequence, words).expect("looks");
+        assert_eq!(seen.refusals(sequence).expect("reads"), row);
+    }
+    let (rejected, _) = Rejected::open(directory.path(), words).expect("opens");
+    assert_eq!(refusals(&rejected, 5).in_a_row, 2);
+    assert_eq!(refusals(&rejected, 30).in_a_row, 5);
 }
 
 #[test]

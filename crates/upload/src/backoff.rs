@@ -30,6 +30,8 @@ impl Default for BackoffOptions {
 pub struct Backoff {
     options: BackoffOptions,
     failures: u32,
+    /// What the server asked the last wait to be; zero for nothing.
+    asked: Duration,
     random: fastrand::Rng,
 }
 
@@ -39,6 +41,7 @@ impl Backoff {
         Self {
             options,
             failures: 0,
+            asked: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -58,10 +61,23 @@ impl Backoff {
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let jitter = self.ceiling().mul_f64(self.random.f64());
         self.failures = self.failures.saturating_add(1);
+        self.asked = retry_after.unwrap_or_default();
         match retry_after {
             Some(asked) => asked.min(self.options.retry_after_cap) + jitter,
             None => jitter,
         }
+    }
+
+    /// Whether somebody who makes so many attempts in a row and waits no longer than `patience` gives
+    /// up instead of doing the last wait, which is `after`. The jitter on top of what the server asked
+    /// for does not count.
+    pub fn gives_up(&self, after: Duration, attempts: u32, patience: Duration) -> bool {
+        let asked = if self.asked.is_zero() {
+            after
+        } else {
+            after.min(self.asked)
+        };
+        self.failures >= attempts || asked > patience
     }
 
     fn ceiling(&self) -> Duration {
@@ -90,6 +106,27 @@ mod tests {
         assert_eq!(ceilings[39], 30_000);
         backoff.reset();
         assert_eq!(backoff.ceiling(), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn patience_is_for_what_the_server_asked_not_for_the_jitter() {
+        let minute = Duration::from_secs(60);
+        let mut backoff = Backoff::new(BackoffOptions::default(), 1);
+        for _ in 0..7 {
+            let after = backoff.next(Some(minute));
+            assert!(
+                after > minute && !backoff.gives_up(after, 8, minute),
+                "{after:?}"
+            );
+        }
+        let after = backoff.next(Some(minute));
+        assert!(backoff.gives_up(after, 8, minute));
+        assert!(!backoff.gives_up(after, 9, minute));
+        let after = backoff.next(Some(minute + Duration::from_secs(1)));
+        assert!(backoff.gives_up(after, 100, minute));
+        let after = backoff.next(None);
+        assert!(!backoff.gives_up(after, 100, minute));
+        assert!(backoff.gives_up(after, 100, after / 2));
     }
 
     #[test]

@@ -24,17 +24,17 @@ mod sizes;
 mod streak;
 pub mod uploader;
 pub mod verdict;
-pub mod words;
+mod words;
 
 pub use answer::{Answer, NoAnswer, NoAnswerKind, Request};
 pub use backoff::{Backoff, BackoffOptions};
 pub use binding::{Binding, Target};
 pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
-pub use streak::is_about_a_point;
+pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,
     Uploader,
 };
 pub use verdict::{Class, Failure, Verdict, judge_read, judge_write};
-pub use words::fingerprint;
+pub use words::same_words;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::Request;
 use crate::uploader::{MOST_ALIKE, Standing};
-use crate::words::fingerprint;
+use crate::words::{fingerprint, same_words};
 
 /// Refusals in the same words, with no write of their kind confirmed in between.
 #[derive(Debug, Default)]
 pub(crate) struct Streak {
     count: u32,
+    /// The server's, of the last of them.
     words: String,
     /// Kinds of the refused writes; empty where they are not known.
     kinds: BTreeSet<String>,
@@ -18,7 +19,7 @@ pub(crate) struct Streak {
 impl Streak {
     /// Goes on from where the rejected log ends, unless this row already knows better.
     pub(crate) fn resume(&mut self, standing: &Standing) {
-        let kept = if standing.refused_words.contains(&fingerprint(NO_POINT)) {
+        let kept = if is_about_a_point(&standing.refused_words) {
             Self::default()
         } else {
             Self {
@@ -27,7 +28,7 @@ impl Streak {
                 kinds: BTreeSet::new(),
             }
         };
-        if kept.count > 0 && kept.words == self.words {
+        if kept.count > 0 && same_words(&kept.words, &self.words) {
             self.count = self.count.max(kept.count);
         } else if kept.count > 0 || self.count == 0 {
             *self = kept;
@@ -36,18 +37,15 @@ impl Streak {
 
     /// Whether one more refusal in these words stops the queue.
     pub(crate) fn is_full(&self, message: &str) -> bool {
-        self.count >= MOST_ALIKE && self.words == fingerprint(message)
+        self.count >= MOST_ALIKE && same_words(&self.words, message)
     }
 
     /// A write was put aside.
     pub(crate) fn refused(&mut self, message: &str, request: &Request) {
-        let words = fingerprint(message);
-        if self.words != words {
-            *self = Self {
-                words,
-                ..Self::default()
-            };
+        if !same_words(&self.words, message) {
+            *self = Self::default();
         }
+        self.words = message.to_owned();
         self.count = self.count.saturating_add(1);
         self.kinds.append(&mut kinds(request));
     }
@@ -71,6 +69,12 @@ const NO_POINT: &str = "No point with id";
 /// operation each; a row of refusals goes on over them.
 pub fn is_about_a_point(message: &str) -> bool {
     message.contains(NO_POINT)
+}
+
+/// For a row of refusals in the rejected log: equal for two that say the same of different operations.
+/// None for words about a missing point, which a row goes on over. Not to be stored.
+pub fn refusal_fingerprint(message: &str) -> Option<u64> {
+    (!is_about_a_point(message)).then(|| fingerprint(message))
 }
 
 /// What kinds of write a request has: the names of the elements of a batch, or method and endpoint.
@@ -120,7 +124,7 @@ mod tests {
     fn the_rejected_log_is_where_a_row_goes_on() {
         let standing = |row: u32, words: &str| Standing {
             refused_in_a_row: row,
-            refused_words: fingerprint(words),
+            refused_words: words.to_owned(),
             ..Standing::default()
         };
         let mut streak = Streak::default();

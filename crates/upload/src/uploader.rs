@@ -51,8 +51,8 @@ const LEAST_SERVER_TIMEOUT: u32 = 5;
 /// So often is the number of a collection's operations asked for in vain.
 const MOST_MUTE: u32 = 3;
 
-/// After so long without a write, the collection is looked at again before the next one, in
-/// milliseconds.
+/// So long after the last look at the collection, it is looked at again before the next write, in
+/// milliseconds. Writes do not put that off: an alias may move under a worker that is never idle.
 const LOOK_AGAIN: u64 = 60_000;
 
 /// Confirmed requests after which an idle worker asks how many points the server holds.
@@ -135,12 +135,12 @@ pub struct Standing {
     /// Whether the shard was ever restored from a server.
     pub restored: bool,
     /// How many operations at the end of what is dealt with were put aside without a gap, in the
-    /// same words. Those that named a missing point (404) are passed over: a new point and the
-    /// change to it are refused in turn.
+    /// same words (see [`crate::refusal_fingerprint`]). Those that named a missing point are passed
+    /// over: a new point and the change to it are refused in turn.
     pub refused_in_a_row: u32,
-    /// The words of the last of them.
+    /// The server's words for the last of them.
     pub refused_words: String,
-    /// Their HTTP status.
+    /// Its HTTP status.
     pub refused_status: u16,
     /// The collection that holds what was acknowledged.
     pub binding: Option<Binding>,
@@ -318,14 +318,12 @@ pub struct Uploader {
     confirmed: u32,
     /// The collection was found to be the right one, just now.
     ready: bool,
+    /// When it was last looked at, in milliseconds since 1970.
+    looked_at: Option<u64>,
     /// Looks at the collection in a row at which its operations could not be numbered.
     mute: u32,
-    /// When that was, or when it last took a write; in milliseconds since 1970.
-    ready_at: Option<u64>,
     /// It was found so, and nothing has told otherwise since.
     known: bool,
-    /// What the last wait was asked to be by the server.
-    asked: Duration,
     /// What the check before a restore found against the collection.
     finding: Option<Binding>,
     binding: Binding,
@@ -353,10 +351,9 @@ impl Uploader {
             no_server_timeout: false,
             confirmed: 0,
             ready: false,
-            ready_at: None,
+            looked_at: None,
             mute: 0,
             known: false,
-            asked: Duration::ZERO,
             finding: None,
             binding: Binding::default(),
             stored: None,
@@ -394,13 +391,10 @@ impl Uploader {
 
     /// Whether a run in the foreground should end instead of doing this wait.
     pub fn gives_up(&self, after: Duration) -> bool {
-        // The jitter on top of what the server asked for does not count.
-        let asked = if self.asked.is_zero() {
-            after
-        } else {
-            after.min(self.asked)
-        };
-        self.backoff.failures() >= self.options.attempts || asked > self.options.patience
+        let Options {
+            attempts, patience, ..
+        } = self.options;
+        self.backoff.gives_up(after, attempts, patience)
     }
 
     /// Does the next thing. An error is the driver's; what the server or the way to it fails at is a
@@ -417,10 +411,10 @@ impl Uploader {
         let Some(batch) = self.next_batch(queue, until)? else {
             return Ok(Step::Done);
         };
-        // It may have been replaced while nothing went up. The clock may jump either way.
+        // It may have been replaced since. The clock may jump either way.
         let now = server.now_ms();
-        let since = *self.ready_at.get_or_insert(now);
-        if !self.ready || now.abs_diff(since) > LOOK_AGAIN {
+        let is_recent = |at: u64| now.abs_diff(at) <= LOOK_AGAIN;
+        if !self.ready || !self.looked_at.is_some_and(is_recent) {
             return self.prepare(queue, server, true);
         }
         if let Some(step) = self.look_after(queue, server, &batch)? {
@@ -435,9 +429,6 @@ impl Uploader {
         let (verdict, operation) = write(server, &request)?;
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
-        }
-        if operation.is_some() {
-            self.ready_at = Some(server.now_ms());
         }
         match verdict {
             Verdict::Confirmed { .. } => self.advance(queue, &batch),
@@ -969,7 +960,6 @@ impl Uploader {
     }
 
     fn wait(&mut self, failure: Failure) -> Step {
-        self.asked = failure.retry_after.unwrap_or_default();
         Step::Wait {
             after: self.backoff.next(failure.retry_after),
             failure,
@@ -1111,18 +1101,22 @@ impl Uploader {
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
         }
-        // A number alone is not worth a write: the older one still is a lower bound.
+        // A number alone is not worth a write, unless the stored one is no lower bound: a collection
+        // that a person has rebound to may count from the beginning.
         let known = self.stored.as_ref().map(|stored| Binding {
             operation: self.binding.operation,
             ..stored.clone()
         });
-        let first_number = self.stored.as_ref().is_none_or(|it| it.operation.is_none());
-        if first_number || known.as_ref() != Some(&self.binding) {
+        let bounded = self
+            .stored
+            .as_ref()
+            .is_some_and(|it| it.operation.is_some() && it.operation <= self.binding.operation);
+        if !bounded || known.as_ref() != Some(&self.binding) {
             self.store_binding(queue)?;
         }
         self.permissions = Permissions::default();
         self.ready = true;
-        self.ready_at = Some(server.now_ms());
+        self.looked_at = Some(server.now_ms());
         self.known = true;
         Ok(Step::Collection { created })
     }
@@ -1215,6 +1209,7 @@ impl Uploader {
                 return Ok(self.found(bound, &why));
             }
         }
+        self.looked_at = Some(server.now_ms());
         Ok(RestoreCheck::Ready(self.binding.clone()))
     }
 
@@ -1249,7 +1244,6 @@ impl Uploader {
         self.stored = Some(binding.clone());
         self.head = Head::default();
         self.ready = true;
-        self.ready_at = None;
         self.known = true;
     }
 
@@ -1267,7 +1261,6 @@ impl Uploader {
         self.binding = binding.clone();
         self.store_binding(queue)?;
         self.ready = true;
-        self.ready_at = None;
         self.known = true;
         Ok(())
     }

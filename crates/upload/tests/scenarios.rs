@@ -731,6 +731,69 @@ fn a_collection_that_was_replaced_while_nothing_went_up_is_not_written() {
     assert_eq!(world.qdrant().collections["c"].writes, 0);
 }
 
+/// Writes every ten seconds for `seconds`; how the queue was stopped, if it was.
+fn busy(world: &mut World, seconds: u64) -> Option<String> {
+    for at in 0..seconds / 10 {
+        world.network.now += 10_000;
+        world.device.log.push(Op::set(&[1], at));
+        let mut end = None;
+        world.step_until(|step| {
+            if let Step::Stop(failure) = step {
+                end = Some(failure.message.clone());
+            }
+            *step == Step::Done || end.is_some()
+        });
+        if end.is_some() {
+            return end;
+        }
+    }
+    None
+}
+
+#[test]
+fn what_was_replaced_under_a_busy_worker_is_noticed_within_a_minute() {
+    for aliased in [true, false] {
+        let mut world = World::new(upserts(3));
+        if aliased {
+            let there = world::Collection::default();
+            world.qdrant().collections.insert("a".to_owned(), there);
+            world.qdrant().aliases.insert("c".into(), "a".into());
+        }
+        assert_eq!(world.run(), End::Done);
+        let before = world.network.exchanges.len();
+        assert_eq!(busy(&mut world, 600), None);
+        // It was looked at once a minute, not for each write.
+        let exchanges = &world.network.exchanges[before..];
+        let looks = exchanges
+            .iter()
+            .filter(|(request, _)| request.method == "GET" && request.path.is_empty())
+            .count();
+        assert!((5..=10).contains(&looks), "{looks} looks in ten minutes");
+
+        // Its operations have higher numbers, and no write fails.
+        let mut other = world::Collection::used(100_000, 3);
+        let point = other.state.points.values().next().unwrap().clone();
+        other.state.points.insert(1, point);
+        if aliased {
+            world.qdrant().collections.insert("b".to_owned(), other);
+            world.qdrant().aliases.insert("c".into(), "b".into());
+        } else {
+            other.metadata = serde_json::json!({"edge-sync": {"id": "somebody"}});
+            world.qdrant().collections.insert("c".to_owned(), other);
+        }
+        let words = busy(&mut world, 600).expect("a stop");
+        let says = if aliased {
+            "leads to the collection `b`"
+        } else {
+            "another identity"
+        };
+        assert!(words.contains(says), "{words}");
+        let name = if aliased { "b" } else { "c" };
+        let writes = world.qdrant().collections[name].writes;
+        assert!(writes <= 7, "{writes} writes to another collection");
+    }
+}
+
 #[test]
 fn an_identity_tells_what_numbers_do_not() {
     let mut world = in_step(3, vec![Op::upsert(4, 4)]);
@@ -1063,6 +1126,36 @@ fn a_collection_that_moved_counts_from_the_beginning() {
     world.restart();
     assert_eq!(world.run(), End::Done);
     assert_eq!(world.points().len(), 12);
+}
+
+#[test]
+fn a_rebinding_to_a_collection_that_counts_anew_is_stored_with_the_look() {
+    for writes in [0, 1, 2] {
+        let mut world = in_step(10, (0..5).map(|value| Op::set(&[1], value)).collect());
+        assert_eq!(world.run(), End::Done);
+        // The same identity and as many points; only its operations are numbered from the beginning.
+        world
+            .qdrant()
+            .collections
+            .get_mut("c")
+            .unwrap()
+            .next_operation = 0;
+        world
+            .device
+            .log
+            .extend((0..5).map(|value| Op::set(&[2], value)));
+        world.options.limits.operations = 1;
+        world.restart();
+        world.permit(true, false);
+        for _ in 0..=writes {
+            let step = world.step();
+            assert!(!matches!(step, Step::Stop(_)), "{step:?}");
+        }
+        // The process ends without a word; the next one needs no permission.
+        world.restart();
+        assert_eq!(world.run(), End::Done, "after {writes} writes");
+        assert_eq!(world.device.acknowledged, 20);
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use edge_sync_upload::{Batch, Binding, Limits, Progress, Queue, Request, Standing, fingerprint};
+use edge_sync_upload::{
+    Batch, Binding, Limits, Progress, Queue, Request, Standing, refusal_fingerprint, same_words,
+};
 use serde_json::{Value, json};
 
 /// A queued operation.
@@ -318,13 +320,12 @@ impl Queue for Device {
             let Some(Fate::Rejected { status, message }) = self.fates.get(&sequence) else {
                 break;
             };
-            if *status == 404 && message.contains("No point with id") {
+            if refusal_fingerprint(message).is_none() {
                 continue;
             }
-            let words = fingerprint(message);
             if standing.refused_in_a_row == 0 {
-                (standing.refused_words, standing.refused_status) = (words, *status);
-            } else if standing.refused_words != words {
+                (standing.refused_words, standing.refused_status) = (message.clone(), *status);
+            } else if !same_words(&standing.refused_words, message) {
                 break;
             }
             standing.refused_in_a_row += 1;

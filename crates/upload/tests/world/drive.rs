@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use edge_sync_upload::uploader::MOST_ALIKE;
 use edge_sync_upload::{
     Answer, Failure, NoAnswer, Options, Permissions, Request, Server, Step, Target, Uploader,
-    fingerprint,
+    same_words,
 };
 use serde_json::{Value, json};
 
@@ -343,9 +343,12 @@ impl World {
                 } if message.contains("No point with id") => {}
                 Fate::Rejected { message, .. } if message.contains("by hand") => row = 0,
                 Fate::Rejected { message, .. } => {
-                    let says = fingerprint(message);
-                    row = if says == words { row + 1 } else { 1 };
-                    words = says;
+                    row = if same_words(message, &words) {
+                        row + 1
+                    } else {
+                        1
+                    };
+                    words.clone_from(message);
                     assert!(row <= MOST_ALIKE, "{row} put aside in a row: {message}");
                 }
             }
