@@ -83,9 +83,12 @@ impl Directory {
 
     /// A server's files as they came, from which one generation was made.
     pub fn mirror(&self, generation: u64, shard: u32) -> PathBuf {
-        self.generation(generation)
-            .join("mirror")
-            .join(shard.to_string())
+        self.mirrors(generation).join(shard.to_string())
+    }
+
+    /// The mirrors of one generation, each named by its shard.
+    pub fn mirrors(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("mirror")
     }
 
     /// The collection configuration of one generation.

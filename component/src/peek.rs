@@ -4,13 +4,18 @@
 //! be removed. Read in the order `CURRENT`, rejected log, log, and again if `CURRENT` has changed
 //! meanwhile, the three belong together.
 
+use std::fs;
+use std::io;
+
 use edge_sync_log::{Current, RejectedView, View};
 use edge_sync_upload::refusal_fingerprint;
+use edge_sync_mirror::Mirror;
 
-use crate::bindings::peek::Peeked;
+use crate::bindings::peek::{self as wit, Peeked};
 use crate::bindings::queue::{QueueStatus, RejectedOperation, WaitingOperation};
+use crate::bindings::restore::Origin;
 use crate::directory::Directory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, storage};
 use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 
 /// How often to look again because the owner was changing what is looked at.
@@ -68,6 +73,7 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
         let refusals = peek.rejected.refusals(acknowledged)?;
         Ok(Peeked {
             generation: peek.current.generation,
+            mirror: mirror(directory, peek.current.generation)?,
             queue: QueueStatus {
                 logged: peek.log.last(),
                 applied: peek.current.applied,
@@ -81,6 +87,45 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
             },
         })
     })
+}
+
+/// What the next pull compares with; none if it fetches everything.
+fn mirror(directory: &Directory, generation: u64) -> Result<Option<wit::Mirror>> {
+    let folder = directory.mirrors(generation);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(storage("list mirrors", &folder, &error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| storage("list mirrors", &folder, &error))?;
+        let mirror = match Mirror::load(&entry.path()) {
+            Ok(Some(mirror)) if mirror.lineage().is_some() => mirror,
+            // Of no use to a pull.
+            Ok(_)
+            | Err(
+                edge_sync_mirror::Error::Corrupt { .. }
+                | edge_sync_mirror::Error::UnknownVersion { .. },
+            ) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let origin = mirror.origin();
+        let files = mirror
+            .segments()
+            .values()
+            .flat_map(|segment| segment.files.values());
+        return Ok(Some(wit::Mirror {
+            of: Origin {
+                url: origin.url.clone(),
+                collection: origin.collection.clone(),
+                shard: origin.shard,
+            },
+            segments: u32::try_from(mirror.segments().len()).unwrap_or(u32::MAX),
+            bytes: files.fold(0, |sum, file| file.data().saturating_add(sum)),
+            settled: mirror.settled(),
+        }));
+    }
+    Ok(None)
 }
 
 /// See `peek.waiting`.

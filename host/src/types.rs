@@ -3,7 +3,7 @@
 use crate::bindings::exports::edge_sync::shard as wit;
 
 pub use wit::courier::SnapshotSource;
-pub use wit::peek::Peeked;
+pub use wit::peek::{Mirror, Peeked};
 pub use wit::queue::{
     BatchLimits as QueueLimits, Binding, Progress as QueueProgress, QueueStanding, QueueStatus,
     RejectedOperation, UploadBatch, UploadRequest, WaitingOperation,

@@ -9,7 +9,7 @@ use wasmtime::component::ResourceAny;
 use super::bindings::exports::edge_sync::shard::courier::{Server as Address, SnapshotSource};
 use super::bindings::exports::edge_sync::shard::queue::{BatchLimits, UploadRequest};
 use super::bindings::exports::edge_sync::shard::shard as wit;
-use super::bindings::exports::edge_sync::shard::sync::SyncOptions;
+use super::bindings::exports::edge_sync::shard::sync::{Direction, SyncOptions};
 use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, FailureClass, NamedVector, Options, Point as WitPoint,
     PointId, Vector,
@@ -133,6 +133,7 @@ fn sync_options() -> SyncOptions {
         patience_ms: 60_000,
         rebind: false,
         resend: false,
+        direction: Direction::Push,
     }
 }
 

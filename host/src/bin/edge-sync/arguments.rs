@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -346,6 +347,27 @@ pub struct Sync {
     /// one; creates it if it is not there
     #[arg(long)]
     pub resend: bool,
+    /// Upload only
+    #[arg(long, conflicts_with = "pull")]
+    pub push: bool,
+    /// Fetch only what others wrote; what waits for upload stays
+    #[arg(long, conflicts_with_all = ["resend", "watch"])]
+    pub pull: bool,
+    /// With --watch: how often to fetch what others wrote, with some jitter; default 60s
+    #[arg(long, value_name = "TIME", requires = "watch", conflicts_with = "push", value_parser = every)]
+    pub every: Option<Duration>,
+}
+
+/// Shortest time between two pulls: each makes the server write its segments to disk.
+const LEAST_EVERY: Duration = Duration::from_secs(1);
+
+fn every(text: &str) -> Result<Duration, String> {
+    let every = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; give it as 60s, 5m or 1h"))?;
+    if every < LEAST_EVERY {
+        return Err(format!("{text} is less than 1s"));
+    }
+    Ok(every)
 }
 
 #[derive(Args, Debug)]
@@ -360,9 +382,15 @@ pub struct Serve {
     /// EDGE_SYNC_SERVE_API_KEY. It is not the server's, which is QDRANT_API_KEY
     #[arg(long, value_name = "FILE")]
     pub serve_api_key_file: Option<PathBuf>,
-    /// Do not upload, although a server is set
+    /// Neither upload nor fetch, although a server is set
     #[arg(long)]
     pub no_sync: bool,
+    /// Upload, but do not fetch what others wrote
+    #[arg(long, conflicts_with = "no_sync")]
+    pub no_pull: bool,
+    /// How often to fetch what others wrote, with some jitter; default 60s
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["no_sync", "no_pull"], value_parser = every)]
+    pub every: Option<Duration>,
 }
 
 #[derive(Args, Debug)]

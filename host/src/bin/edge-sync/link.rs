@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use edge_sync_host::{
-    EdgeSync, Error, Progress, RestoreProgress, RestoreReport, RestoreSource, SnapshotSource,
+    Direction, EdgeSync, Error, Progress, PullReport, RestoreProgress, RestoreReport, RestoreSource, SnapshotSource,
     SyncOptions, SyncPermissions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +26,14 @@ impl Session {
             .server(self.settings.server()?)
             .sync_options(self.settings.sync_options());
         if arguments.watch {
-            builder = builder.background(SyncerOptions::default());
+            let pull_interval = match arguments.push {
+                true => None,
+                false => arguments.every.or(SyncerOptions::default().pull_interval),
+            };
+            builder = builder.background(SyncerOptions {
+                pull_interval,
+                ..SyncerOptions::default()
+            });
         }
         if arguments.watch && (arguments.rebind || arguments.resend) {
             return Err(Error::Setting {
@@ -46,12 +53,23 @@ impl Session {
             rebind: arguments.rebind,
             resend: arguments.resend,
         };
-        let report = edge.sync_permitted(permissions, &self.cancel, |step| {
+        let direction = match (arguments.push, arguments.pull) {
+            (true, _) => Direction::Push,
+            (_, true) => Direction::Pull,
+            _ => Direction::Both,
+        };
+        let report = edge.sync_permitted(direction, permissions, &self.cancel, |step| {
             self.show_upload(&bar, &step);
         });
         bar.finish_and_clear();
         let said = report.and_then(|report| {
-            self.output.say(&sync_json(&report), &sync_text(&report))?;
+            if let Some(pulled) = &report.pulled {
+                for note in pull_notes(pulled) {
+                    self.output.note(&note);
+                }
+            }
+            let text = sync_text(&report, direction);
+            self.output.say(&sync_json(&report), &text)?;
             match report.failure {
                 Some(failure) => Err(failure),
                 None if report.rejected > 0 => Ok(exit::REJECTED),
@@ -77,6 +95,7 @@ impl Session {
                 let note = format!("{failure}; trying again in {}", wait(*after));
                 bar.suspend(|| self.output.note(&note));
             }
+            Progress::Pulling(step) => self.show_restore(bar, step),
             _ => {}
         }
     }
@@ -92,7 +111,14 @@ impl Session {
                 .last_error
                 .as_ref()
                 .map(|error| error.message.clone());
-            let now = (record.worker, queued, error, record.next_attempt_ms);
+            let pull_error = record
+                .last_pull_error
+                .as_ref()
+                .map(|error| error.message.clone());
+            let now = (
+                (record.worker, queued, error, record.next_attempt_ms),
+                (record.last_pull_ms, pull_error),
+            );
             if shown.as_ref() != Some(&now) {
                 let mut value = record_json(&record);
                 value["queued"] = json!(queued);
@@ -221,11 +247,92 @@ fn sync_json(report: &SyncReport) -> Value {
         "rejected": report.rejected,
         "remaining": report.remaining,
         "created_collection": report.created_collection,
+        "pulled": report.pulled.as_ref().map(pull_json),
         "failure": report.failure.as_ref().map(describe),
     })
 }
 
-fn sync_text(report: &SyncReport) -> String {
+fn pull_json(report: &PullReport) -> Value {
+    json!({
+        "changed": report.changed(),
+        "generation": report.opened.as_ref().map(|opened| opened.generation),
+        "points_before": report.points_before,
+        "points": report.points,
+        "replayed": report.replayed,
+        "received_bytes": report.bytes,
+        "received_files": report.pulled.map(|pulled| pulled.received_files),
+        "kept_bytes": report.pulled.map(|pulled| pulled.kept_bytes),
+        "kept_files": report.pulled.map(|pulled| pulled.kept_files),
+        "segments_kept": report.pulled.map(|pulled| pulled.segments_kept),
+        "segments_fetched": report.pulled.map(|pulled| pulled.segments_fetched),
+        "segments_removed": report.pulled.map(|pulled| pulled.segments_removed),
+        "reasons": report.reasons,
+        "duplicates_removed": report.duplicates_removed,
+        "deletes_applied": report.deletes_applied,
+        "unsettled": report.unsettled,
+        "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+fn sync_text(report: &SyncReport, direction: Direction) -> String {
+    let mut lines = Vec::new();
+    if direction != Direction::Pull {
+        lines.push(upload_text(report));
+    }
+    if let Some(pulled) = &report.pulled {
+        lines.push(pull_text(pulled));
+    }
+    if direction == Direction::Pull && report.remaining > 0 {
+        lines.push(format!(
+            "{} operation{} still waiting for upload",
+            report.remaining,
+            plural(report.remaining)
+        ));
+    }
+    lines.join("\n")
+}
+
+fn pull_text(report: &PullReport) -> String {
+    if !report.changed() {
+        return "the server has nothing new".to_owned();
+    }
+    let mut text = format!(
+        "received {}, {} point{} before and {} after",
+        bytes(report.bytes),
+        report.points_before,
+        plural(report.points_before),
+        report.points
+    );
+    if let Some(pulled) = &report.pulled {
+        text.push_str(&format!(
+            "; kept {} in {} segment{}, fetched {} segment{} whole",
+            bytes(pulled.kept_bytes),
+            pulled.segments_kept,
+            plural(pulled.segments_kept),
+            pulled.segments_fetched,
+            plural(pulled.segments_fetched)
+        ));
+    }
+    text.push_str(&format!(" ({})", wait(report.elapsed)));
+    text
+}
+
+fn pull_notes(report: &PullReport) -> Vec<String> {
+    let mut notes: Vec<String> = report
+        .reasons
+        .iter()
+        .map(|reason| format!("fetched more than changed: {reason}"))
+        .collect();
+    notes.extend(repair_notes(
+        report.duplicates_removed,
+        report.deletes_applied,
+        report.unsettled.as_deref(),
+        "sync",
+    ));
+    notes
+}
+
+fn upload_text(report: &SyncReport) -> String {
     let mut text = format!(
         "uploaded {} operation{} in {} request{}",
         report.uploaded,
@@ -264,38 +371,49 @@ fn restore_json(report: &RestoreReport, points: u64) -> Value {
 
 /// What a person should know of a snapshot that was not sound.
 fn restore_notes(report: &RestoreReport) -> Vec<String> {
+    repair_notes(
+        report.duplicates_removed,
+        report.deletes_applied,
+        report.unsettled.as_deref(),
+        "restore",
+    )
+}
+
+/// `verb`: what brings right what is unsettled.
+fn repair_notes(
+    duplicates_removed: u64,
+    deletes_applied: u64,
+    unsettled: Option<&str>,
+    verb: &str,
+) -> Vec<String> {
     let mut notes = Vec::new();
-    if report.duplicates_removed > 0 {
+    if duplicates_removed > 0 {
         notes.push(format!(
             "{} old cop{} of points, which the snapshot held beside the newest, {} removed",
-            report.duplicates_removed,
-            if report.duplicates_removed == 1 {
-                "y"
-            } else {
-                "ies"
-            },
-            if report.duplicates_removed == 1 {
+            duplicates_removed,
+            if duplicates_removed == 1 { "y" } else { "ies" },
+            if duplicates_removed == 1 {
                 "was"
             } else {
                 "were"
             },
         ));
     }
-    if report.deletes_applied > 0 {
+    if deletes_applied > 0 {
         notes.push(format!(
             "{} deleted point{} came back with the snapshot and {} deleted again",
-            report.deletes_applied,
-            plural(report.deletes_applied),
-            if report.deletes_applied == 1 {
+            deletes_applied,
+            plural(deletes_applied),
+            if deletes_applied == 1 {
                 "was"
             } else {
                 "were"
             },
         ));
     }
-    if let Some(why) = &report.unsettled {
+    if let Some(why) = unsettled {
         notes.push(format!(
-            "unsettled: {why}; points that others deleted may be here until the next restore"
+            "unsettled: {why}; points that others deleted may be here until the next {verb}"
         ));
     }
     notes

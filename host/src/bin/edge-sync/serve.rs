@@ -62,7 +62,14 @@ impl Session {
             let server = self.settings.server_with(stored.as_deref())?;
             // Uploads go to this collection, so it is the one that is served.
             fixed = Some(server.collection.clone());
-            builder = builder.server(server).background(SyncerOptions::default());
+            let pull_interval = match arguments.no_pull {
+                true => None,
+                false => arguments.every.or(SyncerOptions::default().pull_interval),
+            };
+            builder = builder.server(server).background(SyncerOptions {
+                pull_interval,
+                ..SyncerOptions::default()
+            });
         }
         ShardBackend::new(builder.attach()?, fixed, has_server)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_sync_host::{
-    EdgeSync, Error, Exchange, Info, Peeked, QueueStatus, RejectedOperation, SyncRecord,
+    EdgeSync, Error, Exchange, Info, Mirror, Peeked, QueueStatus, RejectedOperation, SyncRecord,
     WorkerState,
 };
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ impl Session {
         let first = edge.shard().rejected(0, 1)?;
         let record = edge.sync_record();
         self.close(edge)?;
+        let mirror = self.peek()?.status()?.mirror;
         let server = self.settings.server_name();
         let next = next_step(&queue, &record, server.is_some());
         let mut value = json!({
@@ -45,6 +46,7 @@ impl Session {
         value["not_loaded"] = json!(not_loaded.as_ref().map(describe));
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
+        value["mirror"] = mirror_json(mirror.as_ref());
         let mut lines = Vec::new();
         if let Some(info) = &info {
             lines.push(line(
@@ -70,6 +72,7 @@ impl Session {
         }
         lines.push(line("queue", &queue_text(&queue)));
         lines.push(line("server", server.as_deref().unwrap_or("none set")));
+        lines.push(line("mirror", &mirror_text(mirror.as_ref())));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
         lines.push(line("next", &next));
@@ -81,7 +84,11 @@ impl Session {
     /// How many points there are shows only when the shard is open.
     fn status_beside(&self, directory: &Path, obstacle: &Error) -> Result<u8, Error> {
         let peek = self.peek()?;
-        let Peeked { generation, queue } = peek.status()?;
+        let Peeked {
+            generation,
+            mirror,
+            queue,
+        } = peek.status()?;
         let first = peek.rejected(0, 1)?;
         let record = SyncRecord::load(directory);
         let locked = matches!(obstacle, Error::Locked { .. });
@@ -103,6 +110,7 @@ impl Session {
         });
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
+        value["mirror"] = mirror_json(mirror.as_ref());
         let mut lines = vec![
             line(
                 "shard",
@@ -115,6 +123,7 @@ impl Session {
             },
             line("points", points),
             line("queue", &queue_text(&queue)),
+            line("mirror", &mirror_text(mirror.as_ref())),
         ];
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
@@ -174,6 +183,10 @@ pub fn record_json(record: &SyncRecord) -> Value {
         "last_error": record.last_error,
         "last_restore_ms": record.last_restore_ms,
         "last_restore_error": record.last_restore_error,
+        "last_pull_ms": record.last_pull_ms,
+        "last_pull_error": record.last_pull_error,
+        "next_pull_ms": record.next_pull_ms,
+        "unsettled": record.unsettled,
         "under_way": record.under_way,
         "next_attempt_ms": record.next_attempt_ms,
         "worker": record.worker,
@@ -208,6 +221,7 @@ fn next_of_holder(queue: &QueueStatus, record: &SyncRecord) -> String {
     ) {
         (Some(Exchange::Restore), _) => "that process is restoring".to_owned(),
         (Some(Exchange::Sync), _) => "that process is uploading".to_owned(),
+        (Some(Exchange::Pull), _) => "that process fetches what others wrote".to_owned(),
         (None, Some(WorkerState::Waiting)) => {
             format!("that process tries again {}", again(record))
         }
@@ -272,11 +286,50 @@ pub fn queue_text(queue: &QueueStatus) -> String {
     text
 }
 
+/// What the next pull need not fetch.
+fn mirror_json(mirror: Option<&Mirror>) -> Value {
+    mirror.map_or(Value::Null, |mirror| {
+        json!({
+            "url": mirror.of.url,
+            "collection": mirror.of.collection,
+            "shard": mirror.of.shard,
+            "segments": mirror.segments,
+            "bytes": mirror.bytes,
+            "settled": mirror.settled,
+        })
+    })
+}
+
+fn mirror_text(mirror: Option<&Mirror>) -> String {
+    match mirror {
+        Some(mirror) => format!(
+            "{} in {} segment{}; a pull fetches what changed since",
+            bytes(mirror.bytes),
+            mirror.segments,
+            plural(mirror.segments.into())
+        ),
+        None => "none; a pull fetches everything".to_owned(),
+    }
+}
+
 fn record_lines(record: &SyncRecord) -> Vec<String> {
     let mut lines = vec![line(
         "last sync",
         &record.last_sync_ms.map_or("never".to_owned(), ago),
     )];
+    lines.push(line(
+        "last pull",
+        &record.last_pull_ms.map_or("never".to_owned(), ago),
+    ));
+    if let Some(error) = &record.last_pull_error {
+        lines.push(line(
+            "pull",
+            &format!("failed: {} ({})", error.message, ago(error.at_ms)),
+        ));
+    }
+    if let Some(why) = &record.unsettled {
+        lines.push(line("unsettled", why));
+    }
     if let Some(restored) = record.last_restore_ms {
         lines.push(line("restored", &ago(restored)));
     }
@@ -290,6 +343,7 @@ fn record_lines(record: &SyncRecord) -> Vec<String> {
         let what = match under_way.what {
             Exchange::Sync => "a sync",
             Exchange::Restore => "a restore",
+            Exchange::Pull => "a pull",
         };
         lines.push(line(
             "under way",
