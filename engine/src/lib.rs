@@ -37,4 +37,4 @@ pub use request::{
     ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,
 };
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
-pub use snapshot::{SnapshotLimits, unpack_snapshot};
+pub use snapshot::{Lineage, SnapshotLimits, unpack_snapshot};

@@ -270,6 +270,44 @@ impl Shard {
         self.create_snapshot_as(file, snapshot::Layout::Stored)
     }
 
+    /// What the shard holds, file by file with versions: `result` of
+    /// `GET .../snapshot/partial/manifest`.
+    ///
+    /// Errors: storage errors.
+    pub fn snapshot_manifest(&self) -> Result<Value> {
+        let manifest = self
+            .engine
+            .snapshot_manifest()
+            .map_err(|error| from_engine("list the files of", &self.dir, error))?;
+        serde_json::to_value(manifest)
+            .map_err(|error| Error::Internal(format!("snapshot manifest: {error}")))
+    }
+
+    /// Writes what changed since `old`, an earlier [`Shard::snapshot_manifest`], to `file`, as a
+    /// server streams it. False if nothing did; then there is no file. Flushes first; writes wait
+    /// meanwhile.
+    ///
+    /// Errors: storage errors.
+    pub fn create_partial_snapshot(
+        &self,
+        old: &Value,
+        file: &Path,
+        lineage: snapshot::Lineage,
+    ) -> Result<bool> {
+        let _changing = self.begin_change();
+        // Compared before anything is flushed, as the server does.
+        if self.snapshot_manifest()? == *old {
+            return Ok(false);
+        }
+        self.engine
+            .flush()
+            .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
+        let new = self.snapshot_manifest()?;
+        let versions = snapshot::Versions { old, new: &new };
+        snapshot::write_partial(&self.dir, file, versions, lineage)?;
+        Ok(true)
+    }
+
     fn create_snapshot_as(&self, file: &Path, layout: snapshot::Layout) -> Result<()> {
         let _changing = self.begin_change();
         self.engine

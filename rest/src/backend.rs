@@ -156,6 +156,24 @@ pub trait Backend: Send + Sync + 'static {
             shard: Some(shard),
         }))
     }
+
+    /// What changed of one shard since `manifest`, an object, for
+    /// `POST /collections/{c}/shards/{s}/snapshot/partial/create`. None: nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless overridden.
+    fn partial_snapshot(
+        &self,
+        collection: &str,
+        shard: u32,
+        manifest: &serde_json::Value,
+    ) -> Result<Option<File>> {
+        let _ = manifest;
+        Err(no_snapshots(SnapshotScope {
+            collection,
+            shard: Some(shard),
+        }))
+    }
 }
 
 fn no_snapshots(scope: SnapshotScope<'_>) -> Error {

@@ -259,7 +259,7 @@ impl<'de> Visitor<'de> for NoFieldTwice {
     }
 }
 
-async fn text_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
+pub(crate) async fn text_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())

@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{Uri, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tokio_util::io::ReaderStream;
 use tower_http::services::ServeFile;
 
-use crate::points::Params;
+use crate::points::{Params, text_body};
 use crate::router::App;
 use crate::{Backend, Error, Result, SnapshotScope, envelope};
 
@@ -35,6 +36,10 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
         (
             "/collections/{collection}/shards/{shard}/snapshot",
             get(stream::<B>),
+        ),
+        (
+            "/collections/{collection}/shards/{shard}/snapshot/partial/create",
+            post(partial::<B>),
         ),
     ]
 }
@@ -192,7 +197,38 @@ async fn shard_as_it_is<B: Backend>(
     let file = app
         .blocking(move |backend| backend.stream_snapshot(&target.collection, shard))
         .await?;
+    Ok(streamed(file))
+}
+
+fn streamed(file: std::fs::File) -> Response {
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
     let headers = [(header::CONTENT_TYPE, CONTENT_TYPE)];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    (headers, Body::from_stream(chunks)).into_response()
+}
+
+/// What changed since the manifest in the body; 304 without a body if nothing did.
+async fn partial<B: Backend>(app: Shared<B>, target: Path<Target>, request: Request) -> Response {
+    changed_since(app, target, request)
+        .await
+        .unwrap_or_else(|error| envelope::plain_failure(&error))
+}
+
+async fn changed_since<B: Backend>(
+    State(app): Shared<B>,
+    Path(target): Path<Target>,
+    request: Request,
+) -> Result<Response> {
+    let shard = target.shard()?.unwrap_or_default();
+    let (parts, body) = request.into_parts();
+    let body = text_body(&parts.headers, body, app.options.body_limit).await?;
+    let manifest: Map<String, Value> = serde_json::from_str(&body).map_err(Error::body_format)?;
+    let changed = app
+        .blocking(move |backend| {
+            backend.partial_snapshot(&target.collection, shard, &Value::Object(manifest))
+        })
+        .await?;
+    Ok(match changed {
+        Some(file) => streamed(file),
+        None => StatusCode::NOT_MODIFIED.into_response(),
+    })
 }

@@ -36,7 +36,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-pub(crate) use write::{Layout, write};
+pub use write::Lineage;
+pub(crate) use write::{Layout, Versions, write, write_partial};
 
 /// Bounds on what a snapshot may unpack to.
 #[derive(Debug, Clone, Copy)]

@@ -21,6 +21,25 @@ pub enum Layout {
     Stored,
 }
 
+/// What a shard holds and a client has: segment by segment, file by file, each with its version, as
+/// in the body of `POST .../snapshot/partial/create`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Versions<'a> {
+    /// What the client has.
+    pub(crate) old: &'a Value,
+    /// What the shard holds.
+    pub(crate) new: &'a Value,
+}
+
+/// Tells the operations of one shard from those of another one of the same name.
+#[derive(Debug, Clone, Copy)]
+pub struct Lineage {
+    /// The server.
+    pub peer: u64,
+    /// Drawn when the shard is made.
+    pub token: u64,
+}
+
 /// The size of the server's WAL files.
 const WAL_BYTES: u64 = 32 << 20;
 
@@ -47,26 +66,75 @@ pub(crate) fn write(dir: &Path, file: &Path, layout: Layout) -> Result<()> {
             Layout::Stored => archive.segment_archive(segment)?,
         }
     }
-    archive.json("newest_clocks.json", &json!({ "clocks": [] }))?;
-    archive.json("oldest_clocks.json", &json!({ "clocks": [] }))?;
-    let next_operation = segments
+    archive.end(&segments, &json!([]), 1)
+}
+
+/// Writes what changed of the shard in `dir`, which must be flushed and at rest, as Qdrant 1.19 does:
+/// a file goes out if the client does not have it, has it in a lower version, or if both versions
+/// are 0; `segment.json` and `version.info` always do.
+pub(crate) fn write_partial(
+    dir: &Path,
+    file: &Path,
+    versions: Versions<'_>,
+    lineage: Lineage,
+) -> Result<()> {
+    let mut segments = segments(&dir.join("segments"))?;
+    segments.retain(|segment| versions.new.get(&segment.name).is_some());
+    let output = File::create(file).map_err(|error| Error::storage("create", file, &error))?;
+    let mut archive = Writer {
+        path: file,
+        output: BufWriter::new(output),
+    };
+    let mut manifest = Map::new();
+    for segment in &segments {
+        manifest.insert(segment.name.clone(), json!("active"));
+    }
+    archive.json("segments_manifest.json", &Value::Object(manifest))?;
+    for segment in &segments {
+        let folder = format!("segments/{}/files", segment.name);
+        let new = &versions.new[&segment.name];
+        let old = &versions.old[&segment.name];
+        archive.json(&format!("{folder}/segment_manifest.json"), new)?;
+        let files = new["file_versions"].as_object();
+        for name in files.into_iter().flat_map(Map::keys) {
+            if goes_out(old, new, name) {
+                archive.add(&segment.path.join(name), &format!("{folder}/{name}"))?;
+            }
+        }
+        for name in [SEGMENT_STATE_FILE, "version.info"] {
+            archive.add(&segment.path.join(name), &format!("{folder}/{name}"))?;
+        }
+    }
+    let clocks = json!([{
+        "peer_id": lineage.peer,
+        "clock_id": 0,
+        "current_tick": next_operation(&segments),
+        "token": lineage.token,
+    }]);
+    archive.end(&segments, &clocks, lineage.peer)
+}
+
+/// The rule of Qdrant 1.19 (`lib/segment/src/segment/snapshot.rs`).
+fn goes_out(old: &Value, new: &Value, name: &str) -> bool {
+    let version = |manifest: &Value| {
+        let versions = manifest["file_versions"].as_object()?;
+        versions
+            .get(name)?
+            .as_u64()
+            .or_else(|| manifest["segment_version"].as_u64())
+    };
+    match (version(old), version(new)) {
+        (Some(old), Some(new)) => old < new || (old == 0 && new == 0),
+        _ => true,
+    }
+}
+
+fn next_operation(segments: &[Segment]) -> u64 {
+    segments
         .iter()
         .filter_map(|segment| segment.version)
         .max()
-        .map_or(0, |version| version.saturating_add(1));
-    archive.directory("wal/")?;
-    archive.file(
-        &format!("wal/closed-{next_operation}"),
-        WAL_BYTES,
-        &[(0, WAL_HEADER.len() as u64)],
-        &mut WAL_HEADER.as_slice(),
-    )?;
-    archive.json(
-        "replica_state.json",
-        &json!({ "is_local": true, "this_peer_id": 1, "peers": { "1": "Active" } }),
-    )?;
-    archive.json("shard_config.json", &json!({ "type": "ReplicaSet" }))?;
-    archive.finish()
+        .map_or(0, |version| version.saturating_add(1))
 }
 
 struct Segment {
@@ -153,6 +221,31 @@ impl Writer<'_, BufWriter<File>> {
     }
 }
 
+impl Writer<'_, BufWriter<File>> {
+    /// What comes after the segments.
+    fn end(mut self, segments: &[Segment], clocks: &Value, peer: u64) -> Result<()> {
+        self.json("newest_clocks.json", &json!({ "clocks": clocks }))?;
+        self.json("oldest_clocks.json", &json!({ "clocks": [] }))?;
+        self.directory("wal/")?;
+        self.file(
+            &format!("wal/closed-{}", next_operation(segments)),
+            WAL_BYTES,
+            &[(0, WAL_HEADER.len() as u64)],
+            &mut WAL_HEADER.as_slice(),
+        )?;
+        self.json(
+            "replica_state.json",
+            &json!({
+                "is_local": true,
+                "this_peer_id": peer,
+                "peers": { peer.to_string(): "Active" },
+            }),
+        )?;
+        self.json("shard_config.json", &json!({ "type": "ReplicaSet" }))?;
+        self.finish()
+    }
+}
+
 impl<W: Write> Writer<'_, W> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.output
@@ -225,15 +318,19 @@ impl<W: Write> Writer<'_, W> {
             if path.is_dir() {
                 self.directory_contents(&path, &name)?;
             } else {
-                let mut file =
-                    File::open(&path).map_err(|error| Error::storage("open", &path, &error))?;
-                let (size, pieces) =
-                    pieces(&mut file).map_err(|error| Error::storage("read", &path, &error))?;
-                let mut data = PieceReader::new(file, &pieces);
-                self.file(&name, size, &pieces, &mut data)?;
+                self.add(&path, &name)?;
             }
         }
         Ok(())
+    }
+
+    /// Adds the file at `path`.
+    fn add(&mut self, path: &Path, name: &str) -> Result<()> {
+        let mut file = File::open(path).map_err(|error| Error::storage("open", path, &error))?;
+        let (size, pieces) =
+            pieces(&mut file).map_err(|error| Error::storage("read", path, &error))?;
+        let mut data = PieceReader::new(file, &pieces);
+        self.file(name, size, &pieces, &mut data)
     }
 
     /// Writes a file of `size` bytes that has data at `pieces` (offset and length) and holes

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
+    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
     parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
@@ -35,6 +35,12 @@ const CHANGED_AT_ONCE: usize = 32;
 /// Holds the number of a collection's last operation.
 const OPERATIONS_FILE: &str = "operations";
 
+/// Holds what tells a collection's operations from those of another of its name.
+const TOKEN_FILE: &str = "token";
+
+/// This server's number in a cluster, as `GET /collections/{collection}/cluster` has it.
+const PEER: u64 = 1;
+
 pub(super) struct NativeBackend {
     directory: PathBuf,
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
@@ -53,7 +59,11 @@ struct Collection {
     /// What was changed of the configuration since the creation.
     changes: Map<String, Value>,
     rate: Option<WriteRate>,
+    /// What a test says that the optimizers do; null for the truth.
     optimizations: Value,
+    /// Ids of the optimizations that have ended, the newest first.
+    optimized: Vec<String>,
+    token: u64,
 }
 
 impl Collection {
@@ -66,12 +76,52 @@ impl Collection {
             changes: Map::new(),
             rate: None,
             optimizations: Value::Null,
+            optimized: Vec::new(),
+            token: 0,
         };
+        collection.token = collection.draw_token();
         collection.rate = collection
             .config()
             .ok()
             .and_then(|config| WriteRate::of(&StrictMode::of(&config)));
         collection
+    }
+
+    /// `GET /collections/{collection}/optimizations` while none runs.
+    fn ended_optimizations(&self) -> Value {
+        if self.optimized.is_empty() {
+            return Value::Null;
+        }
+        let completed: Vec<Value> = self
+            .optimized
+            .iter()
+            .map(|id| json!({"uuid": id, "optimizer": "merge", "status": "done"}))
+            .collect();
+        json!({
+            "summary": {
+                "queued_optimizations": 0,
+                "queued_segments": 0,
+                "queued_points": 0,
+                "idle_segments": 0,
+            },
+            "running": [],
+            "completed": completed,
+        })
+    }
+
+    /// Tells this collection's operations from those of another of its name, across restarts.
+    fn draw_token(&self) -> u64 {
+        let path = self.directory.join(TOKEN_FILE);
+        if let Some(token) = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
+            return token;
+        }
+        let token = fastrand::u64(..);
+        // Without the file the next double draws another, and clients fetch everything.
+        let _ = fs::write(&path, token.to_string());
+        token
     }
 
     /// Takes up a collection that an earlier double left.
@@ -375,7 +425,13 @@ impl NativeBackend {
     /// Does what the server's optimizers do by themselves.
     pub(super) fn optimize(&self, name: &str) -> Result<bool> {
         self.with(name, |collection| {
-            collection.shard()?.optimize().map_err(refusal)
+            let changed = collection.shard()?.optimize().map_err(refusal)?;
+            if changed {
+                let (high, low) = (fastrand::u64(..), fastrand::u64(..));
+                let id = format!("{:08x}-0000-4000-8000-{:012x}", high >> 32, low >> 16);
+                collection.optimized.insert(0, id);
+            }
+            Ok(changed)
         })
     }
 
@@ -434,7 +490,10 @@ impl Backend for NativeBackend {
         self.with(collection, |collection| {
             let config = collection.config()?;
             let shards = collection.parts.counts().map_err(refusal)?;
-            let optimizations = collection.optimizations.clone();
+            let optimizations = match &collection.optimizations {
+                Value::Null => collection.ended_optimizations(),
+                told => told.clone(),
+            };
             let info = collection.shard()?.info().map_err(refusal)?;
             Ok(CollectionState {
                 config,
@@ -627,6 +686,32 @@ impl Backend for NativeBackend {
                 .map_err(refusal)?;
             // The open file outlives its name.
             File::open(&path).map_err(|error| internal("open", &path, &error))
+        })
+    }
+
+    fn partial_snapshot(
+        &self,
+        collection: &str,
+        shard: u32,
+        manifest: &Value,
+    ) -> Result<Option<File>> {
+        self.with(collection, |collection| {
+            let folder = tempfile::tempdir_in(&self.directory)
+                .map_err(|error| internal("create a folder in", &self.directory, &error))?;
+            let path = folder.path().join("shard.snapshot");
+            let lineage = Lineage {
+                peer: PEER,
+                token: collection.token,
+            };
+            let changed = collection
+                .numbered(shard)?
+                .create_partial_snapshot(manifest, &path, lineage)
+                .map_err(refusal)?;
+            if !changed {
+                return Ok(None);
+            }
+            let file = File::open(&path).map_err(|error| internal("open", &path, &error))?;
+            Ok(Some(file))
         })
     }
 }

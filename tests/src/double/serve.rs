@@ -403,5 +403,8 @@ fn scripted_answer(
 
 fn is_snapshot_download(parts: &Parts) -> bool {
     let path = parts.uri.path();
-    parts.method == "GET" && (path.ends_with("/snapshot") || path.contains("/snapshots/"))
+    match parts.method.as_str() {
+        "GET" => path.ends_with("/snapshot") || path.contains("/snapshots/"),
+        _ => path.ends_with("/snapshot/partial/create"),
+    }
 }
