@@ -24,6 +24,7 @@ mod mutations;
 mod offline_online;
 mod operator;
 mod programs;
+mod pulls;
 mod python_client;
 mod random_schedules;
 mod readme;
