@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 
 use edge_sync_log::{Current, RejectedView, View};
-use edge_sync_upload::refusal_fingerprint;
 use edge_sync_mirror::Mirror;
+use edge_sync_upload::refusal_fingerprint;
 
 use crate::bindings::peek::{self as wit, Peeked};
 use crate::bindings::queue::{QueueStatus, RejectedOperation, WaitingOperation};

@@ -181,9 +181,7 @@ impl Staging {
 
     /// The mirror, durable, and the engine's files of it.
     fn lay_out(&mut self, answer: &Answer<'_>) -> Result<Laid> {
-        let folder = self
-            .directory
-            .mirror(self.generation, answer.origin.shard);
+        let folder = self.directory.mirror(self.generation, answer.origin.shard);
         fs::create_dir_all(&folder)
             .map_err(|error| storage("create the mirror's folder", &folder, &error))?;
         let settings = Settings {
@@ -205,23 +203,22 @@ impl Staging {
                 Outcome::Everything { offer, why } => return Ok(Err((offer, vec![why]))),
             };
         let target = self.directory.shard(self.generation);
-        let working =
-            match edge_sync_mirror::build(&mirror, &target.join("segments"), Links::Try) {
-                Ok(working) => working,
-                Err(edge_sync_mirror::Error::Damaged {
-                    segment,
-                    file,
-                    message,
-                }) => {
-                    let why = format!("{file}: {message}");
-                    let doubts = vec![doubt(&segment, &why)];
-                    return match answer.offer.without([(segment, why)]) {
-                        Some(offer) => Ok(Err((offer, doubts))),
-                        None => Err(Error::BadSnapshot(doubts.concat())),
-                    };
-                }
-                Err(error) => return Err(error.into()),
-            };
+        let working = match edge_sync_mirror::build(&mirror, &target.join("segments"), Links::Try) {
+            Ok(working) => working,
+            Err(edge_sync_mirror::Error::Damaged {
+                segment,
+                file,
+                message,
+            }) => {
+                let why = format!("{file}: {message}");
+                let doubts = vec![doubt(&segment, &why)];
+                return match answer.offer.without([(segment, why)]) {
+                    Some(offer) => Ok(Err((offer, doubts))),
+                    None => Err(Error::BadSnapshot(doubts.concat())),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
         unsynced.sync()?;
         // The names of the mirror's folder and of its parent.
         for folder in folder.ancestors().skip(1).take(2) {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Write};
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
-use edge_sync_rollback::{Identity, Journal};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
+use edge_sync_rollback::{Identity, Journal};
 use edge_sync_upload::refusal_fingerprint;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use edge_sync_mirror::Origin;
 use edge_sync_upload::{
     Answer, Batch, Binding, Class, DownloadAttempts, Failure, Limits, NoAnswer, Options as Upload,
     Permissions, Progress, Queue, Request, RestoreCheck, Server as Network, Standing, Step,
-    Uploader,
+    Uploader, keeps_enough,
 };
 
 use crate::binding;
@@ -35,9 +35,6 @@ use crate::store::{Store, load_current, now_ms};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;
-
-/// A restore that would leave less than this share of the points is refused unless forced.
-const KEPT_SHARE: f64 = 0.75;
 
 /// How long the one-call restore waits for the server's optimizer, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -654,8 +651,7 @@ fn promote(
     notes: Vec<String>,
 ) -> Result<Opened> {
     if let Some(held) = kept
-        // What was replayed may have added that many.
-        && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
+        && !keeps_enough(held, staged.points, staged.replayed)
     {
         return Err(invalid(
             "force",
@@ -671,9 +667,32 @@ fn promote(
     Ok(opened)
 }
 
+/// Points of the shard in the directory, which is open then; none if there is no shard.
+fn points_held(directory: &Directory, options: Options) -> Result<Option<u64>> {
+    let points = || exports::with_store(|store| Ok(store.shard()?.info()?.points));
+    match points() {
+        Err(Error::NotOpen) => {}
+        held => return held.map(Some),
+    }
+    match exports::open_with(|| Store::open(directory.clone(), options)) {
+        Ok(_) => points().map(Some),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Restores from a local file; see `sync.restore-file`. A shard that was open is open again
 /// afterwards, whatever happened.
-pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> Result<Opened> {
+pub fn restore_file(
+    directory: Directory,
+    snapshot: &Path,
+    force: bool,
+    options: Options,
+) -> Result<Opened> {
+    let kept = match force {
+        true => None,
+        false => points_held(&directory, options)?,
+    };
     close_old();
     let restored = || {
         // What waits for upload is not on the server, so it cannot be in its snapshot.
@@ -684,7 +703,7 @@ pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> 
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
         let notes = repair(&staging, &staged, None)?;
-        promote(staging, &staged, None, None, notes)
+        promote(staging, &staged, kept, None, notes)
     };
     restored().inspect_err(|_| reopen(&directory, options))
 }

@@ -289,9 +289,7 @@ impl EdgeSync {
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<SyncReport> {
         let mut report = match direction {
-            Direction::Both | Direction::Push => {
-                self.upload(permissions, cancel, &mut progress)?
-            }
+            Direction::Both | Direction::Push => self.upload(permissions, cancel, &mut progress)?,
             Direction::Pull => {
                 if permissions.rebind {
                     permit(&mut lock(&self.server()?.uploader), permissions);
@@ -411,9 +409,10 @@ impl EdgeSync {
     ) -> Result<RestoreReport> {
         let _alone = self.shard.no_restore()?;
         let _paused = self.syncer.as_ref().map(Syncer::pause);
-        let mut guard = self.server.as_ref().map(|server| {
-            (&*server.courier, lock(&server.uploader))
-        });
+        let mut guard = self
+            .server
+            .as_ref()
+            .map(|server| (&*server.courier, lock(&server.uploader)));
         self.note(|record| record.begin(Exchange::Restore));
         let outcome = restore(
             &self.shard,

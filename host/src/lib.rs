@@ -69,10 +69,10 @@ pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use sync::{BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
-    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror, NamedVector,
-    Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress, QueueStanding,
-    QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage, ScrollRequest,
-    SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource, SparseVector,
-    StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest, Vector,
-    WaitingOperation,
+    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror,
+    NamedVector, Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress,
+    QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
+    ScrollRequest, SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource,
+    SparseVector, StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest,
+    Vector, WaitingOperation,
 };

@@ -19,9 +19,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use edge_sync_upload::{
+    Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader, keeps_enough,
+};
 use wasmtime::Store;
-
-use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
 
 use crate::bindings::exports::edge_sync::shard::courier::{
     Content, DownloadProgress, OptimizerState,
@@ -51,9 +52,6 @@ const LEDGER: &str = "snapshots-on-server.json";
 
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
-
-/// A restore that would leave less than this share of the points is refused unless forced.
-const KEPT_SHARE: f64 = 0.75;
 
 /// Where the snapshot comes from.
 #[derive(Clone, Debug)]
@@ -297,8 +295,7 @@ impl Generation {
     /// The refusal to put it in the place of a shard that holds `held` points, if there is a reason.
     pub(crate) fn would_drop(&self, held: u64) -> Option<Error> {
         let points = self.points();
-        // What was replayed may have added that many.
-        let enough = (points + self.staged.replayed) as f64 >= held as f64 * KEPT_SHARE;
+        let enough = keeps_enough(held, points, self.staged.replayed);
         (self.started_over && !enough).then_some(Error::WouldDrop {
             held,
             snapshot: points,
@@ -333,10 +330,9 @@ impl Exchange<'_> {
         let stager = Stager::start(shard)?;
         let mut offer = match wanted {
             Wanted::Stored => None,
-            Wanted::Everything | Wanted::Changes => Some(stager.begin_pull(
-                courier.mirrored()?,
-                wanted == Wanted::Everything,
-            )?),
+            Wanted::Everything | Wanted::Changes => {
+                Some(stager.begin_pull(courier.mirrored()?, wanted == Wanted::Everything)?)
+            }
         };
         let mut reasons = offer
             .as_ref()
@@ -608,9 +604,11 @@ impl Stager {
     }
 
     fn begin_pull(&self, origin: Origin, everything: bool) -> Result<Offer> {
-        self.call("begin-pull", self.options.times.open, move |guest, store| {
-            guest.call_begin_pull(store, GUEST_DATA, &origin, everything)
-        })
+        self.call(
+            "begin-pull",
+            self.options.times.open,
+            move |guest, store| guest.call_begin_pull(store, GUEST_DATA, &origin, everything),
+        )
     }
 
     fn stage(&self, name: &str, barrier: u64) -> Result<Staged> {
@@ -622,9 +620,11 @@ impl Stager {
 
     fn stage_pull(&self, name: &str, barrier: u64, settled: bool) -> Result<PullOutcome> {
         let (snapshot, options) = (in_staging(name), self.options.for_guest());
-        self.call("stage-pull", self.options.times.open, move |guest, store| {
-            guest.call_stage_pull(store, &snapshot, barrier, settled, options)
-        })
+        self.call(
+            "stage-pull",
+            self.options.times.open,
+            move |guest, store| guest.call_stage_pull(store, &snapshot, barrier, settled, options),
+        )
     }
 
     /// Those of the points that the staged generation has from its snapshot.
@@ -636,9 +636,11 @@ impl Stager {
 
     /// How many of the points were deleted.
     fn delete_again(&self, ids: Vec<PointId>) -> Result<u64> {
-        self.call("delete-again", self.options.times.write, move |guest, store| {
-            guest.call_delete_again(store, &ids)
-        })
+        self.call(
+            "delete-again",
+            self.options.times.write,
+            move |guest, store| guest.call_delete_again(store, &ids),
+        )
     }
 
     /// Gives the staged generation up. What is left behind if that fails is removed at the next

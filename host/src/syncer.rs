@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use edge_sync_upload::{Step, Uploader};
 
 use crate::courier::Courier;
-use crate::error::{Error, Result};
 use crate::edge::OnPull;
+use crate::error::{Error, Result};
 use crate::pull::pull;
 use crate::shard::Shard;
 use crate::signal::Cancel;

@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
-    parse_request_as, unpack_snapshot,
+    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness,
+    Write, parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
     Alias, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -79,6 +80,10 @@ impl Shared {
     }
 }
 
+/// How often, and how far apart, a port is asked for that is taken.
+const BIND_ATTEMPTS: u32 = 100;
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+
 /// The port, listening or only reserved. A bound socket that does not listen refuses connections
 /// and keeps others from taking the port.
 #[derive(Debug)]
@@ -104,8 +109,18 @@ impl Listening {
         };
         // Connections of the last listener may linger on the port.
         socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self::Reserved(socket))
+        // For a moment a connection of somebody else may have the port as its own.
+        let mut attempts = BIND_ATTEMPTS;
+        loop {
+            match socket.bind(address) {
+                Ok(()) => return Ok(Self::Reserved(socket)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {
+                    attempts -= 1;
+                    std::thread::sleep(BIND_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {

@@ -11,53 +11,52 @@ use edge_sync_host::{
     Cancel, EdgeSync, Error, PointId, PullReport, RestoreSource, SnapshotSource, SyncReport,
     SyncerOptions,
 };
-use edge_sync_tests::client::Client;
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{COLLECTION, CONFIG, all_points, device, point, server};
+use crate::support::{COLLECTION, CONFIG, all_points, device, point, server, server_points};
 
 /// The request that asks for what changed.
 const PARTIAL: &str = "^/collections/devices/shards/0/snapshot/partial/create$";
 
 /// Uploads, and brings what others wrote; nothing may fail.
 fn sync(edge: &EdgeSync) -> PullReport {
-    let report = edge.sync().expect("a report").into_result().expect("a sync");
+    let report = edge
+        .sync()
+        .expect("a report")
+        .into_result()
+        .expect("a sync");
     assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
     report.pulled.expect("a pull")
 }
 
 fn made(data: &Path, server: &QdrantDouble, ids: std::ops::RangeInclusive<u64>) -> EdgeSync {
     let edge = device(data, server).create(CONFIG).expect("a shard");
-    edge.shard().upsert(ids.map(point).collect()).expect("a write");
+    edge.shard()
+        .upsert(ids.map(point).collect())
+        .expect("a write");
     edge
 }
 
 /// Ids that the shard holds.
 fn ids(edge: &EdgeSync) -> Vec<u64> {
-    all_points(edge.shard())
-        .into_iter()
-        .map(|point| match point.id {
-            PointId::Num(id) => id,
-            PointId::Uuid(id) => panic!("{id}"),
-        })
-        .collect()
+    let id = |point: &Value| point["id"].as_u64().expect("a number");
+    all_points(edge).iter().map(id).collect()
 }
 
-/// What the server holds, by the API that its clients use.
+/// What the server holds.
 fn held(server: &QdrantDouble) -> BTreeMap<u64, Value> {
-    let client = Client::new(&server.url());
-    let body = json!({"limit": 100_000, "with_payload": true, "with_vector": true});
-    let path = format!("/collections/{COLLECTION}/points/scroll");
-    let page = client.result("POST", &path, Some(&body));
-    points_by_id(&page)
+    by_id(&server_points(server))
 }
 
-fn points_by_id(page: &Value) -> BTreeMap<u64, Value> {
-    page["points"]
-        .as_array()
-        .expect("points")
+/// What a device holds.
+fn holds(edge: &EdgeSync) -> BTreeMap<u64, Value> {
+    by_id(&all_points(edge))
+}
+
+fn by_id(points: &[Value]) -> BTreeMap<u64, Value> {
+    points
         .iter()
         .map(|point| {
             let id = point["id"].as_u64().expect("a number");
@@ -66,22 +65,12 @@ fn points_by_id(page: &Value) -> BTreeMap<u64, Value> {
         .collect()
 }
 
-/// What a device holds, in the same form.
-fn holds(edge: &EdgeSync) -> BTreeMap<u64, Value> {
-    let body = json!({"limit": 100_000, "with_payload": true, "with_vector": true}).to_string();
-    let page = edge
-        .shard()
-        .request("POST", "/points/scroll", &body)
-        .expect("a page");
-    points_by_id(&serde_json::from_str(&page).expect("JSON"))
-}
-
 fn partial_requests(server: &QdrantDouble) -> Vec<Value> {
     server
         .exchanges()
         .iter()
         .filter(|exchange| exchange.path.ends_with("/snapshot/partial/create"))
-        .map(|exchange| serde_json::from_slice(&exchange.body).expect("a manifest"))
+        .map(|exchange| exchange.body.clone().expect("a manifest"))
         .collect()
 }
 
@@ -92,7 +81,9 @@ fn what_others_wrote_and_deleted_arrives_by_the_files_that_changed() {
     let one = made(&folder.path().join("one"), &server, 1..=2_000);
     sync(&one);
     server.optimize(COLLECTION).expect("optimized");
-    let two = device(&folder.path().join("two"), &server).attach().expect("a directory");
+    let two = device(&folder.path().join("two"), &server)
+        .attach()
+        .expect("a directory");
     two.restore(
         &RestoreSource::Server(SnapshotSource::Stream),
         &Cancel::new(),
@@ -115,7 +106,10 @@ fn what_others_wrote_and_deleted_arrives_by_the_files_that_changed() {
     assert!(report.changed());
     assert_eq!((report.points_before, report.points), (2_000, 2_000));
     let pulled = report.pulled.expect("files");
-    assert!(pulled.kept_bytes > 0 && pulled.linked_files > 0, "{pulled:?}");
+    assert!(
+        pulled.kept_bytes > 0 && pulled.linked_files > 0,
+        "{pulled:?}"
+    );
     assert!(pulled.segments_kept > 0, "{pulled:?}");
     assert_eq!(report.reasons, Vec::<String>::new());
     assert_eq!(holds(&two), held(&server));
@@ -157,7 +151,10 @@ fn a_push_asks_for_nothing_and_a_pull_sends_nothing() {
     let server = server();
     let edge = made(&folder.path().join("one"), &server, 1..=3);
     let report: SyncReport = edge.push().expect("a report");
-    assert!(report.pulled.is_none() && report.failure.is_none(), "{report:?}");
+    assert!(
+        report.pulled.is_none() && report.failure.is_none(),
+        "{report:?}"
+    );
     assert_eq!(partial_requests(&server), Vec::<Value>::new());
 
     edge.shard().upsert(vec![point(4)]).expect("a write");
@@ -203,13 +200,19 @@ fn a_pull_that_is_cut_changes_nothing_and_the_next_one_ends_well() {
     sync(&one);
     let two = made(&folder.path().join("two"), &server, 201..=210);
     sync(&two);
-    one.shard().delete((1..=50).map(PointId::Num).collect()).expect("a write");
+    one.shard()
+        .delete((1..=50).map(PointId::Num).collect())
+        .expect("a write");
     one.push().expect("a report").into_result().expect("a push");
 
     let before = holds(&two);
     for bytes in [0, 1, 600, 5_000, 20_000] {
         server.faults().clear();
-        server.faults().add(Rule::on("POST", PARTIAL).fault(Fault::cut_after(bytes)).always());
+        server.faults().add(
+            Rule::on("POST", PARTIAL)
+                .fault(Fault::CutBody { after: bytes })
+                .always(),
+        );
         let failure = two.pull().expect_err("it is cut");
         assert!(matches!(failure, Error::Server(_)), "{bytes}: {failure}");
         assert_eq!(holds(&two), before);
@@ -232,7 +235,10 @@ fn an_answer_that_nothing_is_new_is_not_believed_where_something_is_missing() {
             .always(),
     );
     // There is no mirror yet, so everything was asked for.
-    edge.push().expect("a report").into_result().expect("a push");
+    edge.push()
+        .expect("a report")
+        .into_result()
+        .expect("a push");
     let failure = edge.pull().expect_err("nothing came");
     assert!(matches!(failure, Error::BadSnapshot(_)), "{failure}");
     assert_eq!(ids(&edge).len(), 10);
@@ -294,10 +300,15 @@ fn an_unsettled_pull_is_told_until_a_settled_one() {
     // Nothing is new since, which does not make it settled.
     let again = sync(&one);
     assert!(!again.changed() && again.unsettled.is_some(), "{again:?}");
-    server.set_optimizations(COLLECTION, Value::Null).expect("set");
+    server
+        .set_optimizations(COLLECTION, Value::Null)
+        .expect("set");
     one.shard().upsert(vec![point(11)]).expect("a write");
     let settled = sync(&one);
-    assert!(settled.changed() && settled.unsettled.is_none(), "{settled:?}");
+    assert!(
+        settled.changed() && settled.unsettled.is_none(),
+        "{settled:?}"
+    );
     assert_eq!(one.sync_record().unsettled, None);
 }
 
@@ -400,7 +411,9 @@ fn run(edge: EdgeSync, data: &Path, server: &QdrantDouble, step: Step) -> EdgeSy
             // Of a point that is gone it would be refused, which is another test's.
             let filter = json!({"must": [{"has_id": [id]}]});
             let body = json!({"payload": {"value": value}, "filter": filter}).to_string();
-            shard.request("POST", "/points/payload", &body).expect("a write");
+            shard
+                .request("POST", "/points/payload", &body)
+                .expect("a write");
         }
         Step::Sync => {
             let report = edge.sync().expect("a report");

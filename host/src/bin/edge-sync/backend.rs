@@ -197,7 +197,10 @@ impl Backend for ShardBackend {
         shard.create_here(body).map_err(|error| match error {
             // In the server's words and with its status, where a value is out of range.
             HostError::InvalidInput { field, message }
-                if message.starts_with("value ") && message.contains(" invalid, must be from ") =>
+                if message.starts_with("value ")
+                    && message.contains(" invalid, must be ")
+                    // A server cannot even parse 0 where it wants a number of things.
+                    && !message.starts_with("value 0 invalid, must be 1 or ") =>
             {
                 Error::OutOfRange(format!("JSON body: [{field}: {message}]"))
             }

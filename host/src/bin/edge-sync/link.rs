@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use edge_sync_host::{
-    Direction, EdgeSync, Error, Progress, PullReport, RestoreProgress, RestoreReport, RestoreSource, SnapshotSource,
-    SyncOptions, SyncPermissions, SyncRecord, SyncReport, SyncerOptions, WorkerState,
+    Direction, EdgeSync, Error, Progress, PullReport, RestoreProgress, RestoreReport,
+    RestoreSource, SnapshotSource, SyncOptions, SyncPermissions, SyncRecord, SyncReport,
+    SyncerOptions, WorkerState,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -404,11 +405,7 @@ fn repair_notes(
             "{} deleted point{} came back with the snapshot and {} deleted again",
             deletes_applied,
             plural(deletes_applied),
-            if deletes_applied == 1 {
-                "was"
-            } else {
-                "were"
-            },
+            if deletes_applied == 1 { "was" } else { "were" },
         ));
     }
     if let Some(why) = unsettled {

@@ -511,6 +511,8 @@ mod tests {
             allow_remote: false,
             serve_api_key_file: None,
             no_sync: false,
+            no_pull: false,
+            every: None,
         };
         let settings = Settings(Layer::default().over(variables).over(file));
         let serving = settings.serving(&flags).unwrap();
