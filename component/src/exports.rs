@@ -351,8 +351,9 @@ impl restore::Guest for Component {
         options: Options,
     ) -> Result<restore::Staged> {
         with_state(|state| match state {
-            State::Open(_) | State::Pulling(_) | State::Staged(_) => Err(Error::AlreadyOpen),
-            State::Closed => {
+            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+            // The answer to a pull may be a snapshot of everything.
+            State::Closed | State::Pulling(_) => {
                 let (staging, staged) = Staging::stage(
                     Directory::new(directory),
                     Path::new(&snapshot),

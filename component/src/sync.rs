@@ -457,6 +457,8 @@ enum Wanted {
 struct Source<'a> {
     server: &'a Server,
     barrier: u64,
+    /// Operations above the barrier.
+    above: u64,
     binding: Binding,
     /// What this device deleted, as far as it knows.
     deleted: Vec<PointId>,
@@ -467,6 +469,10 @@ impl<'a> Source<'a> {
         Ok(Self {
             server,
             barrier,
+            above: match exports::with_store(|store| Ok(store.log().last())) {
+                Err(Error::NotOpen) => 0,
+                last => last?.saturating_sub(barrier),
+            },
             binding,
             deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
                 Err(Error::NotOpen) => Vec::new(),
@@ -584,6 +590,7 @@ fn fetch_generation(
         };
         let pulled = staged.pulled;
         let notes = repair(&staging, &staged, Some((source, unsettled)))?;
+        let kept = kept.map(|held| (held, source.above));
         let opened = promote(staging, &staged, kept, Some(&source.binding), notes)?;
         return Ok(Fetched {
             opened: Some(opened),
@@ -642,16 +649,17 @@ fn repair(
     Ok(notes)
 }
 
-/// Puts a staged generation in force, unless it would lack many of the `kept` points.
+/// Puts a staged generation in force, unless it would lack many of the `kept` points. With them: how
+/// many operations of the log come on top.
 fn promote(
     staging: Staging,
     staged: &Staged,
-    kept: Option<u64>,
+    kept: Option<(u64, u64)>,
     binding: Option<&Binding>,
     notes: Vec<String>,
 ) -> Result<Opened> {
-    if let Some(held) = kept
-        && !keeps_enough(held, staged.points, staged.replayed)
+    if let Some((held, above)) = kept
+        && !keeps_enough(held, staged.points, above)
     {
         return Err(invalid(
             "force",
@@ -703,6 +711,7 @@ pub fn restore_file(
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
         let notes = repair(&staging, &staged, None)?;
+        let kept = kept.map(|held| (held, staged.replayed));
         promote(staging, &staged, kept, None, notes)
     };
     restored().inspect_err(|_| reopen(&directory, options))

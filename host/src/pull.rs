@@ -103,7 +103,9 @@ pub(crate) fn pull(
         generation.stager.abandon();
         return Err(Error::Cancelled);
     }
-    if let Some(refused) = generation.would_drop(points_before) {
+    // Some of it is replayed at the switch only.
+    let above = shard.queue_status()?.logged.saturating_sub(barrier);
+    if let Some(refused) = generation.would_drop(points_before, above) {
         generation.stager.abandon();
         return Err(refused);
     }
@@ -125,11 +127,12 @@ pub(crate) fn pull(
     } = generation;
     let opened = shard.promote(stager.into_inner()?, Some(wit_binding(&binding)))?;
     uploader.restored(&binding);
+    let replayed = shard.queue_status()?.logged.saturating_sub(barrier);
     Ok(PullReport {
         opened: Some(opened),
         points_before,
         points: shard.info()?.points,
-        replayed: staged.replayed,
+        replayed,
         bytes,
         pulled: staged.pulled,
         reasons,

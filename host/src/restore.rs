@@ -218,7 +218,8 @@ pub(crate) fn restore(
         generation.stager.abandon();
         return Err(Error::Cancelled);
     }
-    if !force && let Some(refused) = generation.would_drop(held) {
+    let above = generation.staged.replayed;
+    if !force && let Some(refused) = generation.would_drop(held, above) {
         generation.stager.abandon();
         return Err(refused);
     }
@@ -293,9 +294,10 @@ impl Generation {
     }
 
     /// The refusal to put it in the place of a shard that holds `held` points, if there is a reason.
-    pub(crate) fn would_drop(&self, held: u64) -> Option<Error> {
+    /// `above`: operations of the log that are applied onto it.
+    pub(crate) fn would_drop(&self, held: u64, above: u64) -> Option<Error> {
         let points = self.points();
-        let enough = keeps_enough(held, points, self.staged.replayed);
+        let enough = keeps_enough(held, points, above);
         (self.started_over && !enough).then_some(Error::WouldDrop {
             held,
             snapshot: points,

@@ -81,7 +81,6 @@ pub struct SyncPermissions {
 /// What a sync did.
 #[derive(Debug, Default)]
 #[non_exhaustive]
-#[must_use = "a sync that gave up says so in `failure`"]
 pub struct SyncReport {
     /// Operations that the server confirmed.
     pub uploaded: u64,

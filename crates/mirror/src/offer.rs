@@ -130,6 +130,7 @@ impl Offer {
                 .keys()
                 .all(|segment| self.withheld.contains_key(segment))
         });
-        if empty { Self::everything() } else { self }
+        let mirror = self.mirror.filter(|_| !empty);
+        Self { mirror, ..self }
     }
 }

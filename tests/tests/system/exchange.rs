@@ -8,9 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use edge_sync_host::{
-    BackoffOptions, Cancel, EdgeSync, Error, FailureClass, HttpLimits, Point, PointId, Progress,
-    RejectedOperation, RestoreReport, RestoreSource, ServerSettings, SnapshotSource, SyncOptions,
-    SyncPermissions, SyncReport,
+    BackoffOptions, Cancel, Direction, EdgeSync, Error, FailureClass, HttpLimits, Point, PointId,
+    Progress, RejectedOperation, RestoreReport, RestoreSource, ServerSettings, SnapshotSource,
+    SyncOptions, SyncPermissions, SyncReport,
 };
 use edge_sync_tests::double::{
     Exchange, Fault, Options, QdrantDouble, Reply, Results, RetryAfter, Rule,
@@ -493,7 +493,7 @@ fn everything_is_sent_again_to_a_collection_that_was_made_anew() {
         ..SyncPermissions::default()
     };
     let report = edge
-        .sync_permitted(permissions, &Cancel::new(), |_| {})
+        .sync_permitted(Direction::Push, permissions, &Cancel::new(), |_| {})
         .expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (0, 0));
