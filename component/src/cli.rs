@@ -347,7 +347,7 @@ fn restore(
         Err(error) => return Err(error),
     }
     let opened = match snapshot {
-        Some(snapshot) => sync::restore_file(directory, snapshot, OPTIONS)?,
+        Some(snapshot) => sync::restore_file(directory, snapshot, force, OPTIONS)?,
         None => {
             let server = server.server(&directory)?;
             sync::restore(directory, &server, SnapshotSource::Stream, force, OPTIONS)?

@@ -495,7 +495,13 @@ impl sync::Guest for Component {
         crate::sync::restore(Directory::new(directory), &server, source, force, options)
     }
 
-    fn restore_file(directory: String, snapshot: String, options: Options) -> Result<Opened> {
-        crate::sync::restore_file(Directory::new(directory), Path::new(&snapshot), options)
+    fn restore_file(
+        directory: String,
+        snapshot: String,
+        force: bool,
+        options: Options,
+    ) -> Result<Opened> {
+        let directory = Directory::new(directory);
+        crate::sync::restore_file(directory, Path::new(&snapshot), force, options)
     }
 }

@@ -10,7 +10,7 @@ use edge_sync_engine::PointId;
 use edge_sync_upload::{
     Answer, Batch, Binding, Class, DownloadAttempts, Failure, Limits, NoAnswer, Options as Upload,
     Permissions, Progress, Queue, Request, RestoreCheck, Server as Network, Standing, Step,
-    Uploader,
+    Uploader, keeps_enough,
 };
 
 use crate::binding;
@@ -33,9 +33,6 @@ use crate::store::{Store, load_current, now_ms};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;
-
-/// A restore that would leave less than this share of the points is refused unless forced.
-const KEPT_SHARE: f64 = 0.75;
 
 /// How long the one-call restore waits for the server's optimizer, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -442,8 +439,32 @@ fn repair(staging: &Staging, staged: &Staged, source: Option<&Source<'_>>) -> Re
 }
 
 /// Restores from a local file; see `sync.restore-file`.
-pub fn restore_file(directory: Directory, snapshot: &Path, options: Options) -> Result<Opened> {
-    replace_generation(&directory, snapshot, None, None, options)
+pub fn restore_file(
+    directory: Directory,
+    snapshot: &Path,
+    force: bool,
+    options: Options,
+) -> Result<Opened> {
+    let kept = if force {
+        None
+    } else {
+        points_held(&directory, options)?
+    };
+    replace_generation(&directory, snapshot, None, kept, options)
+}
+
+/// Points of the shard in the directory, which is open then; none if there is no shard.
+fn points_held(directory: &Directory, options: Options) -> Result<Option<u64>> {
+    let points = || exports::with_store(|store| Ok(store.shard()?.info()?.points));
+    match points() {
+        Err(Error::NotOpen) => {}
+        held => return held.map(Some),
+    }
+    match exports::open_with(|| Store::open(directory.clone(), options)) {
+        Ok(_) => points().map(Some),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Stages and promotes. A shard that was open is open again afterwards, whatever happened. `source`:
@@ -473,8 +494,7 @@ fn replace_generation(
         };
         let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
         if let Some(held) = kept
-            // What was replayed may have added that many.
-            && ((staged.points + staged.replayed) as f64) < held as f64 * KEPT_SHARE
+            && !keeps_enough(held, staged.points, staged.replayed)
         {
             return Err(invalid(
                 "force",

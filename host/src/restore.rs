@@ -19,7 +19,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use edge_sync_upload::{Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader};
+use edge_sync_upload::{
+    Binding, Class, DownloadAttempts, Failure, RestoreCheck, Uploader, keeps_enough,
+};
 
 use crate::bindings::exports::edge_sync::shard::courier::OptimizerState;
 use crate::bindings::exports::edge_sync::shard::restore::Staged;
@@ -46,9 +48,6 @@ const LEDGER: &str = "snapshots-on-server.json";
 
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
-
-/// A restore that would leave less than this share of the points is refused unless forced.
-const KEPT_SHARE: f64 = 0.75;
 
 /// Where the snapshot comes from.
 #[derive(Clone, Debug)]
@@ -220,8 +219,7 @@ pub(crate) fn restore(
         return Err(Error::Cancelled);
     }
 
-    // What was replayed may have added that many.
-    if !force && ((points + staged.replayed) as f64) < held as f64 * KEPT_SHARE {
+    if !force && !keeps_enough(held, points, staged.replayed) {
         abandon(shard, instance);
         return Err(Error::WouldDrop {
             held,

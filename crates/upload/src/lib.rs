@@ -11,6 +11,7 @@
 //! - [`uploader`]: the order of things: batches that shrink and grow, operations that are isolated
 //!   and put aside, refusals that stop the queue.
 //! - [`backoff`], [`download`]: when to try again.
+//! - [`keeps_enough`]: whether a restore would drop so many points that a mistake is likely.
 //! - [`facts`]: looking after writes that the server took but did not confirm.
 
 pub mod answer;
@@ -20,6 +21,7 @@ pub mod binding;
 pub mod collection;
 pub mod download;
 pub mod facts;
+mod kept;
 mod sizes;
 mod streak;
 pub mod uploader;
@@ -31,6 +33,7 @@ pub use backoff::{Backoff, BackoffOptions};
 pub use binding::{Binding, Target};
 pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
+pub use kept::keeps_enough;
 pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,

@@ -85,6 +85,29 @@ pub fn short_life() -> Vec<Step> {
     ]
 }
 
+/// Flushes with nothing to flush, and after each of them changes of files that a checkpoint has.
+pub fn idle_flushes() -> Vec<Step> {
+    let stamp = &mut 0;
+    vec![
+        upsert(1..=12, stamp),
+        Step::Flush,
+        Step::Flush,
+        upsert([2, 3, 13], stamp),
+        Step::Write(Write::Delete(vec![1, 4])),
+        Step::Write(Write::SetPayload(vec![5], object(json!({"mark": 1})))),
+        Step::Write(Write::CreateIndex("kind".into(), "keyword".into())),
+        Step::Flush,
+        Step::Flush,
+        Step::Optimize,
+        upsert([6, 14], stamp),
+        Step::Reopen,
+        // Opening has left nothing to do.
+        Step::Flush,
+        Step::Write(Write::Delete(vec![7])),
+        upsert([2, 15], stamp),
+    ]
+}
+
 /// Writes that the server refuses, between others, tried again and dropped.
 pub fn refusals() -> Vec<Step> {
     let stamp = &mut 0;

@@ -20,6 +20,7 @@ const CI_STRIDE_OPENING: usize = 13;
 /// These lives are shorter.
 const CI_STRIDE_UPLOADS: usize = 7;
 const CI_STRIDE_REFUSALS: usize = 7;
+const CI_STRIDE_IDLE: usize = 7;
 
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
@@ -106,6 +107,20 @@ fn refused_operations_that_are_retried_together_are_queued_or_rejected() {
     let program = program();
     let recording = recorded(&program, scripts::refusals_retried_together(), options());
     tried(&program, &recording, share(CI_STRIDE_REFUSALS, Rest::Short));
+}
+
+/// A checkpoint that is not due must leave the watch over the engine's files in place: what is
+/// overwritten afterwards has to be there when the opening after a crash goes back.
+#[test]
+fn a_flush_with_nothing_to_flush_leaves_what_a_crash_needs() {
+    let program = program();
+    // Nothing else is to make a checkpoint.
+    let options = Options {
+        flush_after_bytes: None,
+        ..options()
+    };
+    let recording = recorded(&program, scripts::idle_flushes(), options);
+    tried(&program, &recording, share(CI_STRIDE_IDLE, Rest::Short));
 }
 
 /// Without an fsync for each write, a power cut may take the last ones, but none that an upload, a

@@ -1,6 +1,7 @@
 //! The component as a program, under an engine that offers plain WASI 0.2 and nothing of ours:
 //! what `wasmtime run -S http --dir ...` gives.
 
+use std::io::Read;
 use std::path::Path;
 
 use edge_sync_tests::double::{Fault, Rule};
@@ -143,6 +144,49 @@ fn the_component_is_a_program_of_its_own() {
     assert!(!succeeded && text.contains("already"), "{text}");
     let (succeeded, text) = stock.run(folder.path(), &server.url(), &["upsert"], "{\"id\": 1\n");
     assert!(!succeeded && text.contains("line 1"), "{text}");
+}
+
+#[test]
+fn a_file_that_would_drop_many_points_has_to_be_forced() {
+    let stock = Stock::new();
+    let server = server();
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str], input: &str| {
+        stock.json(folder.path(), &server.url(), arguments, input)
+    };
+    run(&["create"], CONFIG);
+    let points = |ids: std::ops::Range<u32>| -> String {
+        ids.map(|id| format!("{}\n", json!({ "id": id, "vector": [1, id, 0, 0] })))
+            .collect()
+    };
+    run(&["upsert"], &points(0..5));
+    run(&["sync"], "");
+    let path = format!("/collections/{COLLECTION}/shards/0/snapshot");
+    let answer = server.client().send("GET", &path, &[], None);
+    let mut snapshot = Vec::new();
+    answer
+        .expect("an answer")
+        .into_body()
+        .into_reader()
+        .read_to_end(&mut snapshot)
+        .expect("a snapshot");
+    std::fs::write(folder.path().join("few.snapshot"), snapshot).expect("a file");
+    run(&["upsert"], &points(5..20));
+    run(&["sync"], "");
+
+    let restore = ["restore", "--snapshot", "/data/few.snapshot"];
+    let (succeeded, text) = stock.run(folder.path(), &server.url(), &restore, "");
+    assert!(!succeeded, "{text}");
+    assert!(text.contains("5 points and the shard 20"), "{text}");
+    let info = run(&["info"], "");
+    assert_eq!(
+        (&info["points_count"], &info["generation"]),
+        (&json!(20), &json!(1))
+    );
+
+    let forced = run(&[&restore[..], &["--force"]].concat(), "");
+    assert_eq!(forced["generation"], 2);
+    assert_eq!(run(&["info"], "")["points_count"], 5);
 }
 
 #[test]
