@@ -179,10 +179,11 @@ pub(crate) async fn json_body(
             .and_then(|value| value.split(';').next())
             .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("application/json"))
     };
-    if options.content_types == ContentTypes::Json && !is_json() {
+    let text = text_body(headers, body, options.body_limit).await?;
+    // No body is of no type.
+    if options.content_types == ContentTypes::Json && !text.is_empty() && !is_json() {
         return Err(Error::Malformed("Content type error".to_owned()));
     }
-    let text = text_body(headers, body, options.body_limit).await?;
     // Syntax only: what the JSON has to hold is the backend's business.
     serde_json::from_str::<NoFieldTwice>(&text).map_err(Error::body_format)?;
     Ok(text)
