@@ -8,14 +8,16 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, PointId, PullReport, RestoreSource, SnapshotSource, SyncReport,
-    SyncerOptions,
+    Cancel, EdgeSync, Error, PointId, PullReport, RestoreSource, SnapshotSource, SyncOptions,
+    SyncReport, SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{COLLECTION, CONFIG, all_points, device, point, server, server_points};
+use crate::support::{
+    COLLECTION, CONFIG, all_points, device, impatient, point, server, server_points,
+};
 
 /// The request that asks for what changed.
 const PARTIAL: &str = "^/collections/devices/shards/0/snapshot/partial/create$";
@@ -302,7 +304,16 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 fn an_unsettled_pull_is_told_until_a_settled_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let one = made(&folder.path().join("one"), &server, 1..=10);
+    let one = device(&folder.path().join("one"), &server)
+        .sync_options(SyncOptions {
+            settle: Duration::from_millis(10),
+            ..impatient()
+        })
+        .create(CONFIG)
+        .expect("a shard");
+    one.shard()
+        .upsert((1..=10).map(point).collect())
+        .expect("a write");
     one.push().expect("a report").into_result().expect("a push");
     server
         .set_optimizations(
