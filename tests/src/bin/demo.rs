@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use edge_sync_host::{
-    Cancel, Component, EdgeSync, NamedVector, Point, PointId, Progress, RestoreProgress,
-    RestoreSource, ScoredPoint, SearchRequest, Secret, Selection, ServerSettings, SnapshotSource,
-    Vector,
+    Cancel, Component, Direction, EdgeSync, NamedVector, Point, PointId, Progress, PullReport,
+    RestoreProgress, RestoreSource, ScoredPoint, SearchRequest, Secret, Selection, ServerSettings,
+    SnapshotSource, SyncPermissions, Vector,
 };
 use edge_sync_tests::client::Client;
 use edge_sync_tests::demo::drawing::{self, Ink, Picture};
@@ -355,7 +355,7 @@ impl Stage<'_> {
                 a = self.device("a").open()?;
             }
         }
-        measured.uploads_per_second = Some(self.sync(&a)?);
+        measured.uploads_per_second = Some(self.sync(&a, Direction::Push)?.0);
         self.tell.say(&format!(
             "the server holds {} points",
             grouped(self.server.count()?)
@@ -387,10 +387,10 @@ impl Stage<'_> {
         Ok(answers)
     }
 
-    /// B writes, A restores and has to find it. True if it does.
+    /// B writes, both sync, and A has to find it. True if it does.
     fn news(&self, a: &EdgeSync, b: &EdgeSync, measured_a: &mut table::Device) -> Result<bool> {
         self.tell
-            .heading("4. Device B writes, device A catches up.");
+            .heading("4. Device B writes, both sync, and A has it.");
         let sources = self.shown();
         let news: Vec<New> = (self.digits.len() as u64..)
             .zip(CHANGES)
@@ -402,8 +402,11 @@ impl Stage<'_> {
         self.tell
             .say(&format!("B adds {} digits of its own", news.len()));
         // A rate over so few would say nothing.
-        self.sync(b)?;
-        self.restore(a, measured_a)?;
+        self.sync(b, Direction::Both)?;
+        let (_, pulled) = self.sync(a, Direction::Both)?;
+        let pulled = pulled.ok_or("a sync in both directions fetched nothing")?;
+        measured_a.fetch_seconds = pulled.elapsed.as_secs_f64();
+        measured_a.fetched_bytes = pulled.bytes;
 
         let mut all_found = true;
         for new in &news {
@@ -437,24 +440,31 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Uploads what waits; answers operations a second.
-    fn sync(&self, device: &EdgeSync) -> Result<f64> {
+    /// Uploads what waits, and fetches what others wrote if it is asked for; answers operations
+    /// uploaded a second, and what came.
+    fn sync(&self, device: &EdgeSync, direction: Direction) -> Result<(f64, Option<PullReport>)> {
         let bar = self.bar("uploading", device.shard().queue_status()?.queued);
+        let permissions = SyncPermissions::default();
         let (report, elapsed) = timed(|| {
-            let report = device.sync_with(&Cancel::new(), |progress| match progress {
-                Progress::Uploaded { done, total } => {
-                    bar.set_length(total);
-                    bar.set_position(done);
-                }
-                Progress::Waiting { failure, .. } => bar.println(format!("  {failure}")),
-                _ => {}
-            });
-            Ok(report?)
+            let report =
+                device.sync_permitted(direction, permissions, &Cancel::new(), |progress| {
+                    match progress {
+                        Progress::Uploaded { done, total } => {
+                            bar.set_length(total);
+                            bar.set_position(done);
+                        }
+                        Progress::Waiting { failure, .. } => bar.println(format!("  {failure}")),
+                        Progress::Pulling(_) => bar.set_message("fetching"),
+                        _ => {}
+                    }
+                });
+            Ok(report?.into_result()?)
         })?;
         bar.finish_and_clear();
-        if let Some(failure) = report.failure {
-            return Err(failure.into());
-        }
+        let elapsed = match &report.pulled {
+            Some(pulled) => elapsed.saturating_sub(pulled.elapsed),
+            None => elapsed,
+        };
         let rate = per_second(report.uploaded, elapsed);
         self.tell.say(&format!(
             "{} operations uploaded in {} request{} in {}",
@@ -463,7 +473,19 @@ impl Stage<'_> {
             if report.requests == 1 { "" } else { "s" },
             table::seconds(elapsed.as_secs_f64()),
         ));
-        Ok(rate)
+        if let Some(pulled) = &report.pulled {
+            self.tell.say(&match &pulled.opened {
+                Some(_) => format!(
+                    "{} received and {} kept in {}: {} points",
+                    table::bytes(pulled.bytes),
+                    table::bytes(pulled.pulled.map_or(0, |pulled| pulled.kept_bytes)),
+                    table::seconds(pulled.elapsed.as_secs_f64()),
+                    grouped(pulled.points),
+                ),
+                None => "the server has nothing new".to_owned(),
+            });
+        }
+        Ok((rate, report.pulled))
     }
 
     fn restore(&self, device: &EdgeSync, measured: &mut table::Device) -> Result<()> {
@@ -485,8 +507,8 @@ impl Stage<'_> {
             Ok(report?)
         })?;
         bar.finish_and_clear();
-        measured.restore_seconds = elapsed.as_secs_f64();
-        measured.snapshot_bytes = report.snapshot_bytes;
+        measured.fetch_seconds = elapsed.as_secs_f64();
+        measured.fetched_bytes = report.snapshot_bytes;
         self.tell.say(&format!(
             "snapshot of {} downloaded, checked and switched to in {}: {} points",
             table::bytes(report.snapshot_bytes),

@@ -15,10 +15,10 @@ pub struct Device {
     pub searches_per_second: f64,
     /// Operations that the server confirmed, a second.
     pub uploads_per_second: Option<f64>,
-    /// Seconds from the request for a snapshot to the new generation in force.
-    pub restore_seconds: f64,
-    /// Size of that snapshot.
-    pub snapshot_bytes: u64,
+    /// Seconds that it took to fetch what others had written, up to the new generation in force.
+    pub fetch_seconds: f64,
+    /// Bytes downloaded for that.
+    pub fetched_bytes: u64,
     /// Share of digits that their neighbours name rightly.
     pub accuracy: f64,
 }
@@ -70,15 +70,15 @@ impl fmt::Display for Table {
         )?;
         row(
             f,
-            "restore from the server",
-            seconds(a.restore_seconds),
-            seconds(b.restore_seconds),
+            "fetching from the server",
+            seconds(a.fetch_seconds),
+            seconds(b.fetch_seconds),
         )?;
         row(
             f,
-            "snapshot downloaded",
-            bytes(a.snapshot_bytes),
-            bytes(b.snapshot_bytes),
+            "downloaded for it",
+            bytes(a.fetched_bytes),
+            bytes(b.fetched_bytes),
         )?;
         row(
             f,
