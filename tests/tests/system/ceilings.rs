@@ -146,7 +146,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     let data = folder.path();
     let server = server();
     let edge = device(data, &server).create(WIDE).expect("a shard");
-    assert!(edge.sync().expect("a sync").created_collection);
+    assert!(edge.push().expect("a sync").created_collection);
     for batch in 0..40_u64 {
         let points = (batch * 1000..(batch + 1) * 1000).map(wide_point);
         edge.shard().upsert(points.collect()).expect("a write");
@@ -270,7 +270,7 @@ fn a_queue_whose_operations_are_lost_says_what_that_means() {
     for id in 1..=100 {
         edge.shard().upsert(vec![point(id)]).expect("a write");
     }
-    assert_eq!(edge.sync().expect("a sync").uploaded, 100);
+    assert_eq!(edge.push().expect("a sync").uploaded, 100);
     edge.shard().flush().expect("a flush");
     drop(edge);
     let mut current = Current::load(folder.path()).expect("read").expect("one");
@@ -279,7 +279,7 @@ fn a_queue_whose_operations_are_lost_says_what_that_means() {
 
     let edge = start().open().expect("a shard");
     for _ in 0..2 {
-        match edge.sync() {
+        match edge.push() {
             Err(Error::LostOperations(lost)) => assert_eq!(lost.first, 11),
             other => panic!("{other:?}"),
         }
@@ -294,7 +294,7 @@ fn a_queue_whose_operations_are_lost_says_what_that_means() {
     let edge = start().open().expect("a shard");
     assert_eq!(edge.shard().resend().expect("queued again"), 100);
     edge.shard().upsert(vec![point(101)]).expect("a write");
-    let report = edge.sync().expect("a sync");
+    let report = edge.push().expect("a sync");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!(server_points(&server).len(), 101);
 }
@@ -446,7 +446,7 @@ fn a_staged_generation_does_not_replace_another_shard_than_the_one_it_was_staged
 }
 
 fn snapshot_of(server: &edge_sync_tests::double::QdrantDouble, edge: &EdgeSync, file: &Path) {
-    edge.sync().expect("a sync");
+    edge.push().expect("a sync");
     let path = format!("/collections/{COLLECTION}/shards/0/snapshot");
     let mut answer = server
         .client()

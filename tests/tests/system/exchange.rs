@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::commands::result;
 use crate::served::edge_sync;
-use crate::support::{COLLECTION, CONFIG, all_points, device, impatient, point, server};
+use crate::support::{COLLECTION, CONFIG, PARTIAL, all_points, device, impatient, point, server};
 
 /// Requests that carry writes.
 const BATCH: &str = "^/collections/devices/points/batch";
@@ -117,7 +117,7 @@ fn reopened(edge: EdgeSync, server: &QdrantDouble) -> EdgeSync {
 
 /// Uploads everything; nothing may be left or be refused.
 fn drain(edge: &EdgeSync) -> SyncReport {
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
     report
@@ -253,7 +253,7 @@ fn a_change_to_a_point_that_is_gone_is_put_aside_alone() {
         write(&b, method, path, &body);
         b.shard().upsert(vec![point(6)]).expect("a write");
 
-        let report = b.sync().expect("a report");
+        let report = b.push().expect("a report");
         assert!(report.failure.is_none(), "{path}: {report:?}");
         assert_eq!((report.rejected, report.remaining), (1, 0), "{path}");
         let aside = rejected(&b);
@@ -305,7 +305,7 @@ fn the_points_that_are_there_still_get_their_change() {
     let all: Vec<u64> = (1..=100).collect();
     let body = json!({"payload": {"seen": 1}, "points": all});
     write(&b, "POST", "/points/payload", &body);
-    let report = b.sync().expect("a report");
+    let report = b.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert!(rejected(&b)[0].message.contains("No point with id 1 found"));
@@ -329,7 +329,7 @@ fn changes_to_a_point_that_was_refused_follow_it_and_come_back_with_it() {
     server
         .faults()
         .add(on_batches(Fault::status(400, "Bad request: no sevens here")).with_text(upsert));
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (2, 0));
     let statuses: Vec<_> = rejected(&edge).iter().map(|one| one.status).collect();
@@ -355,7 +355,7 @@ fn a_server_without_the_route_of_an_operation_does_not_hold_up_the_others() {
             .fault(Fault::plain_text(404, ""))
             .always(),
     );
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert_eq!(rejected(&edge)[0].status, 404);
@@ -442,7 +442,7 @@ fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
         write(&edge, "POST", "/points/payload", &body);
         edge.shard().upsert(vec![point(21)]).expect("a write");
         let edge = reopened(edge, &server);
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(stops(&report), "{report:?}");
         assert!(words(&report).contains("anew"), "{}", words(&report));
         assert!(words(&report).contains("sync --resend"));
@@ -458,7 +458,7 @@ fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
             let body = json!({"points": [one]});
             server.client().result("PUT", &path, Some(&body));
         }
-        assert!(stops(&edge.sync().expect("a report")));
+        assert!(stops(&edge.push().expect("a report")));
         let refused = restore(&edge).expect_err("another collection");
         assert_eq!(refused.failure_class(), Some(FailureClass::Stop));
         assert_eq!(all_points(&edge).len(), 21);
@@ -532,7 +532,7 @@ fn a_server_that_went_back_to_a_backup_is_told_and_gets_nothing() {
     server.restore(COLLECTION, &backup).expect("restored");
     edge.shard().upsert(vec![point(26)]).expect("a write");
     let edge = reopened(edge, &server);
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(stops(&report), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (0, 1));
     assert_eq!(ids(&server), [1, 2, 3, 4, 5]);
@@ -572,7 +572,7 @@ fn an_alias_that_leads_elsewhere_now_is_another_collection() {
         if !goes_on {
             edge = reopened(edge, &server);
         }
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(stops(&report), "goes on: {goes_on}: {report:?}");
         let why = words(&report);
         assert!(why.contains("blue") && why.contains("green"), "{why}");
@@ -592,7 +592,7 @@ fn a_collection_that_is_replaced_under_a_running_process_confirms_nothing() {
     edge.shard()
         .upsert((31..=60).map(point).collect())
         .expect("a write");
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(stops(&report), "{report:?}");
     assert_eq!((report.uploaded, report.remaining), (0, 30));
     assert_eq!((rejected(&edge).len(), all_points(&edge).len()), (0, 60));
@@ -847,7 +847,7 @@ fn only_the_shape_of_an_acknowledgement_is_one() {
         server
             .faults()
             .add(on_batches(Fault::Reply(answer.clone())));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(passes(&report), "{answer:?}: {report:?}");
         assert_eq!(
             (report.uploaded, report.rejected, report.remaining),
@@ -875,7 +875,7 @@ fn what_the_server_took_but_did_not_confirm_is_looked_after() {
         server
             .faults()
             .add(on_batches(Fault::Results(results.clone())));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(report.failure.is_none(), "{results:?}: {report:?}");
         assert_eq!((report.uploaded, report.rejected), (12, 0), "{results:?}");
         assert_eq!(on_server(&server), all_points(&edge), "{results:?}");
@@ -889,7 +889,7 @@ fn what_the_server_took_but_did_not_confirm_is_looked_after() {
         server
             .faults()
             .add(on_batches(Fault::Reply(Reply::json(200, &body))));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(report.failure.is_some(), "{status}: {report:?}");
         assert_eq!(
             (report.uploaded, report.rejected, report.remaining),
@@ -931,7 +931,7 @@ fn a_portal_in_the_middle_of_an_upload_puts_nothing_aside() {
     let server = server();
     let edge = filled(folder.path(), &server, 30);
     server.faults().add(on_batches(Fault::portal()).skip(1));
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(passes(&report), "{report:?}");
     assert!(
         words(&report).contains("portal.invalid/login"),
@@ -945,7 +945,7 @@ fn a_portal_in_the_middle_of_an_upload_puts_nothing_aside() {
     server.faults().clear();
     let slash = Reply::redirect(301, "/qdrant/collections/devices");
     server.faults().add(on_everything(Fault::Reply(slash)));
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(stops(&report), "{report:?}");
     assert!(words(&report).contains("/qdrant/"), "{report:?}");
 }
@@ -1029,7 +1029,7 @@ fn a_refusal_of_every_write_stops_after_a_few() {
         .faults()
         .add(on_batches(Fault::status(400, words_of_server)).with_text("upsert"));
     for run in 0..3 {
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(stops(&report), "{run}: {report:?}");
         assert!(words(&report).contains(words_of_server), "{report:?}");
         let aside = rejected(&edge).len() as u64;
@@ -1124,7 +1124,7 @@ fn a_proxy_that_refuses_for_a_while_condemns_nothing() {
         let page = Fault::Reply(Reply::html(status, "Out of order"));
         for rule in [on_batches(page.clone()).skip(1), on_everything(page)] {
             server.faults().add(rule);
-            let report = edge.sync().expect("a report");
+            let report = edge.push().expect("a report");
             assert!(passes(&report), "{status}: {report:?}");
             assert!(words(&report).contains("Out of order"), "{report:?}");
             assert_eq!((report.rejected, report.remaining), (0, 20), "{status}");
@@ -1316,7 +1316,7 @@ fn a_large_operation_that_is_refused_before_it_is_sent_ends_up_aside() {
         server
             .faults()
             .add(on_batches(refusal.clone()).larger_than(500_000));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(report.failure.is_none(), "{refusal:?}: {report:?}");
         assert_eq!((report.rejected, report.remaining), (1, 0), "{refusal:?}");
         assert_eq!(ids(&server), [1, 3], "{refusal:?}");
@@ -1355,7 +1355,7 @@ fn large_operations_on_which_the_connection_is_closed_end_up_aside_with_their_si
     server
         .faults()
         .add(on_batches(Fault::DropRequest).larger_than(500_000));
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (8, 0));
     assert_eq!(ids(&server), [1, 2, 11]);
@@ -1459,7 +1459,7 @@ fn a_command_in_the_foreground_says_when_to_come_back() {
     edge.shard().upsert(vec![point(6)]).expect("a write");
     drop(edge);
     let writes = Rule::on("POST", BATCH).with_text("upsert");
-    let downloads = Rule::on("GET", "/shards/0/snapshot$");
+    let downloads = Rule::on("POST", PARTIAL);
     for (command, rule) in [("sync", writes), ("restore", downloads)] {
         let busy = Fault::too_many_requests(RetryAfter::Seconds(86_400));
         server.faults().add(rule.fault(busy).always());
@@ -1498,7 +1498,7 @@ fn an_operation_that_the_server_always_fails_at_does_not_hold_up_the_others() {
         server
             .faults()
             .add(on_batches(failure.clone()).with_point(1));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(report.failure.is_none(), "{failure:?}: {report:?}");
         assert_eq!((report.rejected, report.remaining), (1, 0), "{failure:?}");
         assert_eq!(rejected(&edge)[0].sequence, 1, "{failure:?}");
@@ -1523,7 +1523,7 @@ fn a_server_that_fails_at_everything_gets_nothing_put_aside() {
         let edge = filled(folder.path(), &server, 15);
         server.faults().add(on_batches(failure.clone()));
         for _ in 0..3 {
-            let report = edge.sync().expect("a report");
+            let report = edge.push().expect("a report");
             assert!(passes(&report), "{failure:?}: {report:?}");
             assert_eq!((report.rejected, report.remaining), (0, 15), "{failure:?}");
         }
@@ -1551,7 +1551,7 @@ fn writes_that_are_applied_and_never_answered_in_time_make_progress() {
         server.faults().add(on_batches(failure.clone()));
         // A foreground sync may give up on the way; the next one comes further.
         for _ in 0..10 {
-            if edge.sync().expect("a report").remaining == 0 {
+            if edge.push().expect("a report").remaining == 0 {
                 break;
             }
         }
@@ -1597,6 +1597,9 @@ fn a_snapshot_that_comes_compressed_is_restored_or_named() {
     // On the way from the server: a stream is decoded, a file of an announced size is not.
     let on_downloads = |path: &str| Rule::on("GET", path).fault(Fault::Gzip).always();
     server.faults().add(on_downloads("/shards/0/snapshot$"));
+    server
+        .faults()
+        .add(Rule::on("POST", PARTIAL).fault(Fault::Gzip).always());
     restore(&edge).expect("a restore");
     assert_eq!(all_points(&edge), on_server(&server));
     server.faults().clear();
@@ -1645,10 +1648,14 @@ fn what_comes_in_place_of_a_snapshot_passes_and_changes_nothing() {
         ),
     ];
     for (answer, said) in answers {
-        let rule = Rule::on("GET", "/shards/0/snapshot");
-        server
-            .faults()
-            .add(rule.fault(Fault::Reply(answer)).always());
+        let rules = [
+            Rule::on("GET", "/shards/0/snapshot"),
+            Rule::on("POST", PARTIAL),
+        ];
+        for rule in rules {
+            let answer = Fault::Reply(answer.clone());
+            server.faults().add(rule.fault(answer).always());
+        }
         for arguments in [&["restore"][..], &["restore", "--stored"]] {
             let stopped = ran(data, &[], arguments, None);
             assert_eq!(stopped.code, 6, "{said}: {stopped:?}");
@@ -1678,7 +1685,7 @@ fn a_key_that_only_permits_reading_restores() {
     restore(&b).expect("once more");
     assert_eq!(all_points(&b), all_points(&a));
     b.shard().upsert(vec![point(6)]).expect("a write");
-    let report = b.sync().expect("a report");
+    let report = b.push().expect("a report");
     assert!(stops(&report), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (0, 1));
 }
@@ -1834,7 +1841,7 @@ fn a_batch_that_was_applied_in_part_comes_out_the_same() {
     // The first two are applied when the third is refused; and once more the connection is cut.
     let writes = Rule::on("POST", BATCH).with_text("upsert");
     server.faults().add(writes.skip(2).fault(Fault::DropAnswer));
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.rejected, report.remaining), (1, 0), "{report:?}");
     assert!(rejected(&edge)[0].operation.contains("\"id\":9"));

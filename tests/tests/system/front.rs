@@ -19,6 +19,15 @@ pub struct Canned {
 }
 
 impl Canned {
+    /// A path that is not there, as a server says it that does not know it.
+    pub fn no_such_path() -> Self {
+        Self {
+            head: vec!["404 Not Found".to_owned()],
+            body: Vec::new(),
+            silent: false,
+        }
+    }
+
     /// 200 with this content type.
     pub fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self {

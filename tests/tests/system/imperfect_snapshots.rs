@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use crate::front::{Canned, Front};
 use crate::support::{
-    COLLECTION, CONFIG, all_points, component, device, impatient, point, server, server_points,
+    COLLECTION, CONFIG, PARTIAL, all_points, component, device, impatient, point, server,
+    server_points,
 };
 
 const STREAM: &str = "/shards/0/snapshot";
@@ -72,8 +73,10 @@ fn assert_holds(edge: &EdgeSync, expected: &BTreeMap<u64, Value>) {
     }
 }
 
-/// A device behind a front that does not wait long for an optimizer.
+/// A device behind a front that does not wait long for an optimizer, and that lets no request for
+/// what changed through: what comes is a snapshot of everything.
 fn behind(front: &Front, directory: &Path) -> EdgeSync {
+    front.answer("POST", PARTIAL, None, Canned::no_such_path());
     EdgeSync::builder(component(), directory)
         .server(ServerSettings::new(front.url(), COLLECTION))
         .sync_options(SyncOptions {
@@ -112,7 +115,7 @@ fn unsettled() -> Unsettled {
     edge.shard()
         .delete((0..100).map(PointId::Num).collect())
         .expect("a delete");
-    assert_eq!(edge.sync().expect("a report").remaining, 0);
+    assert_eq!(edge.push().expect("a report").remaining, 0);
     let info = fixture("qdrant-1.19-unsettled/info.json");
     front.answer(
         "GET",
@@ -319,7 +322,7 @@ fn uploaded(folder: &Path) -> (QdrantDouble, Front, EdgeSync) {
     edge.shard()
         .upsert((0..30).map(point).collect())
         .expect("a write");
-    assert_eq!(edge.sync().expect("a report").remaining, 0);
+    assert_eq!(edge.push().expect("a report").remaining, 0);
     (server, front, edge)
 }
 

@@ -6,7 +6,7 @@ use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSour
 use edge_sync_tests::double::{Fault, QdrantDouble, RetryAfter, Rule};
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG, all_points, device, point, server, server_points, vector};
+use crate::support::{CONFIG, PARTIAL, all_points, device, point, server, server_points, vector};
 
 const BATCH: &str = "/collections/devices/points/batch";
 
@@ -39,13 +39,13 @@ fn writes_made_offline_arrive_in_order_and_in_batches_of_ten() {
         .expect("a search");
     assert_eq!(nearest[0].id, PointId::Num(24));
 
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!(report.remaining, 26);
     assert!(report.failure.is_some());
 
     server.resume().expect("up");
     server.take_exchanges();
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!((report.uploaded, report.remaining), (26, 0));
     assert_eq!(server_points(&server), all_points(&edge));
     let sizes: Vec<usize> = server
@@ -79,7 +79,7 @@ fn a_device_restores_what_another_wrote() {
     a.shard()
         .upsert((0..50).map(point).collect())
         .expect("a write");
-    a.sync().expect("a report");
+    a.push().expect("a report");
 
     for source in [SnapshotSource::Stream, SnapshotSource::Stored] {
         let path = folder.path().join(format!("{source:?}"));
@@ -102,7 +102,7 @@ fn reads_and_writes_go_on_while_a_snapshot_downloads() {
     a.shard()
         .upsert((0..200).map(point).collect())
         .expect("a write");
-    a.sync().expect("a report");
+    a.push().expect("a report");
     server.throttle_snapshots(Some(200_000));
 
     let done = AtomicBool::new(false);
@@ -136,7 +136,7 @@ fn reads_and_writes_go_on_while_a_snapshot_downloads() {
     );
     let held = all_points(&a).len() as u64;
     assert_eq!(held, 200 + written_during);
-    a.sync().expect("a report");
+    a.push().expect("a report");
     assert_eq!(server_points(&server), all_points(&a));
 }
 
@@ -163,7 +163,7 @@ fn passing_failures_are_retried_and_nothing_is_lost_or_reordered() {
         server
             .faults()
             .add(Rule::on("POST", BATCH).fault(fault).times(2));
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert!(report.failure.is_none(), "{name}: {:?}", report.failure);
         assert_eq!(report.remaining, 0, "{name}");
         assert_eq!(server_points(&server), all_points(&edge), "{name}");
@@ -182,7 +182,7 @@ fn wrong_settings_stop_the_upload_and_keep_the_queue() {
         server
             .faults()
             .add(Rule::on("POST", BATCH).fault(fault).always());
-        let report = edge.sync().expect("a report");
+        let report = edge.push().expect("a report");
         assert_eq!(
             (report.uploaded, report.remaining, report.rejected),
             (0, 1, 0)
@@ -195,7 +195,7 @@ fn wrong_settings_stop_the_upload_and_keep_the_queue() {
             .count();
         assert_eq!(sent, 1);
         server.faults().clear();
-        assert_eq!(edge.sync().expect("a report").uploaded, 1);
+        assert_eq!(edge.push().expect("a report").uploaded, 1);
     }
 }
 
@@ -209,7 +209,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
     let shard = edge.shard();
     shard.upsert((0..20).map(point).collect()).expect("a write");
     refuse_point(&server, 7);
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!((report.rejected, report.remaining), (1, 0));
     assert_eq!(server_points(&server).len(), 19);
 
@@ -227,7 +227,7 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
         }])
         .expect("a write");
     shard.retry_rejected(8).expect("a retry");
-    edge.sync().expect("a report");
+    edge.push().expect("a report");
     assert_eq!(server_points(&server), all_points(&edge));
     assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }
@@ -248,7 +248,7 @@ fn a_batch_that_is_too_large_is_halved() {
             .fault(Fault::too_large())
             .always(),
     );
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
     assert_eq!(server_points(&server), all_points(&edge));
 }
@@ -265,7 +265,7 @@ fn an_interrupted_download_of_a_stored_snapshot_is_taken_up_where_it_was_cut() {
         edge.shard()
             .upsert((0..30).map(point).collect())
             .expect("a write");
-        edge.sync().expect("a report");
+        edge.push().expect("a report");
         let stored = "/shards/0/snapshots/";
         for fault in [Some(cut), second].into_iter().flatten() {
             server.faults().add(Rule::on("GET", stored).fault(fault));
@@ -324,12 +324,10 @@ fn bad_snapshots_and_cut_downloads_leave_the_generation_in_force() {
         edge.shard()
             .upsert((0..30).map(point).collect())
             .expect("a write");
-        edge.sync().expect("a report");
-        server.faults().add(
-            Rule::on("GET", "/collections/devices/shards/0/snapshot")
-                .fault(fault)
-                .always(),
-        );
+        edge.push().expect("a report");
+        server
+            .faults()
+            .add(Rule::on("POST", PARTIAL).fault(fault).always());
         let source = RestoreSource::Server(SnapshotSource::Stream);
         let failed = edge.restore(&source, &Cancel::new(), |_| {});
         assert!(failed.is_err(), "{name}: {failed:?}");
@@ -354,7 +352,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
     let shard = edge.shard();
     shard.upsert((1..11).map(point).collect()).expect("a write");
     refuse_point(&server, 2);
-    assert_eq!(edge.sync().expect("a report").rejected, 1);
+    assert_eq!(edge.push().expect("a report").rejected, 1);
     let report = edge
         .restore(
             &RestoreSource::Server(SnapshotSource::Stream),
@@ -372,7 +370,7 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
 
     server.faults().clear();
     shard.retry_rejected(2).expect("a retry");
-    edge.sync().expect("a report");
+    edge.push().expect("a report");
     assert_eq!(shard.count(None).expect("a count"), 10);
     assert_eq!(server_points(&server), all_points(&edge));
     assert!(shard.rejected(0, 100).expect("a list").is_empty());

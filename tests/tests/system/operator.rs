@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::commands::{result, run};
 use crate::served::{Served, edge_sync};
 use crate::support::{
-    COLLECTION, CONFIG, all_points, component, device, point, server, server_points,
+    COLLECTION, CONFIG, PARTIAL, all_points, component, device, point, server, server_points,
 };
 
 /// Waits for what another process is about to do.
@@ -93,7 +93,7 @@ fn refused_operations_are_listed_in_pages_and_retried_together() {
     );
     server.faults().clear();
     let edge = device(data, &server).open().expect("a shard");
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!((report.uploaded, report.rejected), (30, 0));
     assert_eq!(server_points(&server), all_points(&edge));
 }
@@ -164,7 +164,7 @@ fn a_point_is_retried_once_and_what_the_shard_refuses_by_now_stays() {
     assert_eq!(paths, ["/index", "/points/batch", "/points/batch"]);
     assert!(waiting[1].request.body.contains("upsert"), "{waiting:?}");
     assert!(waiting[2].request.body.contains("delete"), "{waiting:?}");
-    let report = edge.sync().expect("a report");
+    let report = edge.push().expect("a report");
     assert_eq!((report.rejected, report.remaining), (0, 0));
     assert_eq!(server_points(&server), all_points(&edge));
 }
@@ -220,7 +220,7 @@ fn the_head_of_the_queue_is_shown_and_skipped() {
         0
     );
     let edge = device(data, &server).open().expect("a shard");
-    assert_eq!(edge.sync().expect("a report").uploaded, 1);
+    assert_eq!(edge.push().expect("a report").uploaded, 1);
     assert_eq!(server_points(&server).len(), 1);
     drop(edge);
     let rest = result(data, &["queue", "skip", "--yes"], &Value::Null);
@@ -390,11 +390,11 @@ fn a_lock_is_gone_with_its_process_and_what_was_killed_is_told() {
     let (data, server) = (folder.path(), server());
     let edge = device(data, &server).create(CONFIG).expect("a shard");
     edge.shard().upsert(vec![point(1)]).expect("a write");
-    edge.sync().expect("a report");
+    edge.push().expect("a report");
     drop(edge);
     // The server answers nothing for as long as anybody waits.
     server.faults().add(
-        Rule::on("GET", "/snapshot")
+        Rule::on("POST", PARTIAL)
             .fault(Fault::Delay(Duration::from_secs(20)))
             .always(),
     );
@@ -437,7 +437,7 @@ fn a_lock_is_gone_with_its_process_and_what_was_killed_is_told() {
     // A failure is remembered, and a success after it is what counts.
     server.faults().clear();
     server.faults().add(
-        Rule::on("GET", "/snapshot")
+        Rule::on("POST", PARTIAL)
             .fault(Fault::status(403, "no"))
             .always(),
     );
@@ -486,7 +486,7 @@ fn a_look_in_needs_nothing_but_reading_and_changes_nothing() {
         }
     }
     writing.join().expect("no panic");
-    edge.sync().expect("a report");
+    edge.push().expect("a report");
     let status = peek.status().expect("a status").queue;
     assert_eq!((status.logged, status.queued), (400, 0));
     assert_eq!(status, edge.shard().queue_status().expect("a status"));

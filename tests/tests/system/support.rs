@@ -15,6 +15,9 @@ use std::time::Duration;
 /// The collection that the devices of a test share.
 pub const COLLECTION: &str = "devices";
 
+/// The request for what changed, and for everything where nothing is here yet.
+pub const PARTIAL: &str = "/shards/0/snapshot/partial/create";
+
 /// Four dimensions by dot product: results are easily worked out by hand.
 pub const CONFIG: &str = r#"{"vectors": {"size": 4, "distance": "Dot"}}"#;
 
