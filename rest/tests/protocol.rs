@@ -199,7 +199,13 @@ async fn bad_requests_are_refused_in_the_servers_words() {
             400,
             "Format error in JSON body: EOF while parsing",
         ),
-        ("PUT", points, "", 400, "Content type error"),
+        (
+            "PUT",
+            points,
+            "",
+            400,
+            "Format error in JSON body: EOF while parsing",
+        ),
         (
             "PUT",
             "/collections/c/points?wait=maybe",

@@ -290,6 +290,8 @@ impl Server {
                 answer.headers.retain(|(name, _)| *name != "content-length");
                 answer
             }
+            // As before Qdrant 1.14.1: what follows is a snapshot of everything.
+            ("POST", ["shards", "0", "snapshot", "partial", "create"]) => plain(404, ""),
             ("GET", ["shards", "0", "snapshots"]) => {
                 let stored = self.stored.iter();
                 success(
