@@ -157,8 +157,18 @@ impl Download {
                     .map(|()| true)
                     .map_err(|error| storage("remove snapshot file", &self.target, &error));
             }
-            // No such path (before 1.14.1), a manifest of another form, one that is too long.
-            400 | 404 | 405 | 411 | 413 | 415 | 422 | 501 => return Ok(false),
+            // No such path (before 1.14.1), a manifest of another form, one that is too long, a key
+            // that may read only. If it is the shard that is not there, the server says so.
+            status @ (400 | 403 | 404 | 405 | 411 | 413 | 415 | 422 | 501) => {
+                let answer = self
+                    .server
+                    .read_answer(&response, &request)
+                    .map_err(|broken| self.cut(&broken.message))?;
+                return match status == 404 && answer.body.starts_with("Not found: ") {
+                    true => Err(refused(&answer)),
+                    false => Ok(false),
+                };
+            }
             _ => {
                 let answer = self
                     .server

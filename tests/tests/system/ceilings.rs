@@ -178,7 +178,7 @@ fn a_shard_that_does_not_fit_the_memory_uploads_what_waits() {
     assert!(matches!(refused, Err(Error::NotLoaded(_))), "{refused:?}");
     assert_eq!(small.shard().queue_status().expect("the queue").queued, 3);
     assert!(small.shard().rejected(0, 1).expect("the log").is_empty());
-    let report = small.sync().expect("a sync");
+    let report = small.push().expect("a sync");
     assert!(report.failure.is_none(), "{report:?}");
     assert_eq!((report.uploaded, report.remaining), (3, 0));
     assert_eq!(server_points(&server).len(), 2);

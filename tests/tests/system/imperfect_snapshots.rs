@@ -311,10 +311,12 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("in memory")
 }
 
-/// A device with 30 points on the server, behind a front.
+/// A device with 30 points on the server, behind a front that lets no request for what changed
+/// through.
 fn uploaded(folder: &Path) -> (QdrantDouble, Front, EdgeSync) {
     let server = server();
     let front = Front::of(server.address());
+    front.answer("POST", PARTIAL, None, Canned::no_such_path());
     let edge = device(&folder.join("data"), &server)
         .server(ServerSettings::new(front.url(), COLLECTION))
         .create(CONFIG)

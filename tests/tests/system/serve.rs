@@ -496,7 +496,13 @@ fn what_it_does_not_do_is_refused_with_a_reason() {
             404,
             "nope",
         ),
-        ("GET", "/collections/c/snapshots/x", None, 404, "Snapshot x"),
+        (
+            "GET",
+            "/collections/c/snapshots/x",
+            None,
+            404,
+            "./snapshots/c",
+        ),
         (
             "POST",
             "/collections/c/points/search",

@@ -130,13 +130,41 @@ fn the_component_is_a_program_of_its_own() {
         (&json!(12), &json!(0))
     );
     assert_eq!(server.count(COLLECTION).expect("a count"), 12);
+    // It has fetched everything, so that from now on only what changed comes.
+    assert_eq!(report["pulled"]["changed"], true);
+    let nothing = run(&["sync"], "");
+    assert_eq!(nothing["pulled"]["changed"], false);
+    run(&["upsert"], "{\"id\": 20, \"vector\": [1, 20, 0, 0]}\n");
+    let pulled = run(&["sync", "--pull"], "");
+    assert_eq!(
+        (&pulled["uploaded"], &pulled["remaining"]),
+        (&json!(0), &json!(1))
+    );
+    let pushed = run(&["sync", "--push"], "");
+    assert_eq!(
+        (&pushed["uploaded"], &pushed["pulled"]),
+        (&json!(1), &json!(null))
+    );
+    server.client().result(
+        "POST",
+        &format!("/collections/{COLLECTION}/points/delete?wait=true"),
+        Some(&json!({ "points": [20] })),
+    );
+    let pulled = run(&["sync"], "");
+    assert_eq!(
+        (
+            &pulled["pulled"]["points_before"],
+            &pulled["pulled"]["points"]
+        ),
+        (&json!(13), &json!(12))
+    );
 
     server.client().result(
         "POST",
         &format!("/collections/{COLLECTION}/points/delete?wait=true"),
         Some(&json!({ "points": [11] })),
     );
-    assert_eq!(run(&["restore"], "")["generation"], 2);
+    assert_eq!(run(&["restore"], "")["generation"], 4);
     let found = run(&["search"], r#"{"query": [0, 1, 0, 0], "limit": 1}"#);
     assert_eq!(found["points"][0]["id"], 10);
 
@@ -181,7 +209,7 @@ fn a_file_that_would_drop_many_points_has_to_be_forced() {
     let info = run(&["info"], "");
     assert_eq!(
         (&info["points_count"], &info["generation"]),
-        (&json!(20), &json!(1))
+        (&json!(20), &json!(3))
     );
 
     let forced = run(&[&restore[..], &["--force"]].concat(), "");
