@@ -213,7 +213,7 @@ fn a_file_that_would_drop_many_points_has_to_be_forced() {
     );
 
     let forced = run(&[&restore[..], &["--force"]].concat(), "");
-    assert_eq!(forced["generation"], 2);
+    assert_eq!(forced["generation"], 4);
     assert_eq!(run(&["info"], "")["points_count"], 5);
 }
 
