@@ -7,4 +7,5 @@
 //! that it cannot be repeated in place.
 
 pub mod contestants;
+pub mod pulls;
 pub mod report;

@@ -9,9 +9,13 @@ use edge_sync_host::{Component, Durability};
 use edge_sync_tests::bench::contestants::{
     Contestant, Engine, Hosted, Raw, Record, Result, Shape, State,
 };
+use edge_sync_tests::bench::pulls::{self, Pulls};
 use edge_sync_tests::bench::report::{Report, Row, Samples, Unit, median};
 use fastrand::Rng;
 use serde_json::json;
+
+/// Points in the shard unless told otherwise.
+const DEFAULT_POINTS: usize = 20_000;
 
 /// Ids of the points that each query found, best first.
 type Found = Vec<Vec<u64>>;
@@ -23,7 +27,7 @@ type Found = Vec<Vec<u64>>;
 #[command(name = "cargo xtask bench", version)]
 struct Arguments {
     /// Points in the shard.
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_POINTS)]
     points: usize,
     /// Dimensions of the vectors.
     #[arg(long, value_name = "N", default_value_t = 128)]
@@ -40,6 +44,10 @@ struct Arguments {
     /// Fewer points, searches and repetitions, to see that it runs.
     #[arg(long)]
     quick: bool,
+    /// Measure instead what following a server costs, with 100,000 points unless --points says
+    /// otherwise.
+    #[arg(long)]
+    pulls: bool,
     /// Print everything measured as JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +75,22 @@ fn main() -> ExitCode {
         arguments.searches = arguments.searches.min(50);
         arguments.repetitions = arguments.repetitions.min(2);
     }
+    if arguments.pulls {
+        return match pulls(&arguments) {
+            Ok(pulls) if arguments.json => match serde_json::to_string_pretty(&pulls) {
+                Ok(json) => {
+                    println!("{json}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error),
+            },
+            Ok(pulls) => {
+                println!("{pulls}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&*error),
+        };
+    }
     match run(&arguments) {
         Ok(report) if arguments.json => match serde_json::to_string_pretty(&report) {
             Ok(json) => {
@@ -86,6 +110,28 @@ fn main() -> ExitCode {
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("bench: {error}");
     ExitCode::FAILURE
+}
+
+/// Points of [`Arguments::pulls`] where no other number is asked for.
+const PULLED_POINTS: usize = 100_000;
+
+fn pulls(arguments: &Arguments) -> Result<Pulls> {
+    let component = Component::load(Component::find(arguments.component.as_deref())?)?;
+    let folder = match &arguments.directory {
+        Some(directory) => tempfile::tempdir_in(directory)?,
+        None => tempfile::tempdir()?,
+    };
+    let points = match (arguments.points, arguments.quick) {
+        (DEFAULT_POINTS, false) => PULLED_POINTS,
+        (points, _) => points,
+    };
+    pulls::measure(
+        &component,
+        folder.path(),
+        points,
+        arguments.dimensions,
+        arguments.seed,
+    )
 }
 
 fn run(arguments: &Arguments) -> Result<Report> {

@@ -110,3 +110,63 @@ fn a_sync_that_is_killed_loses_nothing_and_the_next_one_finishes_it() {
     assert_eq!(report.remaining, 0);
     assert_eq!(server_points(&server), held);
 }
+
+/// Whatever a pull was doing, the shard is what it was or what the server holds, and what waited still
+/// waits.
+#[test]
+fn a_pull_that_is_killed_leaves_the_old_state_or_the_new_one() {
+    const STEPS: u64 = 14;
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let data = folder.path().join("data");
+    let edge = device(&data, &server).create(CONFIG).expect("a shard");
+    edge.shard()
+        .upsert((0..400).map(point).collect())
+        .expect("a write");
+    edge.sync()
+        .expect("a report")
+        .into_result()
+        .expect("a sync");
+    edge.shard().upsert(vec![point(10_000)]).expect("a write");
+    let mut before = all_points(&edge);
+    drop(edge);
+    for step in 0..STEPS {
+        let path = format!("/collections/{COLLECTION}/points?wait=true");
+        let body = json!({"points": [
+            {"id": 1_000 + step, "vector": [1, 2, 3, 4], "payload": {"n": step}}
+        ]});
+        server.client().result("PUT", &path, Some(&body));
+        server.take_exchanges();
+        let mut child = Command::new(command())
+            .args(["sync", "--pull"])
+            .env("EDGE_SYNC_DATA_DIR", &data)
+            .env("QDRANT_URL", server.url())
+            .env("EDGE_SYNC_COLLECTION", COLLECTION)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+        let asked = server.wait_for(Duration::from_secs(60), |exchanges| {
+            exchanges
+                .iter()
+                .any(|one| one.path.ends_with("/snapshot/partial/create"))
+        });
+        assert!(asked, "the pull asks for nothing");
+        // From the answer on, in steps over all that follows.
+        std::thread::sleep(Duration::from_millis(20 * step));
+        // It may have ended.
+        let _ = child.kill();
+        child.wait().expect("gone");
+
+        let edge = device(&data, &server).open().expect("it opens again");
+        let held = all_points(&edge);
+        let mut after = server_points(&server);
+        after.extend(before.iter().filter(|point| point["id"] == 10_000).cloned());
+        assert!(held == before || held == after, "{step}: {}", held.len());
+        assert_eq!(edge.shard().queue_status().expect("a status").queued, 1);
+        let report = edge.pull().expect("a pull");
+        assert_eq!(report.reasons, Vec::<String>::new());
+        before = all_points(&edge);
+        assert_eq!(before, after);
+    }
+}

@@ -436,11 +436,13 @@ fn a_lock_is_gone_with_its_process_and_what_was_killed_is_told() {
     );
     // A failure is remembered, and a success after it is what counts.
     server.faults().clear();
-    server.faults().add(
-        Rule::on("POST", PARTIAL)
-            .fault(Fault::status(403, "no"))
-            .always(),
-    );
+    for (method, path) in [("POST", PARTIAL), ("GET", "/snapshot")] {
+        server.faults().add(
+            Rule::on(method, path)
+                .fault(Fault::status(403, "no"))
+                .always(),
+        );
+    }
     let edge = device(data, &server).open().expect("a shard");
     let source = RestoreSource::Server(SnapshotSource::Stream);
     let cancel = edge_sync_host::Cancel::new();
