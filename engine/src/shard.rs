@@ -6,7 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use qdrant_edge::internal::SnapshotManifest;
 use qdrant_edge::{EdgeConfig, EdgeShard, SEGMENT_STATE_FILE, SegmentState, ShardInfo};
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::config::{CollectionConfig, runtime};
@@ -275,11 +277,7 @@ impl Shard {
     ///
     /// Errors: storage errors.
     pub fn snapshot_manifest(&self) -> Result<Value> {
-        let manifest = self
-            .engine
-            .snapshot_manifest()
-            .map_err(|error| from_engine("list the files of", &self.dir, error))?;
-        serde_json::to_value(manifest)
+        serde_json::to_value(self.file_versions()?)
             .map_err(|error| Error::Internal(format!("snapshot manifest: {error}")))
     }
 
@@ -287,25 +285,38 @@ impl Shard {
     /// server streams it. False if nothing did; then there is no file. Flushes first; writes wait
     /// meanwhile.
     ///
-    /// Errors: storage errors.
+    /// Errors: [`Error::InvalidInput`] if `old` is no manifest; storage errors.
     pub fn create_partial_snapshot(
         &self,
         old: &Value,
         file: &Path,
         lineage: snapshot::Lineage,
     ) -> Result<bool> {
+        let old = SnapshotManifest::deserialize(old).map_err(|error| Error::InvalidInput {
+            field: String::new(),
+            message: format!("no manifest: {error}"),
+        })?;
         let _changing = self.begin_change();
-        // Compared before anything is flushed, as the server does.
-        if self.snapshot_manifest()? == *old {
+        // Compared before anything is flushed, as the server does. A version that is not there is
+        // not equal to the segment's, though it counts as that.
+        if self.file_versions()? == old {
             return Ok(false);
         }
         self.engine
             .flush()
             .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
-        let new = self.snapshot_manifest()?;
-        let versions = snapshot::Versions { old, new: &new };
+        let versions = snapshot::Versions {
+            old: &old,
+            new: &self.file_versions()?,
+        };
         snapshot::write_partial(&self.dir, file, versions, lineage)?;
         Ok(true)
+    }
+
+    fn file_versions(&self) -> Result<SnapshotManifest> {
+        self.engine
+            .snapshot_manifest()
+            .map_err(|error| from_engine("list the files of", &self.dir, error))
     }
 
     fn create_snapshot_as(&self, file: &Path, layout: snapshot::Layout) -> Result<()> {

@@ -157,7 +157,7 @@ pub trait Backend: Send + Sync + 'static {
         }))
     }
 
-    /// What changed of one shard since `manifest`, an object, for
+    /// What changed of one shard since `manifest`, segment manifests by segment, for
     /// `POST /collections/{c}/shards/{s}/snapshot/partial/create`. None: nothing.
     ///
     /// # Errors
@@ -198,9 +198,11 @@ pub struct CollectionState {
     pub segments: u64,
     /// Points of each shard that is there, by number. Empty: one shard, with all points.
     pub shards: Vec<(u32, u64)>,
-    /// What the optimizers do, as `GET /collections/{collection}/optimizations` answers it. Null:
-    /// nothing.
+    /// What the optimizers do, as `GET /collections/{collection}/optimizations` answers it with all
+    /// its lists. Null: nothing.
     pub optimizations: Value,
+    /// This server's number in a cluster. None: 1.
+    pub peer: Option<u64>,
 }
 
 /// Another name of a collection.

@@ -9,7 +9,7 @@ use std::time::Instant;
 /// What [`router`] makes.
 pub use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 
 use crate::points::{self, Params, json_body};
 use crate::{
-    Backend, Error, Result, access, collection_info, envelope, operator, service, snapshots,
+    Backend, Error, Result, access, collection_info, envelope, operator, optimizations, service,
+    snapshots,
 };
 
 /// Settings of the layer.
@@ -224,7 +225,7 @@ async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) ->
         let state = backend.collection(&name)?;
         let local = service::shards_of(&state);
         Ok(json!({
-            "peer_id": 1,
+            "peer_id": state.peer.unwrap_or(1),
             "shard_count": local.len(),
             "local_shards": local,
             "remote_shards": [],
@@ -247,23 +248,17 @@ async fn shard_keys<B: Backend>(State(app): Shared<B>, Path(name): Path<String>)
     envelope::answer(started, result.await)
 }
 
-async fn optimizations<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
+async fn optimizations<B: Backend>(
+    State(app): Shared<B>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Response {
     let started = Instant::now();
-    let result = app.blocking(move |backend| {
-        let state = backend.collection(&name)?;
-        Ok(match state.optimizations {
-            Value::Null => json!({
-                "summary": {
-                    "queued_optimizations": 0,
-                    "queued_segments": 0,
-                    "queued_points": 0,
-                    "idle_segments": state.segments,
-                },
-                "running": [],
-            }),
-            running => running,
-        })
-    });
+    let result = async {
+        let lists = optimizations::Lists::asked_for(&uri)?;
+        app.blocking(move |backend| Ok(lists.of(backend.collection(&name)?)))
+            .await
+    };
     envelope::answer(started, result.await)
 }
 

@@ -9,13 +9,12 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use tokio_util::io::ReaderStream;
 use tower_http::services::ServeFile;
 
-use crate::points::{Params, text_body};
+use crate::points::Params;
 use crate::router::App;
-use crate::{Backend, Error, Result, SnapshotScope, envelope};
+use crate::{Backend, Error, Result, SnapshotScope, envelope, manifest};
 
 /// Bytes read from disk at a time.
 const CHUNK: usize = 64 * 1024;
@@ -206,7 +205,7 @@ fn streamed(file: std::fs::File) -> Response {
     (headers, Body::from_stream(chunks)).into_response()
 }
 
-/// What changed since the manifest in the body; 304 without a body if nothing did.
+/// What changed since the manifest in the body; 304 if nothing did.
 async fn partial<B: Backend>(app: Shared<B>, target: Path<Target>, request: Request) -> Response {
     changed_since(app, target, request)
         .await
@@ -220,15 +219,17 @@ async fn changed_since<B: Backend>(
 ) -> Result<Response> {
     let shard = target.shard()?.unwrap_or_default();
     let (parts, body) = request.into_parts();
-    let body = text_body(&parts.headers, body, app.options.body_limit).await?;
-    let manifest: Map<String, Value> = serde_json::from_str(&body).map_err(Error::body_format)?;
+    let manifest = manifest::read(&parts.headers, body, app.options.body_limit).await?;
     let changed = app
-        .blocking(move |backend| {
-            backend.partial_snapshot(&target.collection, shard, &Value::Object(manifest))
-        })
+        .blocking(move |backend| backend.partial_snapshot(&target.collection, shard, &manifest))
         .await?;
     Ok(match changed {
         Some(file) => streamed(file),
-        None => StatusCode::NOT_MODIFIED.into_response(),
+        // The server's words, though no client looks for a body after this status.
+        None => (
+            StatusCode::NOT_MODIFIED,
+            format!("Partial snapshot for shard {shard} contains no changes"),
+        )
+            .into_response(),
     })
 }

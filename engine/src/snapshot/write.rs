@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use qdrant_edge::internal::SnapshotManifest;
 use qdrant_edge::{SEGMENT_STATE_FILE, SegmentState};
 use serde_json::{Map, Value, json};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
@@ -26,17 +27,21 @@ pub enum Layout {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Versions<'a> {
     /// What the client has.
-    pub(crate) old: &'a Value,
+    pub(crate) old: &'a SnapshotManifest,
     /// What the shard holds.
-    pub(crate) new: &'a Value,
+    pub(crate) new: &'a SnapshotManifest,
 }
 
-/// Tells the operations of one shard from those of another one of the same name.
+/// The history that a shard's operations are numbered in, and how far it has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Lineage {
     /// The server.
     pub peer: u64,
-    /// Drawn when the shard is made.
+    /// Number that the next operation will have in the server's log.
+    pub next: u64,
+    /// How many operations have had a tick of the server's clock.
+    pub tick: u64,
+    /// Drawn with the last tick.
     pub token: u64,
 }
 
@@ -66,7 +71,7 @@ pub(crate) fn write(dir: &Path, file: &Path, layout: Layout) -> Result<()> {
             Layout::Stored => archive.segment_archive(segment)?,
         }
     }
-    archive.end(&segments, &json!([]), 1)
+    archive.end(&segments, &json!([]), 1, 0)
 }
 
 /// Writes what changed of the shard in `dir`, which must be flushed and at rest, as Qdrant 1.19 does:
@@ -79,6 +84,7 @@ pub(crate) fn write_partial(
     lineage: Lineage,
 ) -> Result<()> {
     let mut segments = segments(&dir.join("segments"))?;
+    // Others are on their way out.
     segments.retain(|segment| versions.new.get(&segment.name).is_some());
     let output = File::create(file).map_err(|error| Error::storage("create", file, &error))?;
     let mut archive = Writer {
@@ -92,41 +98,44 @@ pub(crate) fn write_partial(
     archive.json("segments_manifest.json", &Value::Object(manifest))?;
     for segment in &segments {
         let folder = format!("segments/{}/files", segment.name);
-        let new = &versions.new[&segment.name];
-        let old = &versions.old[&segment.name];
-        archive.json(&format!("{folder}/segment_manifest.json"), new)?;
-        let files = new["file_versions"].as_object();
-        for name in files.into_iter().flat_map(Map::keys) {
-            if goes_out(old, new, name) {
-                archive.add(&segment.path.join(name), &format!("{folder}/{name}"))?;
+        let Some(new) = versions.new.get(&segment.name) else {
+            continue;
+        };
+        let old = versions.old.get(&segment.name);
+        let manifest = serde_json::to_value(new)
+            .map_err(|error| Error::Internal(format!("segment manifest: {error}")))?;
+        archive.json(&format!("{folder}/segment_manifest.json"), &manifest)?;
+        let mut files: Vec<_> = new.file_versions().collect();
+        files.sort_unstable();
+        for (file, version) in files {
+            if goes_out(old.and_then(|old| old.file_version(file)), version) {
+                let name = file.display();
+                archive.add(&segment.path.join(file), &format!("{folder}/{name}"))?;
             }
         }
         for name in [SEGMENT_STATE_FILE, "version.info"] {
             archive.add(&segment.path.join(name), &format!("{folder}/{name}"))?;
         }
     }
-    let clocks = json!([{
+    let clock = json!({
         "peer_id": lineage.peer,
         "clock_id": 0,
-        "current_tick": next_operation(&segments),
+        "current_tick": lineage.tick,
         "token": lineage.token,
-    }]);
-    archive.end(&segments, &clocks, lineage.peer)
+    });
+    let clocks = if lineage.tick > 0 {
+        json!([clock])
+    } else {
+        json!([])
+    };
+    archive.end(&segments, &clocks, lineage.peer, lineage.next)
 }
 
-/// The rule of Qdrant 1.19 (`lib/segment/src/segment/snapshot.rs`).
-fn goes_out(old: &Value, new: &Value, name: &str) -> bool {
-    let version = |manifest: &Value| {
-        let versions = manifest["file_versions"].as_object()?;
-        versions
-            .get(name)?
-            .as_u64()
-            .or_else(|| manifest["segment_version"].as_u64())
-    };
-    match (version(old), version(new)) {
-        (Some(old), Some(new)) => old < new || (old == 0 && new == 0),
-        _ => true,
-    }
+/// Whether a file goes to a client that has it in version `old`, or does not have it: the rule of
+/// Qdrant 1.19 (`lib/segment/src/segment/snapshot.rs`). Version 0 is that of a file before the first
+/// operation and after it.
+fn goes_out(old: Option<u64>, new: u64) -> bool {
+    old.is_none_or(|old| old < new || (old == 0 && new == 0))
 }
 
 fn next_operation(segments: &[Segment]) -> u64 {
@@ -222,13 +231,14 @@ impl Writer<'_, BufWriter<File>> {
 }
 
 impl Writer<'_, BufWriter<File>> {
-    /// What comes after the segments.
-    fn end(mut self, segments: &[Segment], clocks: &Value, peer: u64) -> Result<()> {
+    /// What comes after the segments. `next` is the number of the next operation, unless the segments
+    /// have seen a later one.
+    fn end(mut self, segments: &[Segment], clocks: &Value, peer: u64, next: u64) -> Result<()> {
         self.json("newest_clocks.json", &json!({ "clocks": clocks }))?;
         self.json("oldest_clocks.json", &json!({ "clocks": [] }))?;
         self.directory("wal/")?;
         self.file(
-            &format!("wal/closed-{}", next_operation(segments)),
+            &format!("wal/closed-{}", next_operation(segments).max(next)),
             WAL_BYTES,
             &[(0, WAL_HEADER.len() as u64)],
             &mut WAL_HEADER.as_slice(),

@@ -249,6 +249,16 @@ impl Fault {
         )
     }
 
+    /// 404 as the server answers a path that it does not have: with nothing at all. Partial snapshots
+    /// before 1.14.1, for example.
+    pub fn no_such_path() -> Self {
+        Self::Reply(Reply {
+            status: 404,
+            headers: Vec::new(),
+            body: Vec::new(),
+        })
+    }
+
     /// An answer that is no JSON.
     pub fn plain_text(status: u16, message: &str) -> Self {
         Self::Answer {

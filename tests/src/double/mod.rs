@@ -13,11 +13,14 @@
 
 mod exchange;
 mod faults;
+mod history;
 mod native;
+mod optimizations;
 mod parts;
 mod serve;
 mod settings;
 mod shaping;
+mod stray;
 mod strict_mode;
 
 use std::collections::BTreeMap;
@@ -288,8 +291,9 @@ impl QdrantDouble {
         self.shared.backend.refill_rate_limit(collection)
     }
 
-    /// From now on `GET /collections/{c}/optimizations` answers this; null for the truth, which is
-    /// that nothing is under way.
+    /// From now on `GET /collections/{c}/optimizations` answers this (its lists `queued`, `completed`
+    /// and `idle_segments` only if they are asked for); null for the truth, which is that nothing is
+    /// under way.
     ///
     /// # Errors
     /// There is no such collection.
@@ -304,7 +308,8 @@ impl QdrantDouble {
     }
 
     /// Merges segments and builds indexes. A server does that by itself; the double only here.
-    /// True if anything was done.
+    /// True if anything was done; then `GET /collections/{c}/optimizations?with=completed` lists it,
+    /// by the id of the segment that was built.
     ///
     /// # Errors
     /// There is no such collection, or the engine fails.

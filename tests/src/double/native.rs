@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness,
-    Write, parse_request_as, unpack_snapshot,
+    CollectionConfig, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
+    parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
     Alias, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
@@ -25,6 +25,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::history::History;
+use super::optimizations::{Optimized, Segments};
 use super::parts::{self, Parts};
 use super::settings::{self, Aliases, CHANGES_FILE};
 use super::strict_mode::{Effect, Held, StrictMode, WriteRate};
@@ -32,20 +34,19 @@ use super::strict_mode::{Effect, Held, StrictMode, WriteRate};
 /// Points of a list that a server changes before it looks whether all of them were there.
 const CHANGED_AT_ONCE: usize = 32;
 
-/// Holds the number of a collection's last operation.
-const OPERATIONS_FILE: &str = "operations";
+/// Holds the server's number in a cluster.
+const PEER_FILE: &str = "peer";
 
-/// Holds what tells a collection's operations from those of another of its name.
-const TOKEN_FILE: &str = "token";
-
-/// This server's number in a cluster, as `GET /collections/{collection}/cluster` has it.
-const PEER: u64 = 1;
+/// Numbers of servers are below this: clients read them as doubles.
+const PEERS: u64 = 1 << 53;
 
 pub(super) struct NativeBackend {
     directory: PathBuf,
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
     aliases: RwLock<Aliases>,
     whole_writes: bool,
+    /// This server's number in a cluster.
+    peer: u64,
 }
 
 struct Collection {
@@ -54,16 +55,13 @@ struct Collection {
     shard: Option<Shard>,
     /// Beside the shard above if there are several.
     parts: Parts,
-    /// Number of the last operation; the first of a new collection is 1.
-    operations: u64,
+    history: History,
     /// What was changed of the configuration since the creation.
     changes: Map<String, Value>,
     rate: Option<WriteRate>,
     /// What a test says that the optimizers do; null for the truth.
     optimizations: Value,
-    /// Ids of the optimizations that have ended, the newest first.
-    optimized: Vec<String>,
-    token: u64,
+    optimized: Optimized,
 }
 
 impl Collection {
@@ -72,14 +70,12 @@ impl Collection {
             directory,
             shard: Some(shard),
             parts,
-            operations: 0,
+            history: History::default(),
             changes: Map::new(),
             rate: None,
             optimizations: Value::Null,
-            optimized: Vec::new(),
-            token: 0,
+            optimized: Optimized::default(),
         };
-        collection.token = collection.draw_token();
         collection.rate = collection
             .config()
             .ok()
@@ -87,52 +83,15 @@ impl Collection {
         collection
     }
 
-    /// `GET /collections/{collection}/optimizations` while none runs.
-    fn ended_optimizations(&self) -> Value {
-        if self.optimized.is_empty() {
-            return Value::Null;
-        }
-        let completed: Vec<Value> = self
-            .optimized
-            .iter()
-            .map(|id| json!({"uuid": id, "optimizer": "merge", "status": "done"}))
-            .collect();
-        json!({
-            "summary": {
-                "queued_optimizations": 0,
-                "queued_segments": 0,
-                "queued_points": 0,
-                "idle_segments": 0,
-            },
-            "running": [],
-            "completed": completed,
-        })
-    }
-
-    /// Tells this collection's operations from those of another of its name, across restarts.
-    fn draw_token(&self) -> u64 {
-        let path = self.directory.join(TOKEN_FILE);
-        if let Some(token) = fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.parse().ok())
-        {
-            return token;
-        }
-        let token = fastrand::u64(..);
-        // Without the file the next double draws another, and clients fetch everything.
-        let _ = fs::write(&path, token.to_string());
-        token
-    }
-
     /// Takes up a collection that an earlier double left.
     fn load(directory: PathBuf) -> io::Result<Self> {
         let shard = Shard::load(&directory.join("shard")).map_err(io::Error::other)?;
         let parts = Parts::load(&directory).map_err(io::Error::other)?;
         let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
-        let operations = read(OPERATIONS_FILE).and_then(|text| text.parse().ok());
+        let history = History::load(&directory)?;
         let changes = read(CHANGES_FILE).and_then(|text| serde_json::from_str(&text).ok());
         let mut collection = Self::new(directory, shard, parts);
-        collection.operations = operations.unwrap_or(0);
+        collection.history = history;
         collection.changes = changes.unwrap_or_default();
         collection.rate = collection
             .config()
@@ -224,9 +183,9 @@ impl Collection {
                 rate.take(points)?;
             }
             let result = self.apply(operation);
-            self.store_operations()?;
+            self.history.store(&self.directory)?;
             result?;
-            receipts.push(json!({"operation_id": self.operations, "status": "completed"}));
+            receipts.push(self.receipt());
         }
         if path == "/points/batch" {
             return Ok(Value::Array(receipts));
@@ -241,8 +200,9 @@ impl Collection {
         for step in write.steps() {
             self.apply_whole(step)?;
         }
-        self.operations += 1;
-        let receipt = json!({"operation_id": self.operations, "status": "completed"});
+        self.history.count();
+        self.history.store(&self.directory)?;
+        let receipt = self.receipt();
         if path == "/points/batch" {
             return Ok(Value::Array(vec![receipt; operations]));
         }
@@ -264,8 +224,7 @@ impl Collection {
     fn apply(&mut self, operation: Write) -> Result<()> {
         if operation.is_of_the_collection() {
             self.apply_whole(operation)?;
-            // One for the collection's description, one for the shard.
-            self.operations += 2;
+            self.history.count_of_the_collection();
             return Ok(());
         }
         // What names no point reaches no shard.
@@ -274,7 +233,7 @@ impl Collection {
         {
             return Err(refusal(error));
         }
-        self.operations += 1;
+        self.history.count();
         self.shard()?.validate(&operation).map_err(refusal)?;
         let required = operation.required_points();
         let held: BTreeSet<_> = self
@@ -313,10 +272,8 @@ impl Collection {
         Ok(())
     }
 
-    fn store_operations(&self) -> Result<()> {
-        let path = self.directory.join(OPERATIONS_FILE);
-        fs::write(&path, self.operations.to_string())
-            .map_err(|error| internal("write", &path, &error))
+    fn receipt(&self) -> Value {
+        json!({"operation_id": self.history.operations(), "status": "completed"})
     }
 }
 
@@ -359,6 +316,7 @@ impl NativeBackend {
             collections: RwLock::new(collections),
             aliases: RwLock::new(Aliases::load(directory)?),
             whole_writes,
+            peer: peer(directory)?,
         })
     }
 
@@ -425,13 +383,16 @@ impl NativeBackend {
     /// Does what the server's optimizers do by themselves.
     pub(super) fn optimize(&self, name: &str) -> Result<bool> {
         self.with(name, |collection| {
-            let changed = collection.shard()?.optimize().map_err(refusal)?;
-            if changed {
-                let (high, low) = (fastrand::u64(..), fastrand::u64(..));
-                let id = format!("{:08x}-0000-4000-8000-{:012x}", high >> 32, low >> 16);
-                collection.optimized.insert(0, id);
+            let directory = collection.shard_directory();
+            let started = Utc::now();
+            let shard = collection.shard()?;
+            let before = Segments::of(shard, &directory).map_err(refusal)?;
+            if !shard.optimize().map_err(refusal)? {
+                return Ok(false);
             }
-            Ok(changed)
+            let after = Segments::of(shard, &directory).map_err(refusal)?;
+            collection.optimized.add(&before, &after, started);
+            Ok(true)
         })
     }
 
@@ -490,11 +451,11 @@ impl Backend for NativeBackend {
         self.with(collection, |collection| {
             let config = collection.config()?;
             let shards = collection.parts.counts().map_err(refusal)?;
+            let info = collection.shard()?.info().map_err(refusal)?;
             let optimizations = match &collection.optimizations {
-                Value::Null => collection.ended_optimizations(),
+                Value::Null => collection.optimized.while_idle(info.segments),
                 told => told.clone(),
             };
-            let info = collection.shard()?.info().map_err(refusal)?;
             Ok(CollectionState {
                 config,
                 payload_schema: info.payload_schema,
@@ -503,6 +464,7 @@ impl Backend for NativeBackend {
                 segments: u64::from(info.segments),
                 shards,
                 optimizations,
+                peer: Some(self.peer),
             })
         })
     }
@@ -699,10 +661,7 @@ impl Backend for NativeBackend {
             let folder = tempfile::tempdir_in(&self.directory)
                 .map_err(|error| internal("create a folder in", &self.directory, &error))?;
             let path = folder.path().join("shard.snapshot");
-            let lineage = Lineage {
-                peer: PEER,
-                token: collection.token,
-            };
+            let lineage = collection.history.lineage(self.peer);
             let changed = collection
                 .numbered(shard)?
                 .create_partial_snapshot(manifest, &path, lineage)
@@ -713,6 +672,20 @@ impl Backend for NativeBackend {
             let file = File::open(&path).map_err(|error| internal("open", &path, &error))?;
             Ok(Some(file))
         })
+    }
+}
+
+/// The number of the server whose collections are in `directory`, drawn when there is none.
+fn peer(directory: &Path) -> io::Result<u64> {
+    let path = directory.join(PEER_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => text.parse().map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let peer = fastrand::u64(1..PEERS);
+            fs::write(&path, peer.to_string())?;
+            Ok(peer)
+        }
+        Err(error) => Err(error),
     }
 }
 

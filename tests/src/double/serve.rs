@@ -31,6 +31,7 @@ use super::exchange::Log;
 use super::faults::Request as Scripted;
 use super::native::NativeBackend;
 use super::shaping::Shape;
+use super::stray::{Connection, Stray};
 use super::{Fault, Faults, Reply, Results};
 
 /// Bodies above this are not read at all, whatever limit the API has.
@@ -199,11 +200,27 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, running: mpsc::Sende
 
 async fn converse(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| exchange(Arc::clone(&shared), request));
+    let stray = Stray::default();
+    let stream = Connection::new(TokioIo::new(stream), stray.clone());
+    let service = service_fn(move |request| {
+        let (shared, stray) = (Arc::clone(&shared), stray.clone());
+        async move { Ok::<_, Dropped>(without_body(exchange(shared, request).await?, &stray).await) }
+    });
     // The client went away, or the script closed the connection: either is as intended.
     let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(stream, service)
         .await;
+}
+
+/// Takes the body of an answer that has none by its status, to be sent behind it as the server does.
+async fn without_body(response: Response, stray: &Stray) -> Response {
+    if response.status() != StatusCode::NOT_MODIFIED {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    stray.put(whole(body).await);
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Closes the connection without an answer.

@@ -23,6 +23,7 @@ mod long_runs;
 mod mutations;
 mod offline_online;
 mod operator;
+mod partial_snapshots;
 mod programs;
 mod pulls;
 mod python_client;
