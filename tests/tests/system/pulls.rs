@@ -196,7 +196,7 @@ fn a_server_without_partial_snapshots_is_followed_by_whole_ones() {
     let server = server();
     server.faults().add(
         Rule::on("POST", PARTIAL)
-            .fault(Fault::plain_text(404, ""))
+            .fault(Fault::no_such_path())
             .always(),
     );
     let one = made(&folder.path().join("one"), &server, 1..=10);
