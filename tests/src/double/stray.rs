@@ -2,7 +2,7 @@
 //!
 //! The server (1.19) answers 304 with the words of an error, without their length, and sends them
 //! nevertheless: a client that keeps the connection finds them in front of the next answer. HTTP
-//! libraries do not do that, so it is done below.
+//! libraries do not do that, so it is done below them.
 
 use std::io;
 use std::pin::Pin;
@@ -29,13 +29,13 @@ impl Stray {
     }
 }
 
-/// A connection on which a 304 is followed by what was put.
+/// A connection on which a 304 is followed by what was put, in the same piece as on the server.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
     stray: Stray,
-    /// What is being sent behind a head.
-    behind: Bytes,
+    /// A head and what is behind it, not sent yet.
+    held: Bytes,
 }
 
 impl<S> Connection<S> {
@@ -43,8 +43,21 @@ impl<S> Connection<S> {
         Self {
             stream,
             stray,
-            behind: Bytes::new(),
+            held: Bytes::new(),
         }
+    }
+}
+
+impl<S: Write + Unpin> Connection<S> {
+    fn send_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.held))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let _ = self.held.split_to(written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -58,33 +71,31 @@ impl<S: Read + Unpin> Read for Connection<S> {
     }
 }
 
-/// Not vectored, so that a head is one write, and flushed only when all of it is written.
+/// Not vectored, so that a head is one write.
 impl<S: Write + Unpin> Write for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        if written > 0 && bytes.starts_with(HEAD) {
-            self.behind = self.stray.take();
+        ready!(self.send_held(context))?;
+        if bytes.starts_with(HEAD) {
+            let words = self.stray.take();
+            if !words.is_empty() {
+                self.held = [bytes, &words].concat().into();
+                return Poll::Ready(Ok(bytes.len()));
+            }
         }
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.behind.is_empty() {
-            let Self { stream, behind, .. } = &mut *self;
-            let written = ready!(Pin::new(stream).poll_write(context, behind))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let _ = behind.split_to(written);
-        }
+        ready!(self.send_held(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.send_held(context))?;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
