@@ -167,11 +167,17 @@ fn bounded(asked: Option<RequestOptions>, limits: &HttpLimits) -> RequestOptions
 }
 
 async fn send(
-    request: http::Request<WasiBody>,
+    mut request: http::Request<WasiBody>,
     options: RequestOptions,
     response_bytes: u64,
     patience: Patience,
 ) -> Sent {
+    // Each exchange has a connection of its own. Said, because the server puts words behind the
+    // head of a 304, which would be an error on a connection that is kept.
+    request.headers_mut().insert(
+        http::header::CONNECTION,
+        http::HeaderValue::from_static("close"),
+    );
     // The TLS handshake has no time-out of its own in Wasmtime.
     let total = options.connect_timeout.unwrap_or_default() * 2
         + options.first_byte_timeout.unwrap_or_default();
