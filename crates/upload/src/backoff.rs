@@ -30,6 +30,8 @@ impl Default for BackoffOptions {
 pub struct Backoff {
     options: BackoffOptions,
     failures: u32,
+    /// Those of them that count towards giving up.
+    attempts: u32,
     /// What the server asked the last wait to be; zero for nothing.
     asked: Duration,
     random: fastrand::Rng,
@@ -41,6 +43,7 @@ impl Backoff {
         Self {
             options,
             failures: 0,
+            attempts: 0,
             asked: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
         }
@@ -49,6 +52,13 @@ impl Backoff {
     /// Begins a new row.
     pub fn reset(&mut self) {
         self.failures = 0;
+        self.attempts = 0;
+    }
+
+    /// The failures until now no longer count towards giving up: the server was heard in between.
+    /// The waits go on growing.
+    pub fn pardon(&mut self) {
+        self.attempts = 0;
     }
 
     /// Failures since the last [`Backoff::reset`].
@@ -61,6 +71,7 @@ impl Backoff {
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let jitter = self.ceiling().mul_f64(self.random.f64());
         self.failures = self.failures.saturating_add(1);
+        self.attempts = self.attempts.saturating_add(1);
         self.asked = retry_after.unwrap_or_default();
         match retry_after {
             Some(asked) => asked.min(self.options.retry_after_cap) + jitter,
@@ -77,7 +88,7 @@ impl Backoff {
         } else {
             after.min(self.asked)
         };
-        self.failures >= attempts || asked > patience
+        self.attempts >= attempts || asked > patience
     }
 
     fn ceiling(&self) -> Duration {
@@ -106,6 +117,20 @@ mod tests {
         assert_eq!(ceilings[39], 30_000);
         backoff.reset();
         assert_eq!(backoff.ceiling(), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn pardoned_failures_lengthen_the_waits_and_end_no_run() {
+        let mut backoff = Backoff::new(BackoffOptions::default(), 1);
+        let patience = Duration::from_secs(60);
+        for _ in 0..10 {
+            let after = backoff.next(None);
+            assert!(!backoff.gives_up(after, 2, patience));
+            backoff.pardon();
+        }
+        assert_eq!(backoff.ceiling(), Duration::from_secs(30));
+        let (_, after) = (backoff.next(None), backoff.next(None));
+        assert!(backoff.gives_up(after, 2, patience));
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub const PROBE_POINT: &str = "ed6e0000-5e1f-8000-8000-000000000000";
 /// From so many failures without a usable answer on, an operation that is alone is under suspicion.
 const LONE_FAILURES: u32 = 2;
 
-/// Failures of one operation alone, each next to a confirmed write, before it is put aside.
-const MOST_BLAME: u32 = 2;
+/// Failures of one operation alone, each next to a confirmed write, before it is put aside. Fewer
+/// would take a network that drops every third exchange for a fault of the operation.
+const MOST_BLAME: u32 = 4;
 
 /// So often may the server take an operation without confirming it.
 const MOST_TAKEN: u32 = 24;
@@ -795,6 +796,13 @@ impl Uploader {
         counts: bool,
     ) -> Result<Step, E> {
         self.head.blame = self.head.blame.saturating_add(1);
+        // The server is there: its failures no longer count towards giving up, and the waits grow
+        // anew.
+        if self.head.blame == 1 {
+            self.backoff.reset();
+        } else {
+            self.backoff.pardon();
+        }
         if self.head.blame >= MOST_BLAME {
             let bytes = batch.request.body.len();
             // A server may close the connection on a large body without a word that arrives.

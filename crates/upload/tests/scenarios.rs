@@ -427,6 +427,38 @@ fn an_outage_that_ends_between_an_operation_and_the_proof_sets_nothing_aside() {
 }
 
 #[test]
+fn passing_failures_of_one_operation_between_proofs_that_pass_set_nothing_aside() {
+    let kinds = || [Fault::CutBefore, Fault::CutAfter, Fault::Internal];
+    for (third, at) in kinds()
+        .into_iter()
+        .flat_map(|it| (0..8).map(move |at| (it.clone(), at)))
+    {
+        let mut world = in_step(1, upserts(3));
+        world.options.limits.operations = 1;
+        world.restart();
+        let quiet = std::iter::repeat_n(None, at);
+        // The proof passes after the second failure and after the third.
+        let cut = || Some(Fault::CutBefore);
+        let row = [cut(), cut(), None, Some(third.clone()), None, Some(third)];
+        world.network.proxy.faults = quiet.chain(row).collect();
+        assert_eq!(world.run(), End::Done);
+        assert!(world.device.rejected().is_empty(), "{at}");
+    }
+}
+
+#[test]
+fn an_operation_that_fails_alone_is_put_aside_in_a_run_of_few_attempts() {
+    let mut log = upserts(5);
+    log[2] = with_text(3, "POISON");
+    let mut world = in_step(0, log);
+    world.options.attempts = 3;
+    world.restart();
+    world.network.proxy.rules.push(rule("POISON", page(403)));
+    assert_eq!(world.run(), End::Done);
+    assert_eq!(world.device.rejected(), [3]);
+}
+
+#[test]
 fn a_rate_limit_smaller_than_a_batch_lets_everything_pass_in_smaller_ones() {
     let mut world = in_step(0, upserts(40));
     world.qdrant().capacity = Some(3);
