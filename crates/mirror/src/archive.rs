@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{NewFile, PIECE, piece_of};
 use crate::lineage::{self, Clock, Lineage};
-use crate::manifest::SegmentManifest;
+use crate::manifest::{SegmentManifest, SnapshotManifest};
 use crate::mirror::FileRecord;
 use crate::name;
 use crate::tar_stream::{Content, Piece, TarStream};
@@ -140,6 +140,14 @@ impl Archive {
     /// The replica and the moment that it is of; none if the answer does not say.
     pub fn lineage(&self) -> Option<&Lineage> {
         self.lineage.as_ref()
+    }
+
+    /// The manifests in it, as one. Empty if it is of [`Kind::Full`].
+    pub fn manifest(&self) -> SnapshotManifest {
+        self.segments
+            .values()
+            .filter_map(|segment| segment.manifest.clone())
+            .collect()
     }
 
     pub(crate) fn segments(&self) -> &BTreeMap<String, ArchivedSegment> {

@@ -63,6 +63,24 @@ impl SnapshotManifest {
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
+    /// The same versions, in a manifest that no server finds equal to its own: it lists one file
+    /// more, which the server does not have and so does not send. A manifest of no segments stays as it is.
+    ///
+    /// For the way to the server on which a 304 does not arrive. The answer then has the manifests,
+    /// and no file that did not change but those of version 0.
+    #[must_use]
+    pub fn made_unequal(&self) -> Self {
+        let mut segments = self.segments.clone();
+        if let Some(segment) = segments.values_mut().next() {
+            let mut name = "a-file-more".to_owned();
+            while segment.file_versions.contains_key(&name) {
+                name.push('-');
+            }
+            segment.file_versions.insert(name, None);
+        }
+        Self { segments }
+    }
+
     /// True if there is no segment in it.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
@@ -209,6 +227,27 @@ mod tests {
         let manifest = SnapshotManifest::parse(json.as_bytes()).unwrap();
         let sent: Value = serde_json::from_str(&manifest.to_json()).unwrap();
         assert_eq!(sent, serde_json::from_str::<Value>(&json).unwrap());
+    }
+
+    #[test]
+    fn a_file_more_makes_it_unequal_and_changes_no_version() {
+        let json = with_files(r#"{"a":3,"a-file-more":null}"#);
+        let segment = SegmentManifest::parse(json.as_bytes(), SEGMENT).unwrap();
+        let manifest: SnapshotManifest = [segment].into_iter().collect();
+        let unequal = manifest.made_unequal();
+        assert_ne!(unequal, manifest);
+        let (_, sent) = unequal.segments().next().unwrap();
+        assert_eq!(
+            sent.files().collect::<Vec<_>>(),
+            ["a", "a-file-more", "a-file-more-"]
+        );
+        assert_eq!(sent.effective_version("a"), Some(3));
+        assert_eq!(
+            SnapshotManifest::parse(unequal.to_json().as_bytes()).unwrap(),
+            unequal
+        );
+        let nothing = SnapshotManifest::default();
+        assert_eq!(nothing.made_unequal(), nothing);
     }
 
     #[test]
