@@ -67,6 +67,10 @@ pub enum HttpFault {
     Refuse(u16),
     /// `429` with a `Retry-After` of one second; the server does nothing.
     TooMany,
+    /// Something on the way answers with a page and this status; nothing reaches the server.
+    Page(u16),
+    /// A captive portal answers; nothing reaches the server.
+    Portal,
 }
 
 /// What happens to one call.
@@ -127,6 +131,9 @@ impl Plan {
     }
 }
 
+/// Statuses of pages that come in passing.
+const PAGES: [u16; 6] = [200, 400, 404, 413, 421, 502];
+
 impl Odds {
     fn draw(&mut self, kind: Kind) -> Option<Fault> {
         let Odds {
@@ -144,7 +151,7 @@ impl Odds {
         }
         if kind == Kind::Http {
             return (random.f64() < *http).then(|| {
-                Fault::Http(match random.u8(..8) {
+                Fault::Http(match random.u8(..10) {
                     0 => HttpFault::DropRequest,
                     1 => HttpFault::DropAnswer,
                     2 => HttpFault::Duplicate,
@@ -152,7 +159,9 @@ impl Odds {
                     4 => HttpFault::CutBody(random.u16(..=1000)),
                     5 => HttpFault::Refuse(500),
                     6 => HttpFault::Refuse(503),
-                    _ => HttpFault::TooMany,
+                    7 => HttpFault::TooMany,
+                    8 => HttpFault::Page(PAGES[random.usize(..PAGES.len())]),
+                    _ => HttpFault::Portal,
                 })
             });
         }

@@ -18,7 +18,7 @@ pub enum Front {
 
 impl Front {
     /// The answer, if it is not the server's to give.
-    pub(super) fn answer(&self, body: &[u8]) -> Option<Answer> {
+    pub fn answer(&self, body: &[u8]) -> Option<Answer> {
         match self {
             Front::Open => None,
             Front::Page(status) => Some(page(*status)),

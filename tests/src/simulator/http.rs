@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::faults::{Fault, HttpFault, Kind};
+use super::front::Front;
 use super::server::{Answer, refusal};
 use super::world::{Shared, Stopped};
 
@@ -99,6 +100,11 @@ fn exchange(
         Some(Fault::Fail(_) | Fault::Short(..)) => Some(HttpFault::DropRequest),
         _ => None,
     };
+    let from = |front: Front| {
+        front
+            .answer(body)
+            .unwrap_or_else(|| refusal(500, "no front"))
+    };
     let outcome = match http_fault {
         Some(HttpFault::DropRequest) => Err(HttpError::ConnectionRefused),
         Some(HttpFault::Refuse(status)) => Ok((refusal(status, "simulated failure"), false)),
@@ -107,6 +113,8 @@ fn exchange(
             answer.headers.push(("retry-after", "1".to_owned()));
             Ok((answer, false))
         }
+        Some(HttpFault::Page(status)) => Ok((from(Front::Page(status)), false)),
+        Some(HttpFault::Portal) => Ok((from(Front::Portal), false)),
         fault => {
             let mut answer = world.server.answer(method, uri, range_from, body);
             match fault {

@@ -1005,6 +1005,8 @@ pub enum Trouble {
     Deleted,
     /// Somebody has made it anew.
     MadeAnew,
+    /// Its name has become an alias of another one.
+    AliasMoved,
     /// The collection has got shard keys.
     Keyed,
     /// Strict mode: the collection holds as many points as it may.
@@ -1019,9 +1021,10 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Trouble; 10] = [
+    pub const ALL: [Trouble; 11] = [
         Trouble::Deleted,
         Trouble::MadeAnew,
+        Trouble::AliasMoved,
         Trouble::Keyed,
         Trouble::Full,
         Trouble::Page(200),
@@ -1036,6 +1039,7 @@ impl Trouble {
         match self {
             Trouble::Deleted => server.drop_collection(false),
             Trouble::MadeAnew => server.drop_collection(true),
+            Trouble::AliasMoved => server.move_alias(),
             Trouble::Keyed => server.limit(Limits {
                 keyed: true,
                 ..Limits::default()
@@ -1059,7 +1063,10 @@ impl Trouble {
 
     /// Whether what was confirmed is no longer there.
     fn loses_data(self) -> bool {
-        matches!(self, Trouble::Deleted | Trouble::MadeAnew)
+        matches!(
+            self,
+            Trouble::Deleted | Trouble::MadeAnew | Trouble::AliasMoved
+        )
     }
 }
 

@@ -10,10 +10,10 @@ use super::faults::{Odds, Plan};
 use super::guest::Program;
 use super::life::{
     Doubt, Life, OTHERS_FROM, OTHERS_STAMPS_FROM, Outcome, Settled, Step, Trouble, Violation,
-    options,
+    config, options,
 };
 use super::model::{MARK, Point, Write};
-use super::server::Server;
+use super::server::{Limits, Rate, Server};
 use super::sweep::brief;
 use super::world::{Shared, World};
 
@@ -44,6 +44,9 @@ pub struct Mix {
     /// The life ends with something that a person has to put right.
     pub trouble: bool,
 }
+
+/// Most points of one operation.
+const MOST_POINTS: usize = 6;
 
 /// Own point ids, few, so that points are written again and again.
 const IDS: u64 = 24;
@@ -132,7 +135,18 @@ impl Schedule {
 
     fn live(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
         self.create(taken)?;
+        if self.mix.shared && self.random.u8(..4) == 0 {
+            taken.push("(the collection is there, under an alias)".to_owned());
+            let config = serde_json::from_str(&config())
+                .map_err(|error| Violation(format!("the configuration: {error}")))?;
+            self.life.world.lock().server.found_by_alias(config);
+        }
         for _ in 0..self.random.usize(8..30) {
+            if self.mix.shared && self.random.u8(..10) == 0 {
+                let limits = self.limits();
+                taken.push(format!("({limits:?})"));
+                self.life.world.lock().server.limit(limits);
+            }
             let step = self.step();
             taken.push(brief(&step));
             self.take(&step)?;
@@ -266,6 +280,19 @@ impl Schedule {
         }
     }
 
+    /// A limit that every operation of a life passes alone, or none.
+    fn limits(&mut self) -> Limits {
+        let capacity = self.random.usize(MOST_POINTS..3 * MOST_POINTS);
+        let rate = Rate {
+            capacity,
+            left: self.random.usize(..=capacity),
+        };
+        Limits {
+            rate: self.random.bool().then_some(rate),
+            ..Limits::default()
+        }
+    }
+
     fn source(&mut self) -> SnapshotSource {
         if self.random.bool() {
             SnapshotSource::Stream
@@ -293,7 +320,7 @@ impl Schedule {
 
     fn write(&mut self) -> Write {
         match self.random.u8(..12) {
-            0..=5 => Write::Upsert(self.points(6)),
+            0..=5 => Write::Upsert(self.points(MOST_POINTS as u64)),
             6..=7 => Write::Delete(self.ids()),
             8 => {
                 let mut ids = self.ids();

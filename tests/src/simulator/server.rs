@@ -81,8 +81,8 @@ pub struct Server {
     pub violations: Vec<String>,
     refused_ids: Vec<u64>,
     limits: Limits,
-    /// `c` is an alias.
-    alias: bool,
+    /// The collection that `c` is an alias of; none if `c` is a collection.
+    alias_of: Option<&'static str>,
     /// How often the collection was made.
     pub made: u64,
     /// What stands before the server.
@@ -116,7 +116,7 @@ impl Server {
             violations: Vec::new(),
             refused_ids: Vec::new(),
             limits: Limits::default(),
-            alias: false,
+            alias_of: None,
             made: 0,
             front: Front::Open,
             maker,
@@ -173,14 +173,32 @@ impl Server {
                 config.shift_remove("metadata");
             }
         } else {
+            // Its aliases go with it.
             self.config = None;
+            self.alias_of = None;
         }
     }
 
-    /// Makes `c` an alias of a collection of another name, or the collection itself.
-    pub fn stand_for(&mut self, alias: bool) {
+    /// Somebody has made a collection, of which `c` is an alias.
+    pub fn found_by_alias(&mut self, config: Value) {
         self.version += 1;
-        self.alias = alias;
+        self.made += 1;
+        self.config = Some(config);
+        self.alias_of = Some("made");
+    }
+
+    /// Somebody makes `c` an alias of another collection, without points. If `c` was an alias before,
+    /// the name of the collection is all that tells.
+    pub fn move_alias(&mut self) {
+        if self.alias_of.is_none() {
+            self.drop_collection(true);
+        } else {
+            self.version += 1;
+            self.made += 1;
+            self.state = State::default();
+            self.stored.clear();
+        }
+        self.alias_of = Some("moved");
     }
 
     /// Answers one request.
@@ -196,8 +214,8 @@ impl Server {
         }
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         if (method, path) == ("GET", "/aliases") {
-            let alias = json!({"alias_name": "c", "collection_name": "made"});
-            let aliases: Vec<Value> = self.alias.then_some(alias).into_iter().collect();
+            let alias = |name| json!({"alias_name": "c", "collection_name": name});
+            let aliases: Vec<Value> = self.alias_of.map(alias).into_iter().collect();
             return success(json!({"aliases": aliases}));
         }
         let Some(path) = path.strip_prefix("/collections/c") else {
@@ -245,7 +263,7 @@ impl Server {
         }
         match (method, parts.as_slice()) {
             ("GET", []) => self.info(),
-            ("PUT", []) if self.alias => refusal(
+            ("PUT", []) if self.alias_of.is_some() => refusal(
                 400,
                 "Wrong input: Can't create collection with name c. Alias with the same name \
                  already exists",
