@@ -30,6 +30,7 @@ mod python_client;
 mod random_schedules;
 mod readme;
 mod real_server;
+mod recorded_pulls;
 mod serve;
 mod served;
 mod stock_engine;
