@@ -249,7 +249,17 @@ impl Staging {
     fn build(&mut self, files: &Files) -> Result<Staged> {
         let target = self.directory.shard(self.generation);
         let segments = files.segments;
-        let shard = Shard::load(&target).map_err(unloadable)?;
+        // Over a shard the configuration is known before the engine loads what came, which is read
+        // once then.
+        let shard = match self.replaces {
+            Some(replaced) => {
+                let found = Shard::config_shown(&target).map_err(unloadable)?;
+                let config = self.settle_config(replaced, &found)?;
+                self.keep_config(&config)?;
+                Shard::reopen(&target, &config).map_err(unloadable)?
+            }
+            None => Shard::load(&target).map_err(unloadable)?,
+        };
         let loaded = u64::from(shard.info()?.segments);
         if loaded < segments {
             return Err(failed_call(
@@ -265,17 +275,16 @@ impl Staging {
             }
             _ => shard.read_through().map_err(unreadable)?,
         };
-        let config = self.settle_config(&shard)?;
-        directory::write_durably(
-            &self.directory.collection(self.generation),
-            config.to_json().to_string().as_bytes(),
-        )?;
-        // Loaded again as it will be from now on: with the configuration that is in force.
-        shard.flush()?;
-        drop(shard);
-        let shard = self
-            .shard
-            .insert(load_shard(&self.directory, self.generation)?);
+        let shard = if self.replaces.is_some() {
+            shard
+        } else {
+            self.keep_config(&shard.config())?;
+            // Loaded again as it will be from now on: with the configuration that is in force.
+            shard.flush()?;
+            drop(shard);
+            load_shard(&self.directory, self.generation)?
+        };
+        let shard = self.shard.insert(shard);
 
         let mut replayed = 0;
         if self.replaces.is_some() {
@@ -319,14 +328,10 @@ impl Staging {
 
     /// The snapshot must be of the same collection. Other devices may have created or deleted named
     /// vectors there; those of the snapshot count.
-    fn settle_config(&self, shard: &Shard) -> Result<CollectionConfig> {
-        let found = shard.config();
-        let Some(replaced) = self.replaces else {
-            return Ok(found);
-        };
+    fn settle_config(&self, replaced: u64, found: &CollectionConfig) -> Result<CollectionConfig> {
         let stated = load_config(&self.directory, replaced)?;
         let expected = Shard::config_in(&self.directory.shard(replaced), &stated)?;
-        expected.check_same_collection(&found).map_err(|error| {
+        expected.check_same_collection(found).map_err(|error| {
             Error::BadSnapshot(format!(
                 "it is of another collection configuration: {error}"
             ))
@@ -335,6 +340,13 @@ impl Staging {
             &self.directory.shard(self.generation),
             &expected,
         )?)
+    }
+
+    fn keep_config(&self, config: &CollectionConfig) -> Result<()> {
+        directory::write_durably(
+            &self.directory.collection(self.generation),
+            config.to_json().to_string().as_bytes(),
+        )
     }
 
     /// Replays the rest of the log, switches, and opens the new generation for use.

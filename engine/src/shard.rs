@@ -157,6 +157,16 @@ impl Shard {
         Self::open(dir, Some(&Self::config_in(dir, stated)?))
     }
 
+    /// The configuration that the segments of the shard in `dir` show, which is less than all of it.
+    ///
+    /// Errors: [`crate::Error::NotFound`], [`crate::Error::Corrupt`], storage errors.
+    pub fn config_shown(dir: &Path) -> Result<CollectionConfig> {
+        if !has_segments(dir)? {
+            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
+        }
+        CollectionConfig::from_edge(segments_config(dir)?)
+    }
+
     /// The configuration of the shard in `dir`, which may be open elsewhere: as stated, but for
     /// named vectors that were created or deleted since.
     ///

@@ -9,6 +9,7 @@
 //! - [`demo`]: what the demo shows and measures.
 //! - [`digits`]: the handwritten digits, real vectors that a person can look at.
 //! - [`openapi`]: checks answers against the server's own API description.
+//! - [`python`]: Python programs with packages from the Python registry.
 //! - [`simulator`]: the component on a simulated disk and network that fail as scripted.
 //!
 //! The tests themselves are in `tests/tests/`. Code here may panic on a broken fixture or a server
@@ -22,6 +23,7 @@ pub mod digits;
 pub mod double;
 pub mod fixture;
 pub mod openapi;
+pub mod python;
 pub mod simulator;
 
 /// The folder of this package, as cargo says it when it runs a test. What was known when the test

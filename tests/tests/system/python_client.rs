@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
+use edge_sync_tests::python;
 
 use crate::served::{Served, edge_sync};
 
@@ -20,7 +21,9 @@ const KEY: &str = "a-key-of-the-test";
 
 #[test]
 fn the_python_client_works_unchanged() {
-    let python = match python() {
+    let requirements = std::fs::read_to_string(programs().join("requirements.txt"));
+    let requirements = requirements.expect("the requirements");
+    let python = match python::environment("python-client", &requirements) {
         Ok(python) => python,
         Err(reason) => {
             assert!(!is_ci(), "not to be skipped on CI: {reason}");
@@ -57,44 +60,6 @@ fn programs() -> PathBuf {
 
 fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
-}
-
-/// A Python that has the client, or why there is none.
-fn python() -> Result<PathBuf, String> {
-    let has_venv = Command::new("python3")
-        .args(["-c", "import venv, ensurepip"])
-        .output();
-    match has_venv {
-        Ok(output) if output.status.success() => {}
-        Ok(_) => return Err("this Python cannot make virtual environments".to_owned()),
-        Err(error) => return Err(format!("no Python: {error}")),
-    }
-    let cache = std::env::var_os("EDGE_SYNC_CACHE")
-        .ok_or("EDGE_SYNC_CACHE names no folder for it; `cargo xtask test` does")?;
-    let requirements = programs().join("requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).expect("the requirements");
-    let environment = PathBuf::from(cache).join("python-client");
-    let python = environment.join("bin/python");
-    // Says what was installed, and that it was installed as a whole.
-    let installed = environment.join("installed.txt");
-    if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(python);
-    }
-    eprintln!("installing {} for the test", wanted.trim());
-    let create = ["-m", "venv", "--clear"];
-    run(Command::new("python3").args(create).arg(&environment));
-    run(Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .arg("--requirement")
-        .arg(&requirements));
-    std::fs::write(&installed, wanted).expect("a note of what is installed");
-    Ok(python)
 }
 
 fn run(command: &mut Command) -> Output {
