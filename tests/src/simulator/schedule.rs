@@ -217,7 +217,11 @@ impl Schedule {
                 if self.random.bool() {
                     self.crash();
                 }
-                self.recover(doubt.as_ref(), strict).map(drop)
+                self.recover(doubt.as_ref(), strict)
+                    .map(drop)
+                    .map_err(|Violation(text)| {
+                        Violation(format!("{text}\nthe call had failed with {error:?}"))
+                    })
             }
         }
     }
