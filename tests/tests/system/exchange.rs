@@ -59,10 +59,11 @@ impl Ran {
     }
 }
 
-/// Runs the command with few attempts; `settings` are flags that name the server.
+/// Runs the command with few attempts, and requests as small as the library's; `settings` are flags that
+/// name the server.
 fn ran(data: &Path, settings: &[&str], arguments: &[&str], api_key: Option<&str>) -> Ran {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    writeln!(file, "attempts = 3").expect("written");
+    writeln!(file, "attempts = 3\nbatch_operations = 10").expect("written");
     let mut command = edge_sync(data, &["--json", "--config-file"]);
     command
         .arg(file.path())
@@ -1058,12 +1059,7 @@ fn a_full_collection_stops_the_queue_and_what_was_put_aside_goes_out_again() {
         .upsert((1..=500).map(point).collect())
         .expect("a write");
     drop(edge);
-    // What passes before the limit is noticed is one request.
-    let settings = tempfile::tempdir().expect("a folder");
-    let config = settings.path().join("edge-sync.toml");
-    std::fs::write(&config, "batch_operations = 10\n").expect("written");
-    let config = config.to_str().expect("UTF-8");
-    let stopped = ran_at(data, &server, &["--config-file", config, "sync"]);
+    let stopped = ran_at(data, &server, &["sync"]);
     assert_eq!(stopped.code, 7, "{stopped:?}");
     let why = stopped.why();
     assert!(
