@@ -1,5 +1,7 @@
 //! The component, compiled, and the engine that runs it.
 
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,9 +9,11 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
 
+use crate::background;
 use crate::bindings::EdgeSyncPre;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
+use crate::signal::Cancel;
 
 /// Stack for guest code. Deeply nested JSON recurses, and Wasmtime's default of 512 KiB is little for
 /// that. The guest's own stack in linear memory ends at 8 MiB; this one is usually met first.
@@ -22,13 +26,53 @@ const TICK: Duration = Duration::from_millis(20);
 const FILE_NAME: &str = "edge_sync.wasm";
 
 /// How to compile.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct ComponentOptions {
     /// Folder for compiled code. Compiling takes many seconds, loading from here a fraction of
     /// one. Wasmtime's own cache is used: entries are keyed by the component's bytes, the
     /// compiler's version and its settings. The code in it is trusted as the executable is, so it
     /// must be writable by the user alone. None: compile every time.
     pub cache: Option<PathBuf>,
+    /// Called before the component is compiled, and not when its code is in the cache: many
+    /// seconds pass then, and somebody may be waiting.
+    pub on_compile: Option<OnCompile>,
+}
+
+/// What is called before the component is compiled.
+pub type OnCompile = Arc<dyn Fn() + Send + Sync>;
+
+impl ComponentOptions {
+    /// The user's cache folder: `$EDGE_SYNC_CACHE/component-cache`, or
+    /// `edge-sync/component-cache` in the user's folder for caches.
+    pub fn cached() -> ComponentOptions {
+        ComponentOptions {
+            cache: default_cache(),
+            on_compile: None,
+        }
+    }
+
+    /// Sets [`ComponentOptions::cache`].
+    #[must_use]
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> ComponentOptions {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Sets [`ComponentOptions::on_compile`].
+    #[must_use]
+    pub fn on_compile(mut self, notify: impl Fn() + Send + Sync + 'static) -> ComponentOptions {
+        self.on_compile = Some(Arc::new(notify));
+        self
+    }
+}
+
+impl fmt::Debug for ComponentOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ComponentOptions")
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The compiled component. Clones share the code.
@@ -46,26 +90,53 @@ struct Inner {
 impl Component {
     /// Compiles the component at `path`, with the default cache folder.
     pub fn load(path: impl AsRef<Path>) -> Result<Component> {
-        let cache = default_cache();
-        Component::load_with(path, &ComponentOptions { cache })
+        Component::load_with(path, &ComponentOptions::cached())
     }
 
     /// Compiles the component at `path`.
+    ///
+    /// Errors: [`Error::ComponentMissing`] if the file cannot be read; [`Error::BadComponent`] names
+    /// the file if it holds something else.
     pub fn load_with(path: impl AsRef<Path>, options: &ComponentOptions) -> Result<Component> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|error| Error::ComponentMissing {
+        let missing = |message: String| Error::ComponentMissing {
             path: path.to_owned(),
-            message: error.to_string(),
-        })?;
-        Component::from_bytes(&bytes, options)
+            message,
+        };
+        if path.is_dir() {
+            let message = format!("that is a folder; the component is a file, {FILE_NAME}");
+            return Err(missing(message));
+        }
+        let bytes = std::fs::read(path).map_err(|error| missing(error.to_string()))?;
+        Component::from_bytes(&bytes, options).map_err(|error| match error {
+            Error::BadComponent(why) => Error::BadComponent(format!("{}: {why}", path.display())),
+            other => other,
+        })
     }
 
-    /// Compiles the component from its bytes.
+    /// Compiles the component from its bytes, for programs that carry it in themselves:
+    /// `Component::from_bytes(include_bytes!("edge_sync.wasm"), &ComponentOptions::cached())`.
+    ///
+    /// Errors: [`Error::BadComponent`].
     pub fn from_bytes(bytes: &[u8], options: &ComponentOptions) -> Result<Component> {
+        if let Some(what) = no_component(bytes) {
+            return Err(Error::BadComponent(what.to_owned()));
+        }
         let engine = engine(options)?;
+        let mark = options
+            .cache
+            .as_deref()
+            .map(|cache| cache.join(MARKS).join(key(&engine, bytes)));
+        let is_prepared = mark.as_deref().is_some_and(Path::is_file);
+        if let (false, Some(notify)) = (is_prepared, &options.on_compile) {
+            notify();
+        }
         let started = std::time::Instant::now();
         let component = wasmtime::component::Component::from_binary(&engine, bytes)
             .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
+        if let (false, Some(mark)) = (is_prepared, &mark) {
+            note_prepared(mark);
+        }
         tracing::debug!(
             milliseconds = started.elapsed().as_millis() as u64,
             "component compiled or loaded from the cache"
@@ -79,6 +150,12 @@ impl Component {
         Ok(Component {
             inner: Arc::new(Inner { engine, pre, clock }),
         })
+    }
+
+    /// [`Component::load`] for async callers: compiling takes many seconds.
+    pub async fn load_async(path: impl AsRef<Path>) -> Result<Component> {
+        let path = path.as_ref().to_owned();
+        background::run("compiling", &Cancel::new(), move || Component::load(path)).await
     }
 
     /// The component file: `explicit` if given, else `$EDGE_SYNC_COMPONENT`, else `edge_sync.wasm`
@@ -123,6 +200,44 @@ impl Component {
     }
 }
 
+/// In the cache folder: Wasmtime's cache, which removes whatever else is in its folder.
+const CODE: &str = "code";
+
+/// In the cache folder: an empty file for each component whose code has been put into the cache.
+/// Wasmtime tells a hit only afterwards.
+const MARKS: &str = "prepared";
+
+/// What the bytes are, if they are no component.
+fn no_component(bytes: &[u8]) -> Option<&'static str> {
+    // Magic number, then the version: 1 of a module, 13 of a component, in the second half of which
+    // stands the layer.
+    match bytes {
+        [] => Some("the file is empty"),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            Some("this is a WebAssembly module, not a component")
+        }
+        [0, b'a', b's', b'm', ..] => None,
+        _ => Some("this is no WebAssembly component: it does not begin as one"),
+    }
+}
+
+/// Names the code of `bytes` as `engine` compiles it.
+fn key(engine: &Engine, bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Without the mark somebody is told again that the component is compiled, no more.
+fn note_prepared(mark: &Path) {
+    let folder = mark.parent().unwrap_or(mark);
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(mark, ""));
+    if let Err(error) = written {
+        tracing::warn!(mark = %mark.display(), "cannot note that the component is compiled: {error}");
+    }
+}
+
 /// `$EDGE_SYNC_CACHE/component-cache`, or `edge-sync/component-cache` in the user's cache folder.
 fn default_cache() -> Option<PathBuf> {
     let variable = |name| {
@@ -145,7 +260,7 @@ fn engine(options: &ComponentOptions) -> Result<Engine> {
         .max_wasm_stack(GUEST_STACK_BYTES);
     config.async_stack_size(2 * GUEST_STACK_BYTES);
     if let Some(directory) = &options.cache {
-        config.cache(open_cache(directory));
+        config.cache(open_cache(&directory.join(CODE)));
     }
     Engine::new(&config).map_err(|error| Error::BadComponent(format!("{error:#}")))
 }
@@ -256,5 +371,35 @@ mod tests {
             Component::load_with("/nowhere/edge_sync.wasm", &options),
             Err(Error::ComponentMissing { .. })
         ));
+        let folder = tempfile::tempdir().unwrap();
+        let refused = Component::load_with(folder.path(), &options).err().unwrap();
+        assert!(refused.to_string().contains("is a folder"), "{refused}");
+        let file = folder.path().join("README.md");
+        for (bytes, words) in [
+            (&b""[..], "is empty"),
+            (b"# edge-sync", "no WebAssembly component"),
+            (b"\0asm\x01\0\0\0", "module, not a component"),
+        ] {
+            std::fs::write(&file, bytes).unwrap();
+            let refused = Component::load_with(&file, &options).err().unwrap();
+            let text = refused.to_string();
+            assert!(text.contains("README.md") && text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_is_told_once_that_the_component_is_compiled() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = Arc::new(Mutex::new(0));
+        let counter = Arc::clone(&told);
+        let options = ComponentOptions::default()
+            .cache(folder.path())
+            .on_compile(move || *counter.lock().unwrap() += 1);
+        // Compiled and marked; that it lacks the interface shows later.
+        let empty = b"\0asm\x0d\0\x01\0";
+        for _ in 0..2 {
+            assert!(Component::from_bytes(empty, &options).is_err());
+            assert_eq!(*told.lock().unwrap(), 1);
+        }
     }
 }

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge_sync_upload::Uploader;
 
+use crate::background;
 use crate::component::Component;
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
+use crate::events::{Event, Events, Hub};
 use crate::pull::{PullReport, pull};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
@@ -42,15 +44,25 @@ pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<(String, Strin
 
 /// A shard, kept in step with a collection on a server if there is one.
 ///
-/// Dropping it ends the background worker after the exchange under way, then flushes and closes
-/// the shard; what is not uploaded stays queued on disk.
+/// Clones are handles to the same. Dropping the last ends the background worker after the exchange
+/// under way, then flushes and closes the shard; what is not uploaded stays queued on disk.
+///
+/// Each call that may take long has a twin for async callers, which any executor can run: it is carried
+/// out on a thread of its own. If the future is dropped, the call stops at the next good moment, as with
+/// [`Cancel`].
+#[derive(Clone)]
 pub struct EdgeSync {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     // Dropped in this order: the worker uses the shard and the courier.
     syncer: Option<Syncer>,
     server: Option<Server>,
     shard: Shard,
     sync: SyncOptions,
     on_pull: Option<OnPull>,
+    hub: Hub,
 }
 
 struct Server {
@@ -135,10 +147,35 @@ impl Builder {
     /// Opens the shard if there is one, whatever its configuration; otherwise creates it.
     pub fn open_or_create(self, config: &str) -> Result<EdgeSync> {
         let edge = self.attach()?;
-        if !edge.shard.is_present()? {
-            edge.shard.create_here(config)?;
+        if !edge.shard().is_present()? {
+            edge.shard().create_here(config)?;
         }
         Ok(edge)
+    }
+
+    /// [`Builder::open`] for async callers.
+    pub async fn open_async(self) -> Result<EdgeSync> {
+        background::run("opening", &Cancel::new(), move || self.open()).await
+    }
+
+    /// [`Builder::create`] for async callers.
+    pub async fn create_async(self, config: &str) -> Result<EdgeSync> {
+        let config = config.to_owned();
+        background::run("opening", &Cancel::new(), move || self.create(&config)).await
+    }
+
+    /// [`Builder::open_or_create`] for async callers.
+    pub async fn open_or_create_async(self, config: &str) -> Result<EdgeSync> {
+        let config = config.to_owned();
+        background::run("opening", &Cancel::new(), move || {
+            self.open_or_create(&config)
+        })
+        .await
+    }
+
+    /// [`Builder::attach`] for async callers.
+    pub async fn attach_async(self) -> Result<EdgeSync> {
+        background::run("opening", &Cancel::new(), move || self.attach()).await
     }
 
     /// Opens the shard if there is one; otherwise it comes with the first restore. See
@@ -155,6 +192,7 @@ impl Builder {
         {
             tracing::warn!("the sync status is not kept: {error}");
         }
+        let hub = Hub::default();
         let server = match self.server {
             Some(settings) => {
                 let staging = staging_folder(&self.directory)?;
@@ -175,15 +213,21 @@ impl Builder {
                 self.sync.clone(),
                 options,
                 self.on_pull.clone(),
+                hub.clone(),
             )?),
             _ => None,
         };
+        let told = hub.clone();
+        shard.on_write(move || told.tell(Event::Queued));
         Ok(EdgeSync {
-            syncer,
-            server,
-            shard,
-            sync: self.sync,
-            on_pull: self.on_pull,
+            inner: Arc::new(Inner {
+                syncer,
+                server,
+                shard,
+                sync: self.sync,
+                on_pull: self.on_pull,
+                hub,
+            }),
         })
     }
 }
@@ -204,12 +248,12 @@ impl EdgeSync {
 
     /// The shard: reads and writes.
     pub fn shard(&self) -> &Shard {
-        &self.shard
+        &self.inner.shard
     }
 
     /// The background worker, if it was asked for.
     pub fn syncer(&self) -> Option<&Syncer> {
-        self.syncer.as_ref()
+        self.inner.syncer.as_ref()
     }
 
     /// Uploads everything that waits, then brings the shard to what the server holds, in the calling
@@ -222,10 +266,35 @@ impl EdgeSync {
         self.sync_with(&Cancel::new(), |_| {})
     }
 
+    /// [`EdgeSync::sync`] for async callers.
+    pub async fn sync_async(&self) -> Result<SyncReport> {
+        let (edge, cancel) = (self.clone(), Cancel::new());
+        let inner = cancel.clone();
+        background::run("sync", &cancel, move || edge.sync_with(&inner, |_| {})).await
+    }
+
+    /// What happens from now on: writes that are queued, what was uploaded, refused and fetched, and
+    /// why it stopped. Whoever does not keep up is told how many events are gone
+    /// ([`Event::Missed`]).
+    pub fn events(&self) -> Events {
+        self.inner.hub.listen()
+    }
+
     /// Uploads everything that waits and fetches nothing; as [`EdgeSync::sync`] otherwise.
     pub fn push(&self) -> Result<SyncReport> {
         let permissions = SyncPermissions::default();
         self.sync_permitted(Direction::Push, permissions, &Cancel::new(), |_| {})
+    }
+
+    /// [`EdgeSync::push`] for async callers.
+    pub async fn push_async(&self) -> Result<SyncReport> {
+        let (edge, cancel) = (self.clone(), Cancel::new());
+        let inner = cancel.clone();
+        let permissions = SyncPermissions::default();
+        background::run("push", &cancel, move || {
+            edge.sync_permitted(Direction::Push, permissions, &inner, |_| {})
+        })
+        .await
     }
 
     /// Brings the shard to what the server holds and uploads nothing; what waits for upload stays.
@@ -235,6 +304,13 @@ impl EdgeSync {
         self.pull_with(&Cancel::new(), |_| {})
     }
 
+    /// [`EdgeSync::pull`] for async callers.
+    pub async fn pull_async(&self) -> Result<PullReport> {
+        let (edge, cancel) = (self.clone(), Cancel::new());
+        let inner = cancel.clone();
+        background::run("pull", &cancel, move || edge.pull_with(&inner, |_| {})).await
+    }
+
     /// [`EdgeSync::pull`] that can be cancelled and tells its progress.
     pub fn pull_with(
         &self,
@@ -242,22 +318,26 @@ impl EdgeSync {
         mut progress: impl FnMut(RestoreProgress<'_>),
     ) -> Result<PullReport> {
         let server = self.server()?;
-        let _alone = self.shard.no_restore()?;
-        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        let _alone = self.inner.shard.no_restore()?;
+        let _paused = self.inner.syncer.as_ref().map(Syncer::pause);
         self.note(|record| record.begin(Exchange::Pull));
         let outcome = {
             let mut uploader = lock(&server.uploader);
             pull(
-                &self.shard,
+                &self.inner.shard,
                 &server.courier,
                 &mut uploader,
-                &self.sync,
+                &self.inner.sync,
                 cancel,
                 &mut progress,
             )
         };
         self.note(|record| record.note_pull(&outcome));
-        if let (Ok(report), Some(notify)) = (&outcome, &self.on_pull)
+        match &outcome {
+            Ok(report) => self.inner.hub.pulled(report),
+            Err(failure) => self.inner.hub.stopped(failure),
+        }
+        if let (Ok(report), Some(notify)) = (&outcome, &self.inner.on_pull)
             && report.changed()
         {
             notify(report);
@@ -295,7 +375,7 @@ impl EdgeSync {
                     permit(&mut lock(&self.server()?.uploader), permissions);
                 }
                 SyncReport {
-                    remaining: self.shard.queue_status()?.queued,
+                    remaining: self.inner.shard.queue_status()?.queued,
                     ..SyncReport::default()
                 }
             }
@@ -311,7 +391,7 @@ impl EdgeSync {
     }
 
     fn server(&self) -> Result<&Server> {
-        self.server.as_ref().ok_or_else(|| Error::Setting {
+        self.inner.server.as_ref().ok_or_else(|| Error::Setting {
             name: "url",
             message: "no server is set".to_owned(),
         })
@@ -324,32 +404,56 @@ impl EdgeSync {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<SyncReport> {
         let server = self.server()?;
-        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        let _paused = self.inner.syncer.as_ref().map(Syncer::pause);
         let mut uploader = lock(&server.uploader);
         // It may have been replaced since the last sync.
         uploader.forget();
         if permissions.resend {
-            self.shard.resend()?;
+            self.inner.shard.resend()?;
         }
         if permissions.resend || permissions.rebind {
             permit(&mut uploader, permissions);
         }
         self.note(|record| record.begin(Exchange::Sync));
+        let mut told = 0;
+        let hub = &self.inner.hub;
         let outcome = run(
             &mut uploader,
-            &self.shard,
+            &self.inner.shard,
             &server.courier,
             None,
             cancel,
-            progress,
+            &mut |step| {
+                match &step {
+                    Progress::Uploaded { done, .. } if *done > told => {
+                        let operations = *done - told;
+                        hub.tell(Event::Uploaded { operations });
+                        told = *done;
+                    }
+                    Progress::Rejected { sequence, failure } => {
+                        // Among those that are done with, but not uploaded.
+                        told += 1;
+                        hub.tell(Event::Rejected {
+                            sequence: *sequence,
+                            message: failure.to_string(),
+                        });
+                    }
+                    Progress::Waiting { failure, .. } => hub.waiting(failure),
+                    _ => {}
+                }
+                progress(step);
+            },
         );
+        if let Ok(Some(failure)) = outcome.as_ref().map(|report| report.failure.as_ref()) {
+            hub.stopped(failure);
+        }
         drop(uploader);
         self.note(|record| {
             record.note(match &outcome {
                 Ok(report) => report.failure.as_ref(),
                 Err(error) => Some(error),
             });
-            record.note_queue(self.shard.queue_status().ok().as_ref());
+            record.note_queue(self.inner.shard.queue_status().ok().as_ref());
         });
         outcome
     }
@@ -358,14 +462,14 @@ impl EdgeSync {
     /// a person's way past one that no server answers. Waits for the exchange under way. How many
     /// were moved: fewer if no more waited.
     pub fn skip(&self, count: u32) -> Result<u32> {
-        let paused = self.syncer.as_ref().map(Syncer::pause);
-        let skipped = self.shard.skip(count);
-        if let Some(server) = &self.server {
+        let paused = self.inner.syncer.as_ref().map(Syncer::pause);
+        let skipped = self.inner.shard.skip(count);
+        if let Some(server) = &self.inner.server {
             // What it has found out is about the operations that were the head of the queue.
             lock(&server.uploader).forget();
         }
         drop(paused);
-        if let Some(syncer) = &self.syncer {
+        if let Some(syncer) = &self.inner.syncer {
             syncer.wake();
         }
         skipped
@@ -390,6 +494,16 @@ impl EdgeSync {
         self.restore_from(source, false, cancel, progress)
     }
 
+    /// [`EdgeSync::restore`] for async callers.
+    pub async fn restore_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
+        let (edge, cancel, source) = (self.clone(), Cancel::new(), source.clone());
+        let inner = cancel.clone();
+        background::run("restore", &cancel, move || {
+            edge.restore(&source, &inner, |_| {})
+        })
+        .await
+    }
+
     /// [`EdgeSync::restore`] from any collection, whatever it drops.
     pub fn restore_forced(
         &self,
@@ -407,21 +521,22 @@ impl EdgeSync {
         cancel: &Cancel,
         mut progress: impl FnMut(RestoreProgress<'_>),
     ) -> Result<RestoreReport> {
-        let _alone = self.shard.no_restore()?;
-        let _paused = self.syncer.as_ref().map(Syncer::pause);
+        let _alone = self.inner.shard.no_restore()?;
+        let _paused = self.inner.syncer.as_ref().map(Syncer::pause);
         let mut guard = self
+            .inner
             .server
             .as_ref()
             .map(|server| (&*server.courier, lock(&server.uploader)));
         self.note(|record| record.begin(Exchange::Restore));
         let outcome = restore(
-            &self.shard,
+            &self.inner.shard,
             guard
                 .as_mut()
                 .map(|(courier, uploader)| (*courier, &mut **uploader)),
             source,
             force,
-            &self.sync,
+            &self.inner.sync,
             cancel,
             &mut progress,
         );
@@ -436,9 +551,9 @@ impl EdgeSync {
     /// Unless `discard_unsent`, it is refused with [`Error::Unsent`] if anything waits for upload
     /// or is in the rejected log: that is nowhere else.
     pub fn remove(&self, discard_unsent: bool) -> Result<()> {
-        let _paused = self.syncer.as_ref().map(Syncer::pause);
-        self.shard.remove(discard_unsent)?;
-        if let Some(server) = &self.server {
+        let _paused = self.inner.syncer.as_ref().map(Syncer::pause);
+        self.inner.shard.remove(discard_unsent)?;
+        if let Some(server) = &self.inner.server {
             // What it knows about the server's collection was checked against this shard.
             lock(&server.uploader).forget();
         }
@@ -446,26 +561,51 @@ impl EdgeSync {
         Ok(())
     }
 
+    /// [`EdgeSync::restore_forced`] for async callers.
+    pub async fn restore_forced_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
+        let (edge, cancel, source) = (self.clone(), Cancel::new(), source.clone());
+        let inner = cancel.clone();
+        background::run("restore", &cancel, move || {
+            edge.restore_forced(&source, &inner, |_| {})
+        })
+        .await
+    }
+
+    /// [`EdgeSync::skip`] for async callers.
+    pub async fn skip_async(&self, count: u32) -> Result<u32> {
+        let edge = self.clone();
+        background::run("skip", &Cancel::new(), move || edge.skip(count)).await
+    }
+
+    /// [`EdgeSync::remove`] for async callers.
+    pub async fn remove_async(&self, discard_unsent: bool) -> Result<()> {
+        let edge = self.clone();
+        background::run("removal", &Cancel::new(), move || {
+            edge.remove(discard_unsent)
+        })
+        .await
+    }
+
     /// True if there is a server to keep in step with.
     pub fn has_server(&self) -> bool {
-        self.server.is_some()
+        self.inner.server.is_some()
     }
 
     /// How the last exchanges with the server went, in this process or an earlier one.
     pub fn sync_record(&self) -> SyncRecord {
-        match &self.syncer {
+        match &self.inner.syncer {
             Some(syncer) => syncer.record(),
-            None => SyncRecord::load(self.shard.directory()),
+            None => SyncRecord::load(self.inner.shard.directory()),
         }
     }
 
     fn note(&self, change: impl FnOnce(&mut SyncRecord)) {
         let mut record = self.sync_record();
         change(&mut record);
-        if let Err(error) = record.store(self.shard.directory()) {
+        if let Err(error) = record.store(self.inner.shard.directory()) {
             tracing::warn!("the sync status is not kept: {error}");
         }
-        if let Some(syncer) = &self.syncer {
+        if let Some(syncer) = &self.inner.syncer {
             syncer.set_record(record);
         }
     }

@@ -122,8 +122,8 @@ pub enum Error {
     },
     /// The snapshot holds far fewer points than the shard; nothing was changed.
     #[error(
-        "the snapshot has {snapshot} points and the shard has {held}: a restore would drop the \
-         difference"
+        "the snapshot has {} points and the shard has {}: a restore would drop the difference",
+        grouped(*snapshot), grouped(*held)
     )]
     WouldDrop {
         /// Points in the shard.
@@ -173,16 +173,30 @@ fn unsent(queued: u64, rejected: u64) -> String {
     match queued {
         0 => {}
         1 => parts.push("1 operation waits for upload".to_owned()),
-        _ => parts.push(format!("{queued} operations wait for upload")),
+        _ => parts.push(format!("{} operations wait for upload", grouped(queued))),
     }
     match rejected {
         0 => {}
         1 => parts.push("1 operation that the server refused is kept".to_owned()),
         _ => parts.push(format!(
-            "{rejected} operations that the server refused are kept"
+            "{} operations that the server refused are kept",
+            grouped(rejected)
         )),
     }
     format!("{}; all that would be lost", parts.join(", "))
+}
+
+/// `83,100`.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn at(path: &str) -> String {
@@ -329,6 +343,23 @@ impl From<Guest> for Error {
             Guest::Server(failure) => Error::Server(failure),
             Guest::NeedsReopen(why) => Error::NeedsReopen(why),
             Guest::Internal(why) => Error::Internal(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped() {
+        for (count, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(count), text);
         }
     }
 }

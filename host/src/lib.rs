@@ -1,9 +1,79 @@
-//! Runs the edge-sync component in Wasmtime.
+//! A [Qdrant Edge](https://qdrant.tech/edge/) shard in your program, kept in step with a collection on a
+//! Qdrant server. It answers without a network; what it writes waits on disk, and is uploaded when the
+//! server can be reached.
 //!
-//! The component holds a Qdrant Edge shard and keeps it in step with a collection on a Qdrant
-//! server; the contract between it and this crate is the WIT package `edge-sync:shard`. Plugin
-//! hosts start at [`EdgeSync`], which owns everything:
+//! # Begin
 //!
+//! The shard, its log and its upload queue are a WebAssembly component, `edge_sync.wasm`, which
+//! `cargo xtask build` makes; this crate runs it in Wasmtime. A program ships the component beside itself
+//! ([`Component::load`]), or carries it ([`Component::from_bytes`] with `include_bytes!`). It is compiled
+//! once on a machine, which takes half a minute ([`ComponentOptions::on_compile`] tells whoever waits),
+//! and then comes from a cache. Without default features (`--no-default-features`), the dependencies of
+//! the `edge-sync` command stay out.
+//!
+//! ```no_run
+//! use edge_sync_host::{Component, EdgeSync, Point, SearchRequest};
+//! use serde_json::json;
+//!
+//! # fn main() -> Result<(), edge_sync_host::Error> {
+//! let component = Component::load("edge_sync.wasm")?;
+//! let edge = EdgeSync::builder(component, "data")
+//!     .open_or_create(r#"{"vectors": {"size": 2, "distance": "Cosine"}}"#)?;
+//!
+//! let red = Point::dense(1, [0.6, 0.8]).payload(&json!({"name": "red", "warm": true}))?;
+//! edge.shard().upsert(vec![red])?; // on disk when it returns
+//!
+//! let warm = json!({"must": [{"key": "warm", "match": {"value": true}}]});
+//! let nearest = SearchRequest::nearest("", vec![0.5, 0.5], 10).filter_by(&warm)?;
+//! for hit in edge.shard().search(nearest)? {
+//!     println!("{:?} {}", hit.id, hit.score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Keep in step
+//!
+//! A [`Builder::server`] says with which collection. Then either the program syncs when it likes, or a
+//! worker does:
+//!
+//! ```no_run
+//! # use edge_sync_host::{Component, EdgeSync, Secret, ServerSettings, SyncReport, SyncerOptions};
+//! # fn main() -> Result<(), edge_sync_host::Error> {
+//! # let component = Component::load("edge_sync.wasm")?;
+//! let server = ServerSettings::new("https://qdrant.example:6333", "colours")
+//!     .api_key(Secret::new(std::env::var("QDRANT_API_KEY").unwrap_or_default()));
+//! let edge = EdgeSync::builder(component, "data").server(server.clone()).open()?;
+//! let synced = edge.sync().and_then(SyncReport::into_result)?;
+//! println!("{} operations uploaded", synced.uploaded);
+//! # drop(edge);
+//!
+//! # let component = Component::load("edge_sync.wasm")?;
+//! let edge = EdgeSync::builder(component, "data")
+//!     .server(server)
+//!     .background(SyncerOptions::default())
+//!     .open()?;
+//! for event in edge.events() {
+//!     println!("{event:?}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A sync that gives up, because the server cannot be reached, is no error: [`SyncReport`] has what was
+//! done and why it ended, and the queue is kept. [`SyncReport::into_result`] makes an error of it, for
+//! `?`. A device that begins with nothing restores from the server: [`Builder::attach`],
+//! [`EdgeSync::restore`].
+//!
+//! # Blocking or async
+//!
+//! Every call blocks the calling thread. Those that may take long have a twin whose name ends in `_async`,
+//! on [`Shard`] and on [`EdgeSync`] alike; any executor can run these, tokio or another. Nothing here
+//! needs a runtime of the caller's. Handles can be cloned and shared between threads.
+//!
+//! # What runs where
+//!
+//! - [`EdgeSync`] owns everything: the shard, the exchange with the server, the worker.
 //! - [`Component`]: the component, compiled, the machine code cached on disk.
 //! - [`Shard`]: an instance that has one data directory and no network.
 //! - [`Courier`]: a second instance of the same component that may reach one HTTP origin and the
@@ -11,30 +81,36 @@
 //! - [`Syncer`]: the worker that carries batches from the one to the other.
 //! - [`Peek`]: an instance that may only read, beside whatever process has the directory.
 //!
-//! Each instance lives on a thread of its own; calls are sent to it and answered one by one, so
-//! every handle can be shared between threads. A call that traps, or runs past its time or memory
-//! limit, costs that call only: the instance is made anew, the shard opened again, and a write that
-//! was not answered taken back. A shard that cannot be loaded, because there is too little memory or
-//! disk for it, still hands out what waits for upload.
+//! Each instance lives on a thread of its own; calls are sent to it and answered one by one. A call that
+//! traps, or runs past its time or memory limit, costs that call only: the instance is made anew, the
+//! shard opened again, and a write that was not answered taken back. A shard that cannot be loaded,
+//! because there is too little memory or disk for it, still hands out what waits for upload. The contract
+//! with the component is the WIT package `edge-sync:shard`.
 //!
-//! ```no_run
-//! use edge_sync_host::{Component, EdgeSync, Point, PointId};
+//! # When something fails
 //!
-//! # fn main() -> Result<(), edge_sync_host::Error> {
-//! let component = Component::load("edge_sync.wasm")?;
-//! let edge = EdgeSync::builder(component, "data")
-//!     .open_or_create(r#"{"vectors": {"size": 2, "distance": "Cosine"}}"#)?;
-//! edge.shard().upsert(vec![Point::new(PointId::Num(1)).with_vector("", vec![0.6, 0.8])])?;
-//! # Ok(())
-//! # }
-//! ```
+//! [`enum@Error`] says what was being done and to what; [`Error::kind`] is a name for programs. What the
+//! caller can put right is [`Error::InvalidInput`], with the field; nothing was changed then.
+//!
+//! # Settings
+//!
+//! Structs of settings ([`ShardOptions`], [`SyncOptions`], [`SyncerOptions`], [`HttpLimits`], ...) gain
+//! fields: write `..Default::default()` behind those that you set. [`ServerSettings`] begins with
+//! [`ServerSettings::new`].
+//!
+//! # Examples
+//!
+//! `host/examples`: `embed`, `background` (a worker and its events), `follow` (restore, then follow;
+//! async), `plugins` (two plugins that cannot touch each other), `service` (behind axum).
 
+mod background;
 mod bindings;
 mod component;
 mod courier;
 mod disk;
 mod edge;
 mod error;
+mod events;
 mod instance;
 mod lock;
 mod origin;
@@ -52,10 +128,11 @@ mod sync;
 mod syncer;
 mod types;
 
-pub use component::{Component, ComponentOptions};
+pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, HttpLimits, ServerSettings};
 pub use edge::{Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
+pub use events::{Event, Events};
 pub use instance::TimeLimits;
 pub use lock::{DirectoryLock, Holder};
 pub use origin::Origin;
@@ -66,7 +143,9 @@ pub use secret::Secret;
 pub use shard::{RetryReport, Shard, ShardOptions};
 pub use signal::Cancel;
 pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
-pub use sync::{BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport};
+pub use sync::{
+    BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport, Synced,
+};
 pub use syncer::{Syncer, SyncerOptions};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror,
@@ -74,5 +153,5 @@ pub use types::{
     QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
     ScrollRequest, SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource,
     SparseVector, StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest,
-    Vector, WaitingOperation,
+    Vector, WaitingOperation, to_json,
 };

@@ -11,7 +11,10 @@ use crate::types::{NamedVector, Point, PointId, SparseVector, Vector};
 
 /// A REST `PointStruct`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "expected a point, as {\"id\": 1, \"vector\": [0.1, 0.2], \"payload\": {}}"
+)]
 struct RestPoint<'a> {
     #[serde(borrow)]
     id: &'a RawValue,
@@ -34,9 +37,11 @@ impl Point {
     /// The payload's text is kept as it is. Whether the vectors fit the collection is for the
     /// shard to say.
     ///
-    /// Errors: [`Error::InvalidInput`] names the field.
+    /// Errors: [`Error::InvalidInput`] names the field (`vector.image[3]`); where the text is not as it
+    /// should be, the message ends with the place in `json`: ` at line 1 column 20`.
     pub fn from_json(json: &str) -> Result<Point> {
-        let point: RestPoint<'_> = parse("", json)?;
+        let reader = Reader { text: json };
+        let point: RestPoint<'_> = reader.parse("", json)?;
         let payload = point.payload.map(RawValue::get);
         if let Some(payload) = payload
             && !payload.starts_with('{')
@@ -45,7 +50,7 @@ impl Point {
         }
         Ok(Point {
             id: point_id(point.id.get())?,
-            vectors: vectors(point.vector.get())?,
+            vectors: reader.vectors(point.vector.get())?,
             payload: payload.map(str::to_owned),
         })
     }
@@ -74,42 +79,82 @@ fn point_id(json: &str) -> Result<PointId> {
     }
 }
 
-fn vectors(json: &str) -> Result<Vec<NamedVector>> {
-    if !json.starts_with('{') {
-        return Ok(vec![NamedVector {
-            name: String::new(),
-            vector: vector("vector", json)?,
-        }]);
-    }
-    let named: BTreeMap<String, &RawValue> = parse("vector", json)?;
-    named
-        .into_iter()
-        .map(|(name, json)| {
-            let vector = vector(&format!("vector.{name}"), json.get())?;
-            Ok(NamedVector { name, vector })
-        })
-        .collect()
+/// Reads parts of a text, and knows where in it they are.
+struct Reader<'a> {
+    text: &'a str,
 }
 
-fn vector(field: &str, json: &str) -> Result<Vector> {
-    let Some(list) = json.strip_prefix('[') else {
-        if json.starts_with('{') {
-            let RestSparseVector { indices, values } = parse(field, json)?;
-            return Ok(Vector::Sparse(SparseVector { indices, values }));
+impl<'a> Reader<'a> {
+    fn vectors(&self, json: &'a str) -> Result<Vec<NamedVector>> {
+        if !json.starts_with('{') {
+            return Ok(vec![NamedVector {
+                name: String::new(),
+                vector: self.vector("vector", json)?,
+            }]);
         }
-        return Err(Error::invalid(
-            field,
-            "must be a list of numbers, a list of such lists, or {\"indices\", \"values\"}",
-        ));
-    };
-    if list.trim_start().starts_with('[') {
-        return Ok(Vector::Multi(parse(field, json)?));
+        let named: BTreeMap<String, &RawValue> = self.parse("vector", json)?;
+        named
+            .into_iter()
+            .map(|(name, json)| {
+                let vector = self.vector(&format!("vector.{name}"), json.get())?;
+                Ok(NamedVector { name, vector })
+            })
+            .collect()
     }
-    Ok(Vector::Dense(parse(field, json)?))
-}
 
-fn parse<'a, T: Deserialize<'a>>(field: &str, json: &'a str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| Error::invalid(field, error.to_string()))
+    fn vector(&self, field: &str, json: &'a str) -> Result<Vector> {
+        let Some(list) = json.strip_prefix('[') else {
+            if json.starts_with('{') {
+                let RestSparseVector { indices, values } = self.parse(field, json)?;
+                return Ok(Vector::Sparse(SparseVector { indices, values }));
+            }
+            return Err(Error::invalid(
+                field,
+                "must be a list of numbers, a list of such lists, or {\"indices\", \"values\"}",
+            ));
+        };
+        if list.trim_start().starts_with('[') {
+            return Ok(Vector::Multi(self.parse(field, json)?));
+        }
+        Ok(Vector::Dense(self.parse(field, json)?))
+    }
+
+    /// `json` is a part of the text; what is wrong in it is blamed on a path that begins with `field`.
+    fn parse<T: Deserialize<'a>>(&self, field: &str, json: &'a str) -> Result<T> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let field = match path.as_str() {
+                "." | "?" => field.to_owned(),
+                path if field.is_empty() || path.starts_with('[') => format!("{field}{path}"),
+                path => format!("{field}.{path}"),
+            };
+            Error::invalid(field, self.placed(json, error.inner()))
+        })?;
+        deserializer
+            .end()
+            .map_err(|error| Error::invalid(field, self.placed(json, &error)))?;
+        Ok(value)
+    }
+
+    /// The error's message with its place in the whole text.
+    fn placed(&self, part: &str, error: &serde_json::Error) -> String {
+        let own = format!(" at line {} column {}", error.line(), error.column());
+        let message = error.to_string();
+        let Some(message) = message.strip_suffix(&own) else {
+            return message;
+        };
+        // A slice of the text: their distance is its place.
+        let at = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
+        let before = self.text.get(..at).unwrap_or_default();
+        let lines = before.matches('\n').count();
+        let column = match (error.line(), before.rfind('\n')) {
+            (1, Some(newline)) => error.column() + at - newline - 1,
+            (1, None) => error.column() + at,
+            _ => error.column(),
+        };
+        format!("{message} at line {} column {column}", error.line() + lines)
+    }
 }
 
 #[cfg(test)]
@@ -157,16 +202,21 @@ mod tests {
             ("", ""),
             ("[]", ""),
             (r#"{"id": 1}"#, ""),
-            (r#"{"id": 1, "vector": [1], "vectro": 1}"#, ""),
+            (r#"{"id": 1, "vector": [1], "vectro": 1}"#, "vectro"),
             (r#"{"id": -1, "vector": [1]}"#, "id"),
             (r#"{"id": 1.5, "vector": [1]}"#, "id"),
             (r#"{"id": [1], "vector": [1]}"#, "id"),
             (r#"{"id": 1, "vector": "text"}"#, "vector"),
-            (r#"{"id": 1, "vector": [1, null]}"#, "vector"),
-            (r#"{"id": 1, "vector": {"a": [1, "b"]}}"#, "vector.a"),
+            (r#"{"id": 1, "vector": [1, null]}"#, "vector[1]"),
+            (r#"{"id": 1, "vector": [[1], [2, "x"]]}"#, "vector[1][1]"),
+            (r#"{"id": 1, "vector": {"a": [1, "b"]}}"#, "vector.a[1]"),
             (
                 r#"{"id": 1, "vector": {"a": {"indices": [1]}}}"#,
                 "vector.a",
+            ),
+            (
+                r#"{"id": 1, "vector": {"a": {"indices": [-1], "values": [1]}}}"#,
+                "vector.a.indices[0]",
             ),
             (r#"{"id": 1, "vector": [1], "payload": [1]}"#, "payload"),
         ] {
@@ -175,5 +225,15 @@ mod tests {
                 other => panic!("{json}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn errors_say_where_in_the_whole_text() {
+        let text = "{\"id\": 1,\n \"vector\": {\"a\": [1],\n  \"b\": [1, null]}}";
+        let error = Point::from_json(text).unwrap_err().to_string();
+        assert!(error.starts_with("vector.b[1]: "), "{error}");
+        assert!(error.ends_with(" at line 3 column 15"), "{error}");
+        let error = Point::from_json(r#"{"id": 1, "vector": [1, nul]}"#).unwrap_err();
+        assert!(error.to_string().contains(" at line 1 column "), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The shard instance: a data directory, no network.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use wasmtime::Store;
@@ -117,12 +117,21 @@ struct Inner {
     options: ShardOptions,
     folder: PathBuf,
     notes: Notes,
-    on_write: Arc<WriteHook>,
+    on_write: Arc<WriteHooks>,
     restoring: Mutex<()>,
 }
 
 /// What is called after each write, on the owner's thread.
-type WriteHook = OnceLock<Box<dyn Fn() + Send + Sync>>;
+#[derive(Default)]
+struct WriteHooks(RwLock<Vec<Box<dyn Fn() + Send + Sync>>>);
+
+impl WriteHooks {
+    fn call(&self) {
+        for hook in &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            hook();
+        }
+    }
+}
 
 /// What a person should know, gathered until asked for.
 #[derive(Clone, Debug, Default)]
@@ -328,9 +337,12 @@ impl Shard {
         Ok(report)
     }
 
-    /// Calls `hook` after each write; at most one hook can be set.
+    /// Calls `hook` after each write.
     pub(crate) fn on_write(&self, hook: impl Fn() + Send + Sync + 'static) {
-        let _ = self.inner.on_write.set(Box::new(hook));
+        let hooks = self.inner.on_write.0.write();
+        hooks
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(hook));
     }
 
     /// A second instance over the same directory, with nothing open, for a restore.
@@ -444,10 +456,8 @@ impl Shard {
         move |state| {
             let outcome = state.run(name, limit, effect, function);
             // Here, so that it is called for a caller who did not wait, too.
-            if matches!(effect, Effect::Writes | Effect::Retries)
-                && let Some(hook) = on_write.get()
-            {
-                hook();
+            if matches!(effect, Effect::Writes | Effect::Retries) {
+                on_write.call();
             }
             outcome
         }

@@ -157,6 +157,9 @@ impl SyncRecord {
     /// Notes how a restore ended.
     pub(crate) fn note_restore(&mut self, outcome: &Result<RestoreReport>) {
         self.under_way = None;
+        if is_cancelled(outcome.as_ref().err()) {
+            return;
+        }
         self.last_restore_error = outcome.as_ref().err().map(FailureNote::of);
         if let Ok(report) = outcome {
             self.last_restore_ms = Some(now_ms());
@@ -167,6 +170,9 @@ impl SyncRecord {
     /// Notes how a pull ended.
     pub(crate) fn note_pull(&mut self, outcome: &Result<PullReport>) {
         self.under_way = None;
+        if is_cancelled(outcome.as_ref().err()) {
+            return;
+        }
         self.last_pull_error = outcome.as_ref().err().map(FailureNote::of);
         if let Ok(report) = outcome {
             self.last_pull_ms = Some(now_ms());
@@ -204,6 +210,9 @@ impl SyncRecord {
     /// Notes how a sync ended that exchanged something with the server.
     pub(crate) fn note(&mut self, failure: Option<&Error>) {
         self.under_way = None;
+        if is_cancelled(failure) {
+            return;
+        }
         self.last_error = failure.map(FailureNote::of);
         if failure.is_none() {
             self.last_sync_ms = Some(now_ms());
@@ -221,6 +230,11 @@ impl SyncRecord {
     }
 }
 
+/// Somebody stopped it: what was known before is as true as it was.
+fn is_cancelled(failure: Option<&Error>) -> bool {
+    matches!(failure, Some(Error::Cancelled))
+}
+
 /// Milliseconds since 1970 (UTC).
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
@@ -234,12 +248,16 @@ pub(crate) fn now_ms() -> u64 {
 mod tests {
     use super::*;
 
+    fn failure() -> Error {
+        Error::Internal("a failure".into())
+    }
+
     #[test]
     fn survives_the_process_and_damage_is_an_empty_record() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(SyncRecord::load(directory.path()), SyncRecord::default());
         let mut record = SyncRecord::default();
-        record.note(Some(&Error::Cancelled));
+        record.note(Some(&failure()));
         record.store(directory.path()).unwrap();
         assert_eq!(SyncRecord::load(directory.path()), record);
         record.note(None);
@@ -255,7 +273,7 @@ mod tests {
         record.begin(Exchange::Sync);
         record.note(None);
         record.begin(Exchange::Restore);
-        record.note_restore(&Err(Error::Cancelled));
+        record.note_restore(&Err(failure()));
         record.last_restore_error = None;
         assert!(!record.settle());
         assert!(record.last_error.is_none() && record.last_restore_error.is_none());
@@ -274,9 +292,23 @@ mod tests {
         record.queued = 1;
         assert!(record.settle() && record.last_error.is_some());
         // Why it could not upload says more than how it ended.
-        record.note(Some(&Error::Cancelled));
+        record.note(Some(&failure()));
         record.worker = Some(WorkerState::Waiting);
         assert!(record.settle());
-        assert_eq!(record.last_error.unwrap().kind, "cancelled");
+        assert_eq!(record.last_error.unwrap().kind, "internal");
+    }
+
+    #[test]
+    fn what_somebody_stopped_has_not_failed() {
+        let mut record = SyncRecord::default();
+        record.begin(Exchange::Sync);
+        record.note(Some(&Error::Cancelled));
+        record.note_pull(&Err(Error::Cancelled));
+        record.note_restore(&Err(Error::Cancelled));
+        assert_eq!(record, SyncRecord::default());
+        // And does not make good what failed before.
+        record.note(Some(&failure()));
+        record.note(Some(&Error::Cancelled));
+        assert!(record.last_error.is_some());
     }
 }

@@ -78,8 +78,9 @@ pub struct SyncPermissions {
     pub resend: bool,
 }
 
-/// What a sync did.
+/// What a sync did. One that gave up has a `failure`, and everything it did before that.
 #[derive(Debug, Default)]
+#[must_use = "a sync that gave up is no error: look at `failure`, or make one of it by `into_result`"]
 #[non_exhaustive]
 pub struct SyncReport {
     /// Operations that the server confirmed.
@@ -99,15 +100,40 @@ pub struct SyncReport {
 }
 
 impl SyncReport {
-    /// The report of a sync that did all it should, or why it gave up.
+    /// What was done by a sync that did all it should.
     ///
     /// Errors: what the sync gave up for.
-    pub fn into_result(mut self) -> Result<SyncReport> {
-        match self.failure.take() {
+    pub fn into_result(self) -> Result<Synced> {
+        match self.failure {
             Some(failure) => Err(failure),
-            None => Ok(self),
+            None => Ok(Synced {
+                uploaded: self.uploaded,
+                requests: self.requests,
+                rejected: self.rejected,
+                remaining: self.remaining,
+                created_collection: self.created_collection,
+                pulled: self.pulled,
+            }),
         }
     }
+}
+
+/// What a sync did that did not give up. The fields are those of [`SyncReport`].
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Synced {
+    /// Operations that the server confirmed.
+    pub uploaded: u64,
+    /// Requests that carried them.
+    pub requests: u64,
+    /// Operations that the server refused, moved to the rejected log.
+    pub rejected: u64,
+    /// Operations that wait: those that were written meanwhile.
+    pub remaining: u64,
+    /// True if the collection was not there and has been created.
+    pub created_collection: bool,
+    /// What came from the server; none if only uploads were asked for.
+    pub pulled: Option<PullReport>,
 }
 
 /// What a sync tells while it runs.
@@ -376,8 +402,8 @@ pub(crate) fn run(
                     after,
                     failure: &failure,
                 });
-                if cancel.sleep(after).is_err() {
-                    report.failure = Some(failure);
+                if let Err(cancelled) = cancel.sleep(after) {
+                    report.failure = Some(cancelled);
                     break;
                 }
             }

@@ -9,6 +9,7 @@ use edge_sync_upload::{Step, Uploader};
 use crate::courier::Courier;
 use crate::edge::OnPull;
 use crate::error::{Error, Result};
+use crate::events::{Event, Hub};
 use crate::pull::pull;
 use crate::shard::Shard;
 use crate::signal::Cancel;
@@ -126,6 +127,7 @@ impl Syncer {
         sync: SyncOptions,
         options: SyncerOptions,
         on_pull: Option<OnPull>,
+        hub: Hub,
     ) -> Result<Syncer> {
         let shared = Arc::new(Shared {
             control: Mutex::new(Control {
@@ -145,6 +147,7 @@ impl Syncer {
             sync,
             options,
             on_pull,
+            hub,
         };
         let thread = std::thread::Builder::new()
             .name("edge-sync uploads".into())
@@ -210,6 +213,7 @@ struct Worker {
     sync: SyncOptions,
     options: SyncerOptions,
     on_pull: Option<OnPull>,
+    hub: Hub,
 }
 
 /// How one go at uploading ended.
@@ -340,6 +344,7 @@ impl Worker {
         self.store(&mut record);
         match outcome {
             Ok(report) => {
+                self.hub.pulled(&report);
                 if let Some(notify) = &self.on_pull
                     && report.changed()
                 {
@@ -347,7 +352,10 @@ impl Worker {
                 }
             }
             Err(Error::Cancelled) => {}
-            Err(error) => tracing::warn!("what others wrote was not fetched: {error}"),
+            Err(error) => {
+                self.hub.waiting(&error);
+                tracing::warn!("what others wrote was not fetched: {error}");
+            }
         }
     }
 
@@ -376,6 +384,10 @@ impl Worker {
                 }
                 Ok(Step::Rejected { sequence, failure }) => {
                     let failure = server_error(failure);
+                    self.hub.tell(Event::Rejected {
+                        sequence,
+                        message: failure.to_string(),
+                    });
                     tracing::warn!(sequence, "the server refuses an operation: {failure}");
                 }
                 Ok(Step::Collection { created }) => {
@@ -383,14 +395,21 @@ impl Worker {
                         tracing::info!("created the collection");
                     }
                 }
-                Ok(Step::Uploaded { .. } | Step::Again) => {}
+                Ok(Step::Uploaded { operations }) => {
+                    self.hub.tell(Event::Uploaded {
+                        operations: operations.into(),
+                    });
+                }
+                Ok(Step::Again) => {}
                 Ok(Step::Wait { after, failure }) => {
                     let failure = server_error(failure);
+                    self.hub.waiting(&failure);
                     tracing::info!(?after, "upload failed in passing: {failure}");
                     break (WorkerState::Waiting, Some(failure), after);
                 }
                 Ok(Step::Stop(failure)) => {
                     let failure = server_error(failure);
+                    self.hub.stopped(&failure);
                     tracing::error!("upload stopped: {failure}");
                     let wait = self.options.stopped_interval;
                     break (WorkerState::Stopped, Some(failure), wait);

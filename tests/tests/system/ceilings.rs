@@ -5,7 +5,7 @@ use std::process::Output;
 
 use edge_sync_host::{
     Cancel, EdgeSync, Error, Point, PointId, QueueLimits, RestoreProgress, RestoreSource,
-    Selection, Shard, ShardOptions,
+    Selection, Shard, ShardOptions, SyncReport,
 };
 use edge_sync_log::Current;
 use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::courier::SnapshotSource;
@@ -446,7 +446,9 @@ fn a_staged_generation_does_not_replace_another_shard_than_the_one_it_was_staged
 }
 
 fn snapshot_of(server: &edge_sync_tests::double::QdrantDouble, edge: &EdgeSync, file: &Path) {
-    edge.push().expect("a sync");
+    edge.push()
+        .and_then(SyncReport::into_result)
+        .expect("a sync");
     let path = format!("/collections/{COLLECTION}/shards/0/snapshot");
     let mut answer = server
         .client()

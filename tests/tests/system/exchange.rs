@@ -59,10 +59,11 @@ impl Ran {
     }
 }
 
-/// Runs the command with few attempts; `settings` are flags that name the server.
+/// Runs the command with few attempts, and requests as small as the library's; `settings` are flags that
+/// name the server.
 fn ran(data: &Path, settings: &[&str], arguments: &[&str], api_key: Option<&str>) -> Ran {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    writeln!(file, "attempts = 3").expect("written");
+    writeln!(file, "attempts = 3\nbatch_operations = 10").expect("written");
     let mut command = edge_sync(data, &["--json", "--config-file"]);
     command
         .arg(file.path())
@@ -104,7 +105,7 @@ fn filled(data: &Path, server: &QdrantDouble, count: u64) -> EdgeSync {
 /// As [`filled`], and uploaded.
 fn synced(data: &Path, server: &QdrantDouble, count: u64) -> EdgeSync {
     let edge = filled(data, server, count);
-    drain(&edge);
+    let _ = drain(&edge);
     edge
 }
 
@@ -249,7 +250,7 @@ fn a_change_to_a_point_that_is_gone_is_put_aside_alone() {
         let a = synced(&folder.path().join("a"), &server, 5);
         let b = restored(&folder.path().join("b"), &server);
         a.shard().delete(vec![PointId::Num(1)]).expect("a deletion");
-        drain(&a);
+        let _ = drain(&a);
         write(&b, method, path, &body);
         b.shard().upsert(vec![point(6)]).expect("a write");
 
@@ -278,7 +279,7 @@ fn a_sync_that_put_something_aside_says_so_by_its_exit_code() {
         .shard()
         .delete(vec![PointId::Num(1)])
         .expect("a deletion");
-    drain(&first);
+    let _ = drain(&first);
     let body = json!({"payload": {"seen": 1}, "points": [1]});
     result(&b, &["payload", "set"], &body);
     let point = json!({"id": 6, "vector": [1, 2, 3, 4]});
@@ -301,7 +302,7 @@ fn the_points_that_are_there_still_get_their_change() {
     let b = restored(&folder.path().join("b"), &server);
     let gone = [1, 70].map(PointId::Num).to_vec();
     a.shard().delete(gone).expect("a deletion");
-    drain(&a);
+    let _ = drain(&a);
     let all: Vec<u64> = (1..=100).collect();
     let body = json!({"payload": {"seen": 1}, "points": all});
     write(&b, "POST", "/points/payload", &body);
@@ -338,7 +339,7 @@ fn changes_to_a_point_that_was_refused_follow_it_and_come_back_with_it() {
 
     server.faults().clear();
     edge.shard().retry_all_rejected().expect("a retry");
-    drain(&edge);
+    let _ = drain(&edge);
     assert_eq!(on_server(&server), all_points(&edge));
 }
 
@@ -378,14 +379,14 @@ fn what_is_to_go_and_is_gone_is_done() {
     a.shard()
         .create_payload_index("n", "\"integer\"")
         .expect("an index");
-    drain(&a);
+    let _ = drain(&a);
     let b = restored(&folder.path().join("b"), &server);
     for edge in [&a, &b] {
         write(edge, "DELETE", "/vectors/b", &Value::Null);
         edge.shard().delete_payload_index("n").expect("a deletion");
         let body = json!({"points": [{"id": 2, "vector": {"a": [5, 6]}}]});
         write(edge, "PUT", "/points", &body);
-        drain(edge);
+        let _ = drain(edge);
     }
     assert_eq!(on_server(&server), all_points(&b));
 }
@@ -469,7 +470,7 @@ fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
         let forced = ran_at(data, &server, &["restore", "--force"]);
         assert_eq!(forced.code, 0, "{forced:?}");
         let edge = device(data, &server).open().expect("a shard");
-        drain(&edge);
+        let _ = drain(&edge);
         assert_eq!(all_points(&edge), on_server(&server));
     }
 }
@@ -485,7 +486,7 @@ fn everything_is_sent_again_to_a_collection_that_was_made_anew() {
     edge.shard()
         .delete(vec![PointId::Num(3)])
         .expect("a deletion");
-    drain(&edge);
+    let _ = drain(&edge);
     server.client().result("DELETE", PATH, None);
     make_collection(&server, COLLECTION, &config());
     let permissions = SyncPermissions {
@@ -527,7 +528,7 @@ fn a_server_that_went_back_to_a_backup_is_told_and_gets_nothing() {
     edge.shard()
         .upsert((6..=25).map(point).collect())
         .expect("a write");
-    drain(&edge);
+    let _ = drain(&edge);
 
     server.restore(COLLECTION, &backup).expect("restored");
     edge.shard().upsert(vec![point(26)]).expect("a write");
@@ -702,7 +703,7 @@ fn a_restore_that_would_drop_most_points_asks_first() {
     let other = restored(&folder.path().join("other"), &server);
     let gone = (5..=40).map(PointId::Num).collect();
     other.shard().delete(gone).expect("a deletion");
-    drain(&other);
+    let _ = drain(&other);
     let held = || result(data, &["count"], &json!({}))["count"].clone();
     let asks = ran(data, &[], &["restore"], None);
     assert_eq!(asks.code, 11, "{asks:?}");
@@ -897,7 +898,7 @@ fn what_the_server_took_but_did_not_confirm_is_looked_after() {
             "{status}"
         );
         server.faults().clear();
-        drain(&edge);
+        let _ = drain(&edge);
         assert_eq!(ids(&server), [1], "{status}");
     }
 }
@@ -1038,7 +1039,7 @@ fn a_refusal_of_every_write_stops_after_a_few() {
     }
     server.faults().clear();
     edge.shard().retry_all_rejected().expect("a retry");
-    drain(&edge);
+    let _ = drain(&edge);
     assert_eq!(on_server(&server), all_points(&edge));
 }
 
@@ -1111,7 +1112,7 @@ fn a_vector_that_is_dropped_during_an_upload_does_not_empty_the_queue() {
     let path = format!("{PATH}/vectors/b?wait=true");
     server.client().result("PUT", &path, Some(&create));
     edge.shard().retry_all_rejected().expect("a retry");
-    drain(&edge);
+    let _ = drain(&edge);
     assert_eq!(ids(&server), (1..=60).collect::<Vec<_>>());
 }
 
@@ -1156,7 +1157,7 @@ fn requests_say_how_long_they_are_and_want_plain_answers() {
     write(&edge, "PUT", "/vectors/extra", &vector);
     write(&edge, "DELETE", "/vectors/extra", &Value::Null);
     edge.shard().delete_payload_index("n").expect("a deletion");
-    drain(&edge);
+    let _ = drain(&edge);
     for source in [SnapshotSource::Stream, SnapshotSource::Stored] {
         edge.restore(&RestoreSource::Server(source), &Cancel::new(), |_| {})
             .expect("a restore");
@@ -1234,7 +1235,7 @@ fn batches_shrink_below_a_rate_limit() {
         .sync_options(hurried())
         .create(CONFIG)
         .expect("a shard");
-    drain(&edge);
+    let _ = drain(&edge);
     limit_rate(&server, 5);
     edge.shard()
         .upsert((1..=20).map(point).collect())
@@ -1256,7 +1257,7 @@ fn an_operation_on_more_points_than_a_rate_limit_is_split() {
     edge.shard()
         .upsert((1..=50).map(point).collect())
         .expect("a write");
-    drain(&edge);
+    let _ = drain(&edge);
     limit_rate(&server, 5);
     let filter = json!({"must": [{"key": "n", "range": {"gte": 0}}]});
     let body = json!({"payload": {"seen": true}, "filter": filter});
@@ -1333,7 +1334,7 @@ fn a_large_operation_that_is_refused_before_it_is_sent_ends_up_aside() {
 
         server.faults().clear();
         edge.shard().retry_all_rejected().expect("a retry");
-        drain(&edge);
+        let _ = drain(&edge);
         assert_eq!(on_server(&server), all_points(&edge));
     }
 }
@@ -1384,7 +1385,7 @@ fn an_operation_on_more_ids_than_a_request_may_carry_is_split() {
             .upsert((first..first + 500).map(old).collect())
             .expect("a write");
     }
-    drain(&edge);
+    let _ = drain(&edge);
     drop(edge);
     let filter = json!({"must": [{"key": "kind", "match": {"value": "old"}}]});
     let body = json!({"payload": {"seen": true}, "filter": filter});
@@ -1505,7 +1506,7 @@ fn an_operation_that_the_server_always_fails_at_does_not_hold_up_the_others() {
         assert_eq!(ids(&server), (2..=15).collect::<Vec<_>>(), "{failure:?}");
         server.faults().clear();
         edge.shard().retry_all_rejected().expect("a retry");
-        drain(&edge);
+        let _ = drain(&edge);
         assert_eq!(on_server(&server), all_points(&edge));
     }
 }
@@ -1528,7 +1529,7 @@ fn a_server_that_fails_at_everything_gets_nothing_put_aside() {
             assert_eq!((report.rejected, report.remaining), (0, 15), "{failure:?}");
         }
         server.faults().clear();
-        drain(&edge);
+        let _ = drain(&edge);
         assert_eq!(on_server(&server), all_points(&edge));
     }
 }
@@ -1825,7 +1826,7 @@ fn a_batch_that_was_applied_in_part_comes_out_the_same() {
         );
     };
     send(json!([upsert(2, 0), upsert(3, 0)]));
-    drain(&edge);
+    let _ = drain(&edge);
     // The server refuses the point 9 by now: it has no vector `b` any more.
     let path = format!("{PATH}/vectors/b?wait=true");
     server.client().result("DELETE", &path, None);
@@ -1886,7 +1887,7 @@ fn conditional_writes_that_are_sent_twice_do_not_turn_out_otherwise() {
                 .fault(fault.clone())
                 .times(3),
         );
-        drain(&edge);
+        let _ = drain(&edge);
         let value = |id: u64| {
             let points = on_server(&server);
             let found = points.iter().find(|point| point["id"] == id);

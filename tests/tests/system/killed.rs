@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use edge_sync_host::EdgeSync;
+use edge_sync_host::{EdgeSync, SyncReport};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -67,7 +67,9 @@ fn every_confirmed_batch_survives_a_kill_and_reaches_the_server() {
         }
         confirmed = held.len() as u64;
         first = confirmed;
-        edge.sync().expect("a report");
+        edge.sync()
+            .and_then(SyncReport::into_result)
+            .expect("a report");
         assert_eq!(server_points(&server), held);
     }
 }
@@ -81,7 +83,7 @@ fn a_sync_that_is_killed_loses_nothing_and_the_next_one_finishes_it() {
         .create(CONFIG)
         .expect("a shard");
     edge.shard()
-        .upsert((0..200).map(point).collect())
+        .upsert((0..2000).map(point).collect())
         .expect("a write");
     drop(edge);
     let batch = format!("/collections/{COLLECTION}/points/batch");
@@ -105,7 +107,7 @@ fn a_sync_that_is_killed_loses_nothing_and_the_next_one_finishes_it() {
     }
     let edge = device(&data, &server).open().expect("it opens again");
     let held = all_points(&edge);
-    assert_eq!(held.len(), 200);
+    assert_eq!(held.len(), 2000);
     let report = edge.sync().expect("a report");
     assert_eq!(report.remaining, 0);
     assert_eq!(server_points(&server), held);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSource};
+use edge_sync_host::{Cancel, PointId, RestoreSource, SearchRequest, SnapshotSource, SyncReport};
 use edge_sync_tests::double::{Fault, QdrantDouble, RetryAfter, Rule};
 use serde_json::{Value, json};
 
@@ -79,7 +79,9 @@ fn a_device_restores_what_another_wrote() {
     a.shard()
         .upsert((0..50).map(point).collect())
         .expect("a write");
-    a.push().expect("a report");
+    a.push()
+        .and_then(SyncReport::into_result)
+        .expect("a report");
 
     for source in [SnapshotSource::Stream, SnapshotSource::Stored] {
         let path = folder.path().join(format!("{source:?}"));
@@ -102,7 +104,9 @@ fn reads_and_writes_go_on_while_a_snapshot_downloads() {
     a.shard()
         .upsert((0..200).map(point).collect())
         .expect("a write");
-    a.push().expect("a report");
+    a.push()
+        .and_then(SyncReport::into_result)
+        .expect("a report");
     server.throttle_snapshots(Some(200_000));
 
     let done = AtomicBool::new(false);
@@ -136,7 +140,9 @@ fn reads_and_writes_go_on_while_a_snapshot_downloads() {
     );
     let held = all_points(&a).len() as u64;
     assert_eq!(held, 200 + written_during);
-    a.push().expect("a report");
+    a.push()
+        .and_then(SyncReport::into_result)
+        .expect("a report");
     assert_eq!(server_points(&server), all_points(&a));
 }
 
@@ -227,7 +233,9 @@ fn an_operation_that_the_server_refuses_is_set_aside_and_the_rest_goes_on() {
         }])
         .expect("a write");
     shard.retry_rejected(8).expect("a retry");
-    edge.push().expect("a report");
+    edge.push()
+        .and_then(SyncReport::into_result)
+        .expect("a report");
     assert_eq!(server_points(&server), all_points(&edge));
     assert!(shard.rejected(0, 100).expect("a list").is_empty());
 }
@@ -265,7 +273,9 @@ fn an_interrupted_download_of_a_stored_snapshot_is_taken_up_where_it_was_cut() {
         edge.shard()
             .upsert((0..30).map(point).collect())
             .expect("a write");
-        edge.push().expect("a report");
+        edge.push()
+            .and_then(SyncReport::into_result)
+            .expect("a report");
         let stored = "/shards/0/snapshots/";
         for fault in [Some(cut), second].into_iter().flatten() {
             server.faults().add(Rule::on("GET", stored).fault(fault));
@@ -324,7 +334,9 @@ fn bad_snapshots_and_cut_downloads_leave_the_generation_in_force() {
         edge.shard()
             .upsert((0..30).map(point).collect())
             .expect("a write");
-        edge.push().expect("a report");
+        edge.push()
+            .and_then(SyncReport::into_result)
+            .expect("a report");
         server
             .faults()
             .add(Rule::on("POST", PARTIAL).fault(fault).always());
@@ -370,7 +382,9 @@ fn what_was_refused_before_a_restore_can_be_retried_after_it() {
 
     server.faults().clear();
     shard.retry_rejected(2).expect("a retry");
-    edge.push().expect("a report");
+    edge.push()
+        .and_then(SyncReport::into_result)
+        .expect("a report");
     assert_eq!(shard.count(None).expect("a count"), 10);
     assert_eq!(server_points(&server), all_points(&edge));
     assert!(shard.rejected(0, 100).expect("a list").is_empty());

@@ -1,4 +1,5 @@
-//! The README does what it says: its shell blocks are run in order, and print what it shows.
+//! The README does what it says, and so does `docs/commands.md`, which goes on where the README ends: their
+//! shell blocks are run in order, and print what they show.
 //!
 //! Info strings of code blocks mean:
 //! - `sh`: run; one shell for all of them, so that variables and the working directory stay.
@@ -18,7 +19,7 @@ use std::process::{Command, Stdio};
 use edge_sync_tests::double::{Options, QdrantDouble};
 use regex::Regex;
 
-use crate::support::SETTINGS;
+use crate::support::{SETTINGS, component};
 
 /// The server's address in the README; the double's takes its place.
 const README_URL: &str = "http://127.0.0.1:6333";
@@ -26,16 +27,24 @@ const README_URL: &str = "http://127.0.0.1:6333";
 /// Where `serve` listens in the README; a free port takes its place.
 const README_ADDRESS: &str = "127.0.0.1:6334";
 
+/// What is run, in this order.
+const DOCUMENTS: [&str; 2] = ["README.md", "docs/commands.md"];
+
 #[test]
 fn commands_print_what_the_readme_shows() {
-    let path = root().join("README.md");
-    let readme = fs::read_to_string(&path).expect("README.md");
     let double = QdrantDouble::start(Options::default()).expect("a server");
-    let steps = steps(&readme);
-    assert!(
-        steps.iter().any(|step| step.output.is_some()),
-        "no block has an output: the README's form is not understood"
-    );
+    // Compiled by now, so that no command says that it prepares it.
+    let _ = component();
+    let mut all = Vec::new();
+    for document in DOCUMENTS {
+        let steps = steps(document, &read(document));
+        assert!(
+            steps.iter().any(|step| step.output.is_some()),
+            "no block of {document} has an output: its form is not understood"
+        );
+        all.extend(steps);
+    }
+    let steps = all;
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("an address").to_string();
     // Taken by `serve` in a moment.
@@ -43,7 +52,10 @@ fn commands_print_what_the_readme_shows() {
     let printed = run(&steps, &double.url(), &address);
 
     if std::env::var_os("UPDATE_README").is_some() {
-        fs::write(&path, updated(&readme, &steps, &printed)).expect("README.md is written");
+        for document in DOCUMENTS {
+            let text = updated(document, &read(document), &steps, &printed);
+            fs::write(root().join(document), text).expect("the document is written");
+        }
         return;
     }
     let mut wrong = String::new();
@@ -57,8 +69,8 @@ fn commands_print_what_the_readme_shows() {
         if !same {
             let _ = write!(
                 wrong,
-                "\nREADME.md:{}\n--- shown\n{}--- printed\n{printed}",
-                step.line, output.text
+                "\n{}:{}\n--- shown\n{}--- printed\n{printed}",
+                step.document, step.line, output.text
             );
         }
     }
@@ -69,8 +81,8 @@ fn commands_print_what_the_readme_shows() {
 }
 
 #[test]
-fn every_command_and_variable_is_in_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+fn every_command_and_variable_is_in_the_documents() {
+    let readme = read("docs/commands.md");
     let help = Command::new(program())
         .arg("--help")
         .output()
@@ -90,14 +102,14 @@ fn every_command_and_variable_is_in_the_readme() {
     for command in commands {
         assert!(
             readme.contains(&format!("| `{command}")),
-            "the README's table of commands lacks {command}"
+            "docs/commands.md: the table of commands lacks {command}"
         );
     }
     let variable = Regex::new(r"\b(?:EDGE_SYNC|QDRANT)_[A-Z_]+\b").expect("a pattern");
     for found in variable.find_iter(&help) {
         assert!(
             readme.contains(&format!("| `{}`", found.as_str())),
-            "the README's table of variables lacks {}",
+            "docs/commands.md: the table of variables lacks {}",
             found.as_str()
         );
     }
@@ -105,7 +117,7 @@ fn every_command_and_variable_is_in_the_readme() {
 
 #[test]
 fn rust_blocks_are_passages_of_the_example() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let readme = read("README.md");
     let example = fs::read_to_string(root().join("host/examples/embed.rs")).expect("the example");
     let flat = |text: &str| -> Vec<String> {
         text.lines()
@@ -141,6 +153,7 @@ struct Fence {
 
 /// A shell block, and the output shown after it.
 struct Step {
+    document: &'static str,
     line: usize,
     script: String,
     output: Option<Output>,
@@ -177,10 +190,10 @@ fn fences(markdown: &str) -> Vec<Fence> {
 }
 
 /// The blocks to run.
-fn steps(readme: &str) -> Vec<Step> {
+fn steps(document: &'static str, text: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut runs = false;
-    for fence in fences(readme) {
+    for fence in fences(text) {
         let (language, rest) = fence
             .info
             .split_once(' ')
@@ -190,21 +203,21 @@ fn steps(readme: &str) -> Vec<Step> {
             ("sh", rest) => {
                 runs = match (rest.strip_prefix("no-test:"), rest.strip_prefix("needs:")) {
                     (Some(reason), _) => {
-                        assert!(!reason.trim().is_empty(), "README.md:{}: why?", fence.line);
+                        assert!(!reason.trim().is_empty(), "{document}:{}: why?", fence.line);
                         false
                     }
                     (_, Some(program)) => is_installed(program.trim()),
-                    _ => panic!("README.md:{}: what is `{rest}`?", fence.line),
+                    _ => panic!("{document}:{}: what is `{rest}`?", fence.line),
                 };
                 if !runs {
-                    eprintln!("README.md:{}: not run ({rest})", fence.line);
+                    eprintln!("{document}:{}: not run ({rest})", fence.line);
                 }
             }
             ("text", "output" | "output varies") if runs => {
                 let step = steps.last_mut().expect("output after a shell block");
                 assert!(
                     step.output.is_none(),
-                    "README.md:{}: a second output",
+                    "{document}:{}: a second output",
                     fence.line
                 );
                 step.output = Some(Output {
@@ -218,6 +231,7 @@ fn steps(readme: &str) -> Vec<Step> {
         }
         if runs {
             steps.push(Step {
+                document,
                 line: fence.line,
                 script: fence.text,
                 output: None,
@@ -274,24 +288,29 @@ fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
     let printed: Vec<String> = text.split(&mark).skip(1).map(str::to_owned).collect();
     assert!(
         ran.status.success() && printed.len() == steps.len(),
-        "README.md:{}: {}, having printed:\n{}",
+        "{}: {}, having printed:\n{}",
         steps
             .get(printed.len().saturating_sub(1))
-            .map_or(0, |step| step.line),
+            .map_or(String::new(), |step| format!(
+                "{}:{}",
+                step.document, step.line
+            )),
         ran.status,
         printed.last().unwrap_or(&text),
     );
     printed
 }
 
-/// The README with the outputs replaced.
-fn updated(readme: &str, steps: &[Step], printed: &[String]) -> String {
+/// The document with the outputs replaced.
+fn updated(document: &str, old: &str, steps: &[Step], printed: &[String]) -> String {
     let mut text = String::new();
-    let mut lines = (1..).zip(readme.lines());
+    let mut lines = (1..).zip(old.lines());
     while let Some((number, line)) = lines.next() {
         text.push_str(line);
         text.push('\n');
-        let shown = steps.iter().zip(printed).find_map(|(step, printed)| {
+        let of_it = steps.iter().zip(printed);
+        let mut of_it = of_it.filter(|(step, _)| step.document == document);
+        let shown = of_it.find_map(|(step, printed)| {
             let output = step.output.as_ref()?;
             (output.line == number).then_some((output, printed))
         });
@@ -332,6 +351,10 @@ fn is_installed(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     })
+}
+
+fn read(document: &str) -> String {
+    fs::read_to_string(root().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"))
 }
 
 fn root() -> PathBuf {

@@ -10,16 +10,26 @@ use std::time::{Duration, Instant};
 use edge_sync_tests::client::Client;
 use serde_json::Value;
 
-use crate::support::{SETTINGS, command};
+use crate::support::{SETTINGS, command, component};
 
 /// After so long without what a test waits for, it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command over the data directory `data`, with the settings that its flags give.
 pub fn edge_sync(data: &Path, arguments: &[&str]) -> Command {
+    // Compiled by now, so that no command says that it prepares it.
+    let _ = component();
     let mut command = Command::new(command());
     for name in SETTINGS {
         command.env_remove(name);
+    }
+    // Those that long runs of the tests are asked for by, which the command does not know.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let is_of_tests = name.starts_with("EDGE_SYNC_");
+        if is_of_tests && !["EDGE_SYNC_COMPONENT", "EDGE_SYNC_CACHE"].contains(&name.as_ref()) {
+            command.env_remove(name.as_ref());
+        }
     }
     command.arg("--data-dir").arg(data).args(arguments);
     command

@@ -20,12 +20,12 @@ Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused
 
 /// A local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
 #[derive(Parser, Debug)]
-#[command(name = "edge-sync", version, after_long_help = AFTER_HELP)]
+#[command(name = "edge-sync", version, after_long_help = AFTER_HELP, max_term_width = 100)]
 pub struct Arguments {
     #[command(flatten)]
     pub settings: Flags,
     /// Print one JSON value a line, errors and notes on stderr included
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Settings")]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
@@ -35,16 +35,15 @@ pub struct Arguments {
 pub enum Command {
     /// Create a shard
     Create(Create),
-    /// Upsert REST points, one a line (JSON Lines)
+    /// Upsert points: JSON Lines, a JSON array, `{"points": [...]}`, or a table
     Upsert(Upsert),
     /// Delete points by id or by filter
     Delete(Delete),
     /// Print points by id
     Retrieve(Retrieve),
-    /// Find the nearest points: a body of `POST /points/query`
-    Search(Body),
-    /// Any universal query, or several: a body of `POST /points/query`, or of `.../query/batch`
-    Query(Body),
+    /// Find points: the nearest to a vector, or any body of `POST /points/query` or `.../query/batch`
+    #[command(visible_alias = "query")]
+    Search(Search),
     /// Walk over points in order of id: a body of `POST /points/scroll`
     Scroll(Scroll),
     /// Count points: a body of `POST /points/count`
@@ -73,7 +72,7 @@ pub enum Command {
     Flush,
     /// Show the shard's configuration and counts
     Info,
-    /// Upload what waits
+    /// Upload what waits, then fetch what others wrote
     Sync(Sync),
     /// Answer Qdrant's REST API over the shard, and upload meanwhile if a server is set
     Serve(Serve),
@@ -87,6 +86,17 @@ pub enum Command {
     /// Operations that the server refused
     #[command(subcommand)]
     Rejected(Rejected),
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands to a folder
+    Man {
+        /// Folder for the pages, which is created
+        folder: Option<PathBuf>,
+    },
 }
 
 impl Command {
@@ -98,7 +108,6 @@ impl Command {
             Command::Delete(_) => "delete",
             Command::Retrieve(_) => "retrieve",
             Command::Search(_) => "search",
-            Command::Query(_) => "query",
             Command::Scroll(_) => "scroll",
             Command::Count(_) => "count",
             Command::Facet(_) => "facet",
@@ -119,19 +128,47 @@ impl Command {
             Command::Status => "status",
             Command::Queue(_) => "queue",
             Command::Rejected(_) => "rejected",
+            Command::Completions { .. } => "completions",
+            Command::Man { .. } => "man",
         }
     }
 }
 
 #[derive(Args, Debug)]
 pub struct Body {
-    /// File with the JSON body; standard input without it
+    /// The JSON body, or a file that holds it; standard input without it
     pub file: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
+pub struct Search {
+    /// The JSON body, or a file that holds it; standard input without it and --vector. Flags say
+    /// something else than its fields
+    #[arg(conflicts_with = "vector")]
+    pub file: Option<PathBuf>,
+    /// Query vector, instead of a body: `0.1,0.2`, a JSON list, or `@FILE`
+    #[arg(long, allow_hyphen_values = true)]
+    pub vector: Option<String>,
+    /// How many points
+    #[arg(long)]
+    pub limit: Option<u32>,
+    /// REST filter: JSON, or `@FILE`
+    #[arg(long)]
+    pub filter: Option<String>,
+    /// Name of the vector to search
+    #[arg(long, value_name = "NAME")]
+    pub using: Option<String>,
+    /// Print the payloads
+    #[arg(long)]
+    pub with_payload: bool,
+    /// Print the vectors
+    #[arg(long)]
+    pub with_vector: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct Create {
-    /// File with the body of Qdrant's `PUT /collections/{c}`; `-` for standard input
+    /// Body of Qdrant's `PUT /collections/{c}`, or a file that holds it; standard input without it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "distance"])]
     pub config: Option<PathBuf>,
     /// Size of the default vector, instead of a body
@@ -164,34 +201,63 @@ impl Distance {
 
 #[derive(Args, Debug)]
 pub struct Upsert {
-    /// JSON Lines file; standard input without it
+    /// File of points, or JSON; standard input without it
     pub file: Option<PathBuf>,
-    /// File with the body of `PUT /points` instead (update_mode, update_filter, batch form); `-` for
-    /// standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "batch_size"])]
+    /// Body of `PUT /points` instead (update_mode, update_filter, batch form), or a file that holds
+    /// it; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "batch_size", "format"])]
     pub body: Option<PathBuf>,
+    /// What the input is; otherwise the end of the file's name says so (.csv, .tsv, .parquet), and
+    /// anything else is JSON
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    #[command(flatten)]
+    pub columns: Columns,
     /// Points a write: each write is durable when its receipt is printed
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_size: u32,
 }
 
+/// What points are written as.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON Lines, a JSON array, or `{"points": [...]}`
+    Json,
+    /// Comma-separated, with a header
+    Csv,
+    /// Separated by tabs, with a header
+    Tsv,
+    /// Parquet
+    Parquet,
+}
+
+/// What the columns of a table are. Vectors stand in `vector` or `vector.NAME` as JSON lists, or number
+/// by number in `vector[0]`, `vector[1]`, ...; every other column becomes a payload field.
+#[derive(Args, Clone, Debug)]
+pub struct Columns {
+    /// Of a table: the column of the ids
+    #[arg(long, value_name = "NAME", default_value = "id")]
+    pub id_column: String,
+    /// Of a table: columns whose cells stay text, also if they look like numbers
+    #[arg(long = "text-column", value_name = "NAME")]
+    pub text_columns: Vec<String>,
+}
+
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// Point ids
-    #[arg(required_unless_present_any = ["filter", "body"])]
+    /// Point ids, or a JSON body; a body on standard input without them
     pub ids: Vec<String>,
     /// REST filter: JSON, or `@FILE`
     #[arg(long, conflicts_with = "ids")]
     pub filter: Option<String>,
-    /// File with the body of `POST /points/delete` instead; `-` for standard input
+    /// Body of `POST /points/delete` instead, or a file that holds it; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "filter"])]
     pub body: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub struct Retrieve {
-    /// Point ids
-    #[arg(required_unless_present = "body")]
+    /// Point ids, or a JSON body; a body on standard input without them
     pub ids: Vec<String>,
     /// Print the vectors too
     #[arg(long)]
@@ -199,14 +265,14 @@ pub struct Retrieve {
     /// Leave the payloads out
     #[arg(long)]
     pub no_payload: bool,
-    /// File with the body of `POST /points` instead; `-` for standard input
+    /// Body of `POST /points` instead, or a file that holds it; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ids", "with_vector", "no_payload"])]
     pub body: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub struct Scroll {
-    /// File with the JSON body; standard input without it, unless a flag is given
+    /// The JSON body, or a file that holds it; standard input without it, unless a flag is given
     #[arg(conflicts_with_all = ["limit", "offset", "filter"])]
     pub file: Option<PathBuf>,
     /// Points a page, instead of a body
@@ -222,7 +288,7 @@ pub struct Scroll {
 
 #[derive(Args, Debug)]
 pub struct Count {
-    /// File with the JSON body; standard input without it, unless a flag is given
+    /// The JSON body, or a file that holds it; standard input without it, unless a flag is given
     #[arg(conflicts_with = "filter")]
     pub file: Option<PathBuf>,
     /// REST filter, instead of a body: JSON, or `@FILE`
@@ -461,14 +527,4 @@ pub struct Chosen {
     /// All of them
     #[arg(long, conflicts_with = "sequences")]
     pub all: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn command_line_is_consistent() {
-        super::Arguments::command().debug_assert();
-    }
 }

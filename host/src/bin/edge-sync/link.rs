@@ -8,21 +8,27 @@ use edge_sync_host::{
     RestoreSource, SnapshotSource, SyncOptions, SyncPermissions, SyncRecord, SyncReport,
     SyncerOptions, WorkerState,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{Restore, Sync};
 use crate::data::opened_json;
-use crate::output::{BYTES_BAR, COUNT_BAR, SPINNER, bytes, describe, exit, plural, wait};
+use crate::output::{
+    BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
+    set_style, wait,
+};
 use crate::status::{again, merge, record_json};
 
 /// How often `sync --watch` looks for news to print.
 const WATCH_TICK: Duration = Duration::from_millis(500);
 
+/// A wait that is told where there is no terminal to show it.
+const LONG_WAIT: Duration = Duration::from_secs(10);
+
 impl Session {
     pub fn sync(&self, arguments: &Sync) -> Result<u8, Error> {
-        let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
+        let mut builder = EdgeSync::builder(self.component()?, self.settings.data_dir())
             .options(self.shard_options())
             .server(self.settings.server()?)
             .sync_options(self.settings.sync_options());
@@ -72,6 +78,17 @@ impl Session {
             let text = sync_text(&report, direction);
             self.output.say(&sync_json(&report), &text)?;
             match report.failure {
+                Some(Error::Cancelled) => {
+                    self.output.interrupted(&match report.remaining {
+                        0 => "everything is uploaded; the shard is as it was".to_owned(),
+                        1 => "1 operation waits in the queue, which is kept".to_owned(),
+                        more => format!(
+                            "{} operations wait in the queue, which is kept",
+                            grouped(more)
+                        ),
+                    });
+                    Ok(exit::CANCELLED)
+                }
                 Some(failure) => Err(failure),
                 None if report.rejected > 0 => Ok(exit::REJECTED),
                 None => Ok(0),
@@ -83,6 +100,7 @@ impl Session {
     fn show_upload(&self, bar: &ProgressBar, step: &Progress<'_>) {
         match step {
             Progress::Uploaded { done, total } => {
+                set_style(bar, COUNT_BAR);
                 bar.set_message("uploading");
                 bar.set_length(*total);
                 bar.set_position(*done);
@@ -91,13 +109,20 @@ impl Session {
                 let note = format!("the server refuses operation {sequence}: {failure}");
                 bar.suspend(|| self.output.note(&note));
             }
-            Progress::Waiting { after, failure } => {
-                bar.set_message("waiting");
-                let note = format!("{failure}; trying again in {}", wait(*after));
-                bar.suspend(|| self.output.note(&note));
-            }
+            Progress::Waiting { after, failure } => self.show_wait(bar, *after, failure),
             Progress::Pulling(step) => self.show_restore(bar, step),
             _ => {}
+        }
+    }
+
+    /// On a terminal, why it waits. What it gives up for in the end is the command's error, and is
+    /// not printed before; elsewhere a long wait alone is told.
+    fn show_wait(&self, bar: &ProgressBar, after: Duration, failure: &Error) {
+        set_style(bar, SPINNER);
+        bar.set_message(format!("{failure}; trying again in {}", wait(after)));
+        if bar.is_hidden() && after >= LONG_WAIT {
+            self.output
+                .note(&format!("waiting {} before the next attempt", wait(after)));
         }
     }
 
@@ -139,7 +164,7 @@ impl Session {
     }
 
     pub fn restore(&self, arguments: &Restore) -> Result<u8, Error> {
-        let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
+        let mut builder = EdgeSync::builder(self.component()?, self.settings.data_dir())
             .options(self.shard_options())
             .sync_options(SyncOptions {
                 settle: arguments
@@ -180,6 +205,10 @@ impl Session {
                 .and_then(|agreed| if agreed { run(true) } else { Err(error) }),
             outcome => outcome,
         };
+        if let Err(Error::Cancelled) = report {
+            self.output.interrupted("the shard is as it was");
+            return self.close_after(Ok(exit::CANCELLED), edge);
+        }
         let said = report.and_then(|report| {
             let points = edge.shard().info()?.points;
             for note in restore_notes(&report) {
@@ -194,11 +223,7 @@ impl Session {
     }
 
     fn show_restore(&self, bar: &ProgressBar, step: &RestoreProgress<'_>) {
-        let style = |template| {
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("━╸─"));
-            }
-        };
+        let style = |template| set_style(bar, template);
         match step {
             RestoreProgress::Uploading(step) => {
                 style(COUNT_BAR);
@@ -221,16 +246,13 @@ impl Session {
                 style(if total.is_some() {
                     BYTES_BAR
                 } else {
-                    "{spinner} {msg} {bytes} {bytes_per_sec}"
+                    BYTES_COUNTER
                 });
                 bar.set_message("downloading");
                 bar.set_length(total.unwrap_or_default());
                 bar.set_position(*bytes);
             }
-            RestoreProgress::Waiting { after, failure } => {
-                let note = format!("{failure}; trying again in {}", wait(*after));
-                bar.suspend(|| self.output.note(&note));
-            }
+            RestoreProgress::Waiting { after, failure } => self.show_wait(bar, *after, failure),
             RestoreProgress::Staging => {
                 style(SPINNER);
                 bar.set_message("unpacking and checking");
@@ -285,9 +307,8 @@ fn sync_text(report: &SyncReport, direction: Direction) -> String {
     }
     if direction == Direction::Pull && report.remaining > 0 {
         lines.push(format!(
-            "{} operation{} still waiting for upload",
-            report.remaining,
-            plural(report.remaining)
+            "{} still waiting for upload",
+            counted(report.remaining, "operation")
         ));
     }
     lines.join("\n")
@@ -298,20 +319,17 @@ fn pull_text(report: &PullReport) -> String {
         return "the server has nothing new".to_owned();
     }
     let mut text = format!(
-        "received {}, {} point{} before and {} after",
+        "received {}, {} before and {} after",
         bytes(report.bytes),
-        report.points_before,
-        plural(report.points_before),
-        report.points
+        counted(report.points_before, "point"),
+        grouped(report.points)
     );
     if let Some(pulled) = &report.pulled {
         text.push_str(&format!(
-            "; kept {} in {} segment{}, fetched {} segment{} whole",
+            "; kept {} in {}, fetched {} whole",
             bytes(pulled.kept_bytes),
-            pulled.segments_kept,
-            plural(pulled.segments_kept),
-            pulled.segments_fetched,
-            plural(pulled.segments_fetched)
+            counted(pulled.segments_kept, "segment"),
+            counted(pulled.segments_fetched, "segment")
         ));
     }
     text.push_str(&format!(" ({})", wait(report.elapsed)));
@@ -335,11 +353,9 @@ fn pull_notes(report: &PullReport) -> Vec<String> {
 
 fn upload_text(report: &SyncReport) -> String {
     let mut text = format!(
-        "uploaded {} operation{} in {} request{}",
-        report.uploaded,
-        plural(report.uploaded),
-        report.requests,
-        plural(report.requests)
+        "uploaded {} in {}",
+        counted(report.uploaded, "operation"),
+        counted(report.requests, "request")
     );
     if report.created_collection {
         text.push_str(", created the collection");
@@ -347,11 +363,11 @@ fn upload_text(report: &SyncReport) -> String {
     if report.rejected > 0 {
         text.push_str(&format!(
             ", the server refused {}: see `edge-sync rejected list`",
-            report.rejected
+            grouped(report.rejected)
         ));
     }
     if report.remaining > 0 {
-        text.push_str(&format!(", {} still waiting", report.remaining));
+        text.push_str(&format!(", {} still waiting", grouped(report.remaining)));
     }
     text
 }
@@ -391,7 +407,7 @@ fn repair_notes(
     if duplicates_removed > 0 {
         notes.push(format!(
             "{} old cop{} of points, which the snapshot held beside the newest, {} removed",
-            duplicates_removed,
+            grouped(duplicates_removed),
             if duplicates_removed == 1 { "y" } else { "ies" },
             if duplicates_removed == 1 {
                 "was"
@@ -402,9 +418,8 @@ fn repair_notes(
     }
     if deletes_applied > 0 {
         notes.push(format!(
-            "{} deleted point{} came back with the snapshot and {} deleted again",
-            deletes_applied,
-            plural(deletes_applied),
+            "{} came back with the snapshot and {} deleted again",
+            counted(deletes_applied, "deleted point"),
             if deletes_applied == 1 { "was" } else { "were" },
         ));
     }
@@ -418,8 +433,8 @@ fn repair_notes(
 
 fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String {
     format!(
-        "restored {points} point{} from {} into {}, generation {}",
-        plural(points),
+        "restored {} from {} into {}, generation {}",
+        counted(points, "point"),
         bytes(report.snapshot_bytes),
         directory.display(),
         report.opened.generation
@@ -427,6 +442,7 @@ fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String
 }
 
 fn watch_text(record: &SyncRecord, queued: u64) -> String {
+    let queued = grouped(queued);
     let doing = match record.worker {
         Some(WorkerState::Idle) => "in step with the server".to_owned(),
         Some(WorkerState::Uploading) | None => "uploading".to_owned(),

@@ -3,6 +3,7 @@
 mod arguments;
 mod backend;
 mod data;
+mod help;
 mod input;
 mod link;
 mod operator;
@@ -11,11 +12,13 @@ mod queue;
 mod serve;
 mod settings;
 mod status;
+mod upsert;
+mod write;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser;
-use edge_sync_host::{Cancel, EdgeSync, Error, ShardOptions};
+use edge_sync_host::{Cancel, Component, EdgeSync, Error, ShardOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
@@ -23,12 +26,27 @@ use crate::output::{Output, exit_code};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = help::parse();
     let output = Output {
         json: arguments.json,
     };
     log(output);
-    match Session::new(&arguments, output).and_then(|session| session.run(arguments.command)) {
+    match &arguments.command {
+        Command::Completions { shell } => return ended(help::completions(*shell), output),
+        Command::Man { folder } => return ended(help::man(folder.as_deref()), output),
+        _ => {}
+    }
+    for unknown in settings::unknown_variables() {
+        output.note(&unknown);
+    }
+    ended(
+        Session::new(&arguments, output).and_then(|session| session.run(arguments.command)),
+        output,
+    )
+}
+
+fn ended(outcome: Result<u8, Error>, output: Output) -> ExitCode {
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output.error(&error);
@@ -43,6 +61,7 @@ fn log(output: Output) {
     let filter = EnvFilter::try_from_env("EDGE_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && console::colors_enabled_stderr())
         .with_writer(std::io::stderr);
     if output.json {
         log.json().init();
@@ -77,7 +96,6 @@ impl Session {
             Command::Delete(arguments) => self.delete(&arguments),
             Command::Retrieve(arguments) => self.retrieve(&arguments),
             Command::Search(body) => self.search(&body),
-            Command::Query(body) => self.query(&body),
             Command::Scroll(arguments) => self.scroll(&arguments),
             Command::Count(arguments) => self.count(&arguments),
             Command::Facet(body) => self.request("POST", "/facet", &body),
@@ -87,11 +105,8 @@ impl Session {
                 &format!("/points/search/matrix/{}", arguments.form.path()),
                 &arguments.body,
             ),
-            Command::Batch(body) => self.request("POST", "/points/batch", &body),
-            Command::Payload(arguments) => {
-                let (method, path) = arguments.operation.endpoint();
-                self.request(method, path, &arguments.body)
-            }
+            Command::Batch(body) => self.batch(&body),
+            Command::Payload(arguments) => self.payload(&arguments),
             Command::Vectors(command) => self.vectors(&command),
             Command::Request(arguments) => {
                 self.request(&arguments.method, &arguments.path, &arguments.body)
@@ -106,7 +121,16 @@ impl Session {
             Command::Status => self.status(),
             Command::Queue(command) => self.queue(&command),
             Command::Rejected(command) => self.rejected(&command),
+            // They need no settings: `main` has answered them.
+            Command::Completions { .. } | Command::Man { .. } => Ok(0),
         }
+    }
+
+    /// The component; whoever waits while it is compiled is told.
+    fn component(&self) -> Result<Component, Error> {
+        let output = self.output;
+        self.settings
+            .component(move || output.note("preparing the component, once; this takes a while"))
     }
 
     fn shard_options(&self) -> ShardOptions {
@@ -118,7 +142,7 @@ impl Session {
 
     /// The shard, without a server.
     fn open(&self) -> Result<EdgeSync, Error> {
-        let edge = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
+        let edge = EdgeSync::builder(self.component()?, self.settings.data_dir())
             .options(self.shard_options())
             .open()?;
         self.notes(&edge);
@@ -151,16 +175,35 @@ impl Session {
     /// second one ends the process at once.
     fn stop_on_interrupt(&self) -> Result<(), Error> {
         let cancel = self.cancel.clone();
+        self.on_interrupts(vec![
+            Box::new(move || cancel.cancel()),
+            Box::new(|| std::process::exit(i32::from(output::exit::CANCELLED))),
+        ])
+    }
+
+    /// From here on, an interrupt ends the process at once; `kept` says what stays.
+    fn end_on_interrupt(&self, kept: &'static str) -> Result<(), Error> {
+        self.on_interrupts(vec![Box::new({
+            let output = self.output;
+            move || {
+                output.interrupted(kept);
+                std::process::exit(i32::from(output::exit::CANCELLED));
+            }
+        })])
+    }
+
+    /// Does one thing at each interrupt.
+    fn on_interrupts(&self, steps: Vec<Box<dyn Fn() + Send>>) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .map_err(|error| Error::Internal(format!("waiting for signals: {error}")))?;
         std::thread::spawn(move || {
             runtime.block_on(async {
-                interrupted().await;
-                cancel.cancel();
-                interrupted().await;
-                std::process::exit(i32::from(output::exit::CANCELLED));
+                for step in steps {
+                    interrupted().await;
+                    step();
+                }
             });
         });
         Ok(())

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use console::style;
 use edge_sync_host::{Error, FailureClass, ServerFailure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -35,6 +38,8 @@ pub mod exit {
     pub const UNDECIDED: u8 = 11;
     /// Interrupted.
     pub const CANCELLED: u8 = 130;
+    /// Whoever read the output has gone away, as of a process that `SIGPIPE` ended.
+    pub const CLOSED_PIPE: u8 = 141;
 }
 
 /// The exit code that an error ends the command with.
@@ -43,7 +48,7 @@ pub fn exit_code(error: &Error) -> u8 {
         Error::Setting { .. } => exit::USAGE,
         Error::InvalidInput { .. } | Error::AlreadyExists(_) | Error::Unsupported(_) => exit::INPUT,
         Error::NotFound(_) => exit::NOT_FOUND,
-        Error::Storage(_) | Error::Corrupt(_) | Error::Io { .. } => exit::STORAGE,
+        Error::Storage(_) | Error::Corrupt(_) => exit::STORAGE,
         Error::Server(ServerFailure {
             class: FailureClass::Retry | FailureClass::Unclear,
             ..
@@ -54,6 +59,8 @@ pub fn exit_code(error: &Error) -> u8 {
         Error::BadSnapshot(_) => exit::BAD_SNAPSHOT,
         Error::WouldDrop { .. } => exit::UNDECIDED,
         Error::Cancelled => exit::CANCELLED,
+        error if is_closed_pipe(error) => exit::CLOSED_PIPE,
+        Error::Io { .. } => exit::STORAGE,
         _ => exit::INTERNAL,
     }
 }
@@ -93,9 +100,23 @@ impl Output {
     /// Something that a person should know, on stderr.
     pub fn note(self, note: &str) {
         if self.json {
-            eprintln!("{}", json!({ "note": note }));
+            complain(&json!({ "note": note }).to_string());
         } else {
-            eprintln!("note: {note}");
+            complain(&format!("{} {note}", style("note:").for_stderr().cyan()));
+        }
+    }
+
+    /// That somebody stopped the command, and what stays of what it did.
+    pub fn interrupted(self, kept: &str) {
+        if self.json {
+            let message = format!("interrupted: {kept}");
+            let error = json!({ "kind": Error::Cancelled.kind(), "message": message });
+            complain(&json!({ "error": error }).to_string());
+        } else {
+            complain(&format!(
+                "{} {kept}",
+                style("interrupted:").for_stderr().yellow()
+            ));
         }
     }
 
@@ -118,12 +139,21 @@ impl Output {
 
     /// A failure, on stderr.
     pub fn error(self, error: &Error) {
+        if is_closed_pipe(error) {
+            return;
+        }
+        if matches!(error, Error::Cancelled) {
+            return self.interrupted("nothing was changed");
+        }
         if self.json {
-            eprintln!("{}", json!({ "error": describe(error) }));
+            complain(&json!({ "error": describe(error) }).to_string());
         } else {
-            eprintln!("error: {error}");
+            complain(&format!(
+                "{} {error}",
+                style("error:").for_stderr().red().bold()
+            ));
             if let Some(hint) = hint(error) {
-                eprintln!("  {hint}");
+                complain(&format!("  {hint}"));
             }
         }
     }
@@ -135,22 +165,73 @@ impl Output {
             bar.set_draw_target(ProgressDrawTarget::hidden());
             return bar;
         }
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
+        set_style(&bar, template);
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     }
 }
 
+/// Changes what a bar shows.
+pub fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(
+            style
+                .progress_chars("━╸─")
+                .with_key(
+                    "rate",
+                    |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                        let _ = write!(out, "{}/s", rate(state.per_sec()));
+                    },
+                )
+                .with_key(
+                    "left",
+                    |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                        let _ = write!(out, "{:#} left", HumanDuration(state.eta()));
+                    },
+                ),
+        );
+    }
+}
+
 /// Counted things.
-pub const COUNT_BAR: &str = "{msg:12} {bar:32} {pos}/{len} {per_sec} {eta}";
+pub const COUNT_BAR: &str = "{msg:12} {bar:32} {percent:>3}% {human_pos}/{human_len} {rate} {left}";
 /// Bytes.
-pub const BYTES_BAR: &str = "{msg:12} {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+pub const BYTES_BAR: &str =
+    "{msg:12} {bar:32} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {left}";
+/// Bytes of unknown number.
+pub const BYTES_COUNTER: &str = "{spinner} {msg} {bytes} {bytes_per_sec}";
+/// Bytes of a file that points are read from; the message counts the points.
+pub const FILE_BAR: &str = "{bar:32} {percent:>3}% {msg} {left}";
 /// Work of unknown size.
 pub const SPINNER: &str = "{spinner} {msg} {elapsed}";
-/// Counted things of unknown number.
-pub const COUNTER: &str = "{spinner} {msg} {pos} {per_sec}";
+
+/// A rate in three digits or whole numbers: `0.52`, `9.1`, `15,858`.
+pub fn rate(per_second: f64) -> String {
+    if per_second < 1.0 {
+        format!("{per_second:.2}")
+    } else if per_second < 10.0 {
+        format!("{per_second:.1}")
+    } else {
+        // A rate is far below what a float counts exactly.
+        grouped(per_second.round() as u64)
+    }
+}
+
+/// A line on stderr, if anybody reads there.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+const STDOUT: &str = "stdout";
+
+/// Whether whoever read the output has gone away.
+fn is_closed_pipe(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Io { path, source, .. }
+            if source.kind() == std::io::ErrorKind::BrokenPipe && path.as_os_str() == STDOUT
+    )
+}
 
 /// A line on stdout, flushed: whoever reads it knows that what it says has happened. A reader that
 /// has gone away ends the command.
@@ -161,14 +242,13 @@ fn print(line: &str) -> Result<(), Error> {
 /// A part of what is printed, as it is; see [`print`].
 pub fn print_part(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Cancelled),
-        outcome => outcome.map_err(|source| Error::Io {
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Io {
             operation: "write to",
-            path: "stdout".into(),
+            path: STDOUT.into(),
             source,
-        }),
-    }
+        })
 }
 
 /// An error as `--json` shows it.
@@ -309,6 +389,16 @@ pub fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// `83,100`: how counts are shown to people. What is typed back (a sequence, an id) is not grouped.
+pub fn grouped(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// `1 point`, `83,100 points`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count), plural(count))
+}
+
 /// The ending of a noun that is counted.
 pub fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
@@ -357,6 +447,27 @@ mod tests {
         assert!(!hint(&failure(Some(500))).unwrap().contains("come back"));
         assert_eq!(wait(Duration::from_millis(1250)), "1.2 seconds");
         assert_eq!(wait(Duration::from_secs(3600)), "1 hour");
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(counted(1, "point"), "1 point");
+        assert_eq!(counted(0, "point"), "0 points");
+        assert_eq!(counted(83_100, "point"), "83,100 points");
+        assert_eq!(rate(15_857.980_5), "15,858");
+        assert_eq!(rate(9.07), "9.1");
+        assert_eq!(rate(0.518), "0.52");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_away_is_no_failure_of_the_disk() {
+        let closed = |path: &str| Error::Io {
+            operation: "write to",
+            path: path.into(),
+            source: std::io::ErrorKind::BrokenPipe.into(),
+        };
+        assert_eq!(exit_code(&closed("stdout")), exit::CLOSED_PIPE);
+        assert_eq!(exit_code(&closed("points.jsonl")), exit::STORAGE);
     }
 
     #[test]

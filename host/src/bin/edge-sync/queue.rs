@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{Chosen, Page, Queue, Rejected, Skip};
-use crate::output::{bytes, describe, exit_code, plural, print_part};
+use crate::output::{bytes, counted, describe, exit_code, grouped, print_part};
 use crate::status::{ago, holder_text, queue_json, queue_text, refusal};
 
 /// Refused operations of a list for people, unless they ask for more.
@@ -25,7 +25,7 @@ impl Session {
     /// Reads the shard's logs beside whatever process has the directory.
     pub fn peek(&self) -> Result<Peek, Error> {
         Peek::open(
-            &self.settings.component()?,
+            &self.component()?,
             self.settings.data_dir(),
             &self.shard_options(),
         )
@@ -85,9 +85,9 @@ impl Session {
         self.output.say(
             &json!({ "skipped": skipped, "first": head.sequence }),
             &format!(
-                "moved {skipped} operation{} from sequence {} on to the rejected log; \
+                "moved {} from sequence {} on to the rejected log; \
                  `edge-sync rejected retry` queues {} again",
-                plural(skipped.into()),
+                counted(skipped.into(), "operation"),
                 head.sequence,
                 if skipped == 1 { "it" } else { "them" },
             ),
@@ -112,7 +112,7 @@ impl Session {
             if count == 1 {
                 "it".to_owned()
             } else {
-                format!("it and up to {} after it", count - 1)
+                format!("it and up to {} after it", grouped(u64::from(count) - 1))
             }
         );
         let _ = std::io::stderr().flush();
@@ -172,7 +172,7 @@ impl Session {
         } else if !peek.rejected(after, 1)?.is_empty() {
             let all = peek.status()?.queue.rejected;
             let more = match all.saturating_sub(shown) {
-                more if page.after == 0 && more > 0 => format!("and {more} more"),
+                more if page.after == 0 && more > 0 => format!("and {} more", grouped(more)),
                 _ => "and more".to_owned(),
             };
             self.output.say(
@@ -187,7 +187,7 @@ impl Session {
         let edge = self.open()?;
         let report = retry(&edge, chosen)?;
         let count = report.sequences.len() as u64;
-        let mut text = format!("queued {count} operation{} again", plural(count));
+        let mut text = format!("queued {} again", counted(count, "operation"));
         for (sequence, why) in &report.failures {
             text.push_str(&format!("\n{sequence} stays, the shard refuses it: {why}"));
         }
@@ -201,7 +201,7 @@ impl Session {
         let count = forget(&edge, chosen)?;
         self.output.say(
             &json!({ "dropped": count }),
-            &format!("dropped {count} operation{}", plural(count)),
+            &format!("dropped {}", counted(count, "operation")),
         )?;
         self.close(edge)?;
         Ok(0)

@@ -53,7 +53,7 @@ impl Session {
     fn backend(&self, arguments: &Serve) -> Result<ShardBackend, Error> {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
-        let mut builder = EdgeSync::builder(self.settings.component()?, directory)
+        let mut builder = EdgeSync::builder(self.component()?, directory)
             .options(self.shard_options())
             .sync_options(self.settings.sync_options());
         let has_server = self.settings.has_url();

@@ -23,6 +23,57 @@ const DEFAULT_DATA_DIR: &str = "edge-sync-data";
 /// Where `serve` listens when nothing says so: Qdrant's port.
 const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
 
+/// Operations of an upload request when nothing says otherwise: ten times the library's, which is
+/// made for hosts that write all the time.
+const BATCH_OPERATIONS: u32 = 100;
+
+/// Every variable that the command reads.
+const VARIABLES: [&str; 8] = [
+    "EDGE_SYNC_DATA_DIR",
+    "EDGE_SYNC_COLLECTION",
+    "EDGE_SYNC_COMPONENT",
+    "EDGE_SYNC_DURABILITY",
+    "EDGE_SYNC_MEMORY_MIB",
+    "EDGE_SYNC_LISTEN",
+    "EDGE_SYNC_SERVE_API_KEY",
+    "EDGE_SYNC_CACHE",
+];
+
+/// Variables that others read, under the same prefix: the log's filter, and the repository's tests.
+const VARIABLES_OF_OTHERS: [&str; 2] = ["EDGE_SYNC_LOG", "EDGE_SYNC_BIN"];
+
+/// How alike names are that one may be taken for the other.
+const ALIKE: f64 = 0.9;
+
+/// What a person should know of variables that look like settings and are none.
+pub fn unknown_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter_map(|name| unknown_variable(&name)).collect()
+}
+
+fn unknown_variable(name: &str) -> Option<String> {
+    let is_known = VARIABLES.contains(&name) || VARIABLES_OF_OTHERS.contains(&name);
+    if is_known || !name.starts_with("EDGE_SYNC_") {
+        return None;
+    }
+    let meant = VARIABLES
+        .into_iter()
+        .map(|known| {
+            (
+                strsim::jaro_winkler(&name["EDGE_SYNC_".len()..], &known["EDGE_SYNC_".len()..]),
+                known,
+            )
+        })
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
+    Some(match meant {
+        Some((_, known)) => {
+            format!("{name} is no variable that edge-sync reads; did you mean {known}?")
+        }
+        None => format!("{name} is no variable that edge-sync reads"),
+    })
+}
+
 /// The flags that every command has. Help texts name the environment variable that says the same.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Flags {
@@ -258,17 +309,17 @@ impl Settings {
         Some(format!("{url}/collections/{collection}"))
     }
 
-    pub fn component(&self) -> Result<Component, Error> {
+    /// `on_compile`: as [`ComponentOptions::on_compile`].
+    pub fn component(
+        &self,
+        on_compile: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Component, Error> {
         let path = Component::find(self.0.component.as_deref())?;
-        match &self.0.cache_dir {
-            Some(cache) => Component::load_with(
-                path,
-                &ComponentOptions {
-                    cache: Some(cache.clone()),
-                },
-            ),
-            None => Component::load(path),
+        let mut options = ComponentOptions::cached().on_compile(on_compile);
+        if let Some(cache) = &self.0.cache_dir {
+            options = options.cache(cache);
         }
+        Component::load_with(path, &options)
     }
 
     pub fn shard_options(&self) -> ShardOptions {
@@ -286,7 +337,7 @@ impl Settings {
         let defaults = SyncOptions::default();
         SyncOptions {
             batch: BatchLimits {
-                operations: self.0.batch_operations.unwrap_or(defaults.batch.operations),
+                operations: self.0.batch_operations.unwrap_or(BATCH_OPERATIONS),
                 bytes: self.0.batch_bytes.unwrap_or(defaults.batch.bytes),
             },
             attempts: self.0.attempts.unwrap_or(defaults.attempts),
@@ -539,6 +590,29 @@ mod tests {
             "durability = \"never\"",
         ] {
             assert!(Layer::from_toml(text, Path::new("")).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told() {
+        for known in [
+            "EDGE_SYNC_URL_OF_OTHERS",
+            "EDGE_SYNC_COLLECTON",
+            "EDGE_SYNC_DATADIR",
+        ] {
+            assert!(unknown_variable(known).is_some(), "{known}");
+        }
+        let told = unknown_variable("EDGE_SYNC_COLLECTON").unwrap();
+        assert!(
+            told.ends_with("did you mean EDGE_SYNC_COLLECTION?"),
+            "{told}"
+        );
+        assert!(!unknown_variable("EDGE_SYNC_X").unwrap().contains("mean"));
+        for name in VARIABLES
+            .into_iter()
+            .chain(["PATH", "QDRANT_URL", "EDGE_SYNC_LOG"])
+        {
+            assert!(unknown_variable(name).is_none(), "{name}");
         }
     }
 

@@ -10,7 +10,7 @@ use edge_sync_host::{
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::output::{bytes, describe, duration, plural};
+use crate::output::{bytes, counted, describe, duration, grouped};
 
 impl Session {
     pub fn status(&self) -> Result<u8, Error> {
@@ -56,12 +56,10 @@ impl Session {
             lines.push(line(
                 "points",
                 &format!(
-                    "{} in {} segment{}, {} vector{} indexed",
-                    info.points,
-                    info.segments,
-                    plural(info.segments.into()),
-                    info.indexed_vectors,
-                    plural(info.indexed_vectors)
+                    "{} in {}, {} indexed",
+                    grouped(info.points),
+                    counted(info.segments.into(), "segment"),
+                    counted(info.indexed_vectors, "vector")
                 ),
             ));
         } else {
@@ -275,9 +273,8 @@ pub fn queue_text(queue: &QueueStatus) -> String {
         return "empty".to_owned();
     }
     let mut text = format!(
-        "{} operation{}, {}",
-        queue.queued,
-        plural(queue.queued),
+        "{}, {}",
+        counted(queue.queued, "operation"),
         bytes(queue.queued_bytes)
     );
     if let Some(oldest) = queue.oldest_queued_ms {
@@ -303,10 +300,9 @@ fn mirror_json(mirror: Option<&Mirror>) -> Value {
 fn mirror_text(mirror: Option<&Mirror>) -> String {
     match mirror {
         Some(mirror) => format!(
-            "{} in {} segment{}; a pull fetches what changed since",
+            "{} in {}; a pull fetches what changed since",
             bytes(mirror.bytes),
-            mirror.segments,
-            plural(mirror.segments.into())
+            counted(mirror.segments.into(), "segment")
         ),
         None => "none; a pull fetches everything".to_owned(),
     }
@@ -365,9 +361,8 @@ fn rejected_text(queue: &QueueStatus, first: Option<&RejectedOperation>) -> Stri
         return "none".to_owned();
     };
     format!(
-        "{} operation{}; first: {} {}",
-        queue.rejected,
-        plural(queue.rejected),
+        "{}; first: {} {}",
+        counted(queue.rejected, "operation"),
         first.sequence,
         refusal(first)
     )

@@ -1,0 +1,33 @@
+//! Long calls for async callers: each on a thread of its own, so that no executor is kept waiting.
+
+use tokio::sync::oneshot;
+
+use crate::error::{Error, Result};
+use crate::signal::Cancel;
+
+/// Runs `work` on a thread of its own. Any executor can wait for it. If the future is dropped, `cancel`
+/// is: the work stops at its next good moment.
+pub(crate) async fn run<R, F>(what: &'static str, cancel: &Cancel, work: F) -> Result<R>
+where
+    R: Send + 'static,
+    F: FnOnce() -> Result<R> + Send + 'static,
+{
+    let (reply, outcome) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("edge-sync {what}"))
+        .spawn(move || {
+            let _ = reply.send(work());
+        })
+        .map_err(Error::io("start a thread for", what))?;
+    let _given_up = CancelOnDrop(cancel.clone());
+    outcome.await.map_err(|_| Error::Closed(what))?
+}
+
+/// After the end of the work, there is nothing to cancel.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

@@ -1,0 +1,151 @@
+//! Bodies of requests, and filters.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use edge_sync_host::{Error, PointId};
+use serde_json::Value;
+
+use super::locate::line_of;
+use super::source::{Place, Source};
+use super::split_position;
+
+/// The JSON body of a request, and where it came from.
+#[derive(Debug)]
+pub struct Body {
+    pub text: String,
+    pub json: Value,
+    place: Place,
+}
+
+impl Body {
+    /// Reads the body that `argument` names or is.
+    ///
+    /// Errors: [`Error::InvalidInput`] if there is none, or it is not JSON.
+    pub fn read(argument: Option<&Path>) -> Result<Body, Error> {
+        let source = Source::new(argument);
+        let text = source.read()?;
+        if text.trim().is_empty() {
+            return Err(Error::InvalidInput {
+                field: source.name(),
+                message: "is empty; expected a JSON body".to_owned(),
+            });
+        }
+        Body::parse(text, source.place())
+    }
+
+    /// A body that may be left out: nothing on standard input, or a terminal, stands for `{}`.
+    pub fn optional(argument: Option<&Path>) -> Result<Body, Error> {
+        let source = Source::new(argument);
+        if source == Source::Stdin && argument.is_none() && std::io::stdin().is_terminal() {
+            return Ok(Body::of(Value::Object(serde_json::Map::new())));
+        }
+        let text = source.read()?;
+        if text.trim().is_empty() {
+            return Ok(Body::of(Value::Object(serde_json::Map::new())));
+        }
+        Body::parse(text, source.place())
+    }
+
+    /// A body that the command makes from flags.
+    pub fn of(json: Value) -> Body {
+        Body {
+            text: json.to_string(),
+            json,
+            place: Place::Argument,
+        }
+    }
+
+    /// Of a request that has none.
+    pub fn none() -> Body {
+        Body {
+            text: String::new(),
+            json: Value::Null,
+            place: Place::Argument,
+        }
+    }
+
+    fn parse(text: String, place: Place) -> Result<Body, Error> {
+        match serde_json::from_str(&text) {
+            Ok(json) => Ok(Body { text, json, place }),
+            Err(error) => {
+                let message = error.to_string();
+                let (message, position) = split_position(&message);
+                let field = match (position, place) {
+                    (Some((line, column)), Place::Lines) => format!("line {line}, column {column}"),
+                    (Some((_, column)), Place::Argument) => format!("column {column}"),
+                    (None, _) => "body".to_owned(),
+                };
+                Err(Error::InvalidInput {
+                    field,
+                    message: format!("not JSON: {message}"),
+                })
+            }
+        }
+    }
+
+    /// True if the body is an object that has the field.
+    pub fn has(&self, name: &str) -> bool {
+        self.json.get(name).is_some()
+    }
+
+    /// Says on which line the field is that was refused.
+    pub fn locate(&self, error: Error) -> Error {
+        match error {
+            Error::InvalidInput { field, message }
+                if self.place == Place::Lines && self.text.trim_end().contains('\n') =>
+            {
+                let field = match line_of(&self.text, &field) {
+                    Some(line) => format!("line {line}: {field}"),
+                    None => field,
+                };
+                Error::InvalidInput { field, message }
+            }
+            other => other,
+        }
+    }
+}
+
+/// A filter given as an argument: JSON, or `@FILE`.
+pub fn filter(argument: &str) -> Result<Value, Error> {
+    let body = match argument.strip_prefix('@') {
+        Some(path) => Body::read(Some(Path::new(path))),
+        None => Body::parse(argument.to_owned(), Place::Argument),
+    };
+    match body {
+        Ok(body) => Ok(body.json),
+        Err(Error::InvalidInput { field, message }) => Err(Error::InvalidInput {
+            field: format!("--filter: {field}"),
+            message,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// An id as REST has it.
+pub fn id_json(text: &str) -> Value {
+    match PointId::from_text(text) {
+        PointId::Num(number) => Value::from(number),
+        PointId::Uuid(uuid) => Value::from(uuid),
+    }
+}
+
+/// A vector given as an argument: numbers with commas between them, a JSON list, or `@FILE`.
+pub fn vector(argument: &str) -> Result<Value, Error> {
+    let text = match argument.strip_prefix('@') {
+        Some(path) => Source::File(path.into()).read()?,
+        None => argument.to_owned(),
+    };
+    let text = text.trim();
+    let json = match text.starts_with(['[', '{']) {
+        true => text.to_owned(),
+        false => format!("[{text}]"),
+    };
+    serde_json::from_str(&json).map_err(|_| Error::InvalidInput {
+        field: "--vector".to_owned(),
+        message: format!(
+            "expected numbers with commas between them, or a JSON list, got `{}`",
+            text.chars().take(60).collect::<String>()
+        ),
+    })
+}

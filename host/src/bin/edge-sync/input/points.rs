@@ -1,0 +1,589 @@
+//! Points as people have them: JSON Lines, a JSON array, or `{"points": [...]}`, read as they come.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use edge_sync_host::{Error, Point};
+
+use super::on_line;
+use super::source::{Source, UTF8_MARK, text, utf16};
+
+/// Longest point that is read, which is more than a write may have.
+const MAX_POINT_BYTES: usize = 64 << 20;
+
+const CHUNK_BYTES: usize = 1 << 16;
+
+/// Points with the lines that they begin on.
+pub struct Points {
+    bytes: Bytes,
+    form: Form,
+    is_first: bool,
+    is_over: bool,
+}
+
+/// What the points stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// One after another; most often one a line.
+    Lines,
+    /// `[...]`.
+    Array,
+    /// `{"points": [...]}`.
+    Object,
+}
+
+/// How a value ended.
+enum Ended {
+    Whole,
+    /// It was the beginning of `{"points": [`.
+    IsObject,
+    /// The line, or the input, ended in the middle of it.
+    Cut,
+}
+
+impl Points {
+    /// Errors: as [`Source::open`].
+    pub fn open(source: &Source) -> Result<Points, Error> {
+        Ok(Points::new(source.open()?))
+    }
+
+    pub fn new(input: Box<dyn Read + Send>) -> Points {
+        Points {
+            bytes: Bytes::new(input),
+            form: Form::Lines,
+            is_first: true,
+            is_over: false,
+        }
+    }
+
+    /// How many bytes were read so far, for whoever shows that.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes.read)
+    }
+
+    /// The next point's text and line; none at the end.
+    fn next_value(&mut self) -> Result<Option<(u64, Point)>, Error> {
+        if self.is_first {
+            self.bytes.skip_mark()?;
+        }
+        self.bytes.skip_space()?;
+        if self.is_first && self.bytes.peek()? == Some(b'[') {
+            self.bytes.bump();
+            self.form = Form::Array;
+            self.is_first = false;
+            if self.is_at_end_of_array()? {
+                return Ok(None);
+            }
+        } else if !self.is_first && self.form != Form::Lines && !self.is_next_in_array()? {
+            return Ok(None);
+        }
+        let Some(first) = self.bytes.peek()? else {
+            return match self.form {
+                Form::Lines => Ok(None),
+                Form::Array | Form::Object => Err(self.here("the list of points has no end")),
+            };
+        };
+        if self.form == Form::Lines && matches!(first, b',' | b']') {
+            let message = "a comma or bracket between points; a list of points begins with `[`";
+            return Err(self.here(message));
+        }
+        let line = self.bytes.line;
+        let mut value = Vec::new();
+        let ended = self.value(&mut value)?;
+        self.is_first = false;
+        if matches!(ended, Ended::IsObject) {
+            self.form = Form::Object;
+            if self.is_at_end_of_array()? {
+                return Ok(None);
+            }
+            return self.next_value_of_array();
+        }
+        parsed(value, line, matches!(ended, Ended::Cut)).map(|point| Some((line, point)))
+    }
+
+    /// The first point of `{"points": [`, whose bracket has been read.
+    fn next_value_of_array(&mut self) -> Result<Option<(u64, Point)>, Error> {
+        self.bytes.skip_space()?;
+        let line = self.bytes.line;
+        let mut value = Vec::new();
+        let ended = self.value(&mut value)?;
+        parsed(value, line, matches!(ended, Ended::Cut)).map(|point| Some((line, point)))
+    }
+
+    /// Reads what stands between two points of a list; false at its end.
+    fn is_next_in_array(&mut self) -> Result<bool, Error> {
+        match self.bytes.peek()? {
+            Some(b',') => {
+                self.bytes.bump();
+                self.bytes.skip_space()?;
+                Ok(true)
+            }
+            Some(b']') => Ok(!self.is_at_end_of_array()?),
+            Some(_) => Err(self.here("expected `,` or `]` after a point of the list")),
+            None => Err(self.here("the list of points has no end")),
+        }
+    }
+
+    /// At `]`, reads it and what is behind it.
+    fn is_at_end_of_array(&mut self) -> Result<bool, Error> {
+        self.bytes.skip_space()?;
+        if self.bytes.peek()? != Some(b']') {
+            return Ok(false);
+        }
+        self.bytes.bump();
+        self.bytes.skip_space()?;
+        if self.form == Form::Object {
+            match self.bytes.peek()? {
+                Some(b'}') => {
+                    self.bytes.bump();
+                    self.bytes.skip_space()?;
+                }
+                Some(b',') => {
+                    return Err(self.here(
+                        "only `points` is read here; `upsert --body` takes the other fields of \
+                         `PUT /points`",
+                    ));
+                }
+                _ => return Err(self.here("expected `}` after the list of points")),
+            }
+        }
+        match self.bytes.peek()? {
+            None => Ok(true),
+            Some(_) => Err(self.here("expected nothing after the list of points")),
+        }
+    }
+
+    /// Reads one value, as far as brackets and quotes tell its end.
+    fn value(&mut self, value: &mut Vec<u8>) -> Result<Ended, Error> {
+        let mut depth = 0_u32;
+        let mut is_text = false;
+        let mut is_escaped = false;
+        let begins_indented = self.bytes.column > 0;
+        while let Some(byte) = self.bytes.peek()? {
+            if depth == 0 && !is_text && !value.is_empty() {
+                // Numbers and words end where something else begins.
+                if matches!(byte, b',' | b']' | b'}') || byte.is_ascii_whitespace() {
+                    return Ok(Ended::Whole);
+                }
+            }
+            self.bytes.bump();
+            value.push(byte);
+            if value.len() > MAX_POINT_BYTES {
+                return Err(self.here(&format!(
+                    "a point of more than {} MiB",
+                    MAX_POINT_BYTES >> 20
+                )));
+            }
+            if is_text {
+                match byte {
+                    _ if is_escaped => is_escaped = false,
+                    b'\\' => is_escaped = true,
+                    b'"' => is_text = false,
+                    // A text has no line breaks in JSON.
+                    b'\n' => return Ok(Ended::Cut),
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => is_text = true,
+                b'[' if self.is_first && depth == 1 && is_points(value) => {
+                    return Ok(Ended::IsObject);
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    if depth == 0 {
+                        return Ok(Ended::Whole);
+                    }
+                }
+                // An object that begins where lines begin is the next point: this one was not finished.
+                b'\n'
+                    if self.form == Form::Lines
+                        && !begins_indented
+                        && self.bytes.peek()? == Some(b'{') =>
+                {
+                    return Ok(Ended::Cut);
+                }
+                _ => {}
+            }
+        }
+        Ok(if depth == 0 && !is_text {
+            Ended::Whole
+        } else {
+            Ended::Cut
+        })
+    }
+
+    fn here(&self, message: &str) -> Error {
+        Error::InvalidInput {
+            field: format!("line {}", self.bytes.line),
+            message: message.to_owned(),
+        }
+    }
+}
+
+impl Iterator for Points {
+    type Item = (u64, Result<Point, Error>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let next = self.next_value();
+        // After an error nobody knows where the next point begins.
+        self.is_over = !matches!(next, Ok(Some(_)));
+        match next {
+            Ok(Some((line, point))) => Some((line, Ok(point))),
+            Ok(None) => None,
+            Err(error) => Some((self.bytes.line, Err(error))),
+        }
+    }
+}
+
+/// Whether the bytes, without space, are `{"points":[`.
+fn is_points(bytes: &[u8]) -> bool {
+    let solid = bytes.iter().filter(|byte| !byte.is_ascii_whitespace());
+    solid.eq(b"{\"points\":[")
+}
+
+fn parsed(mut value: Vec<u8>, line: u64, is_cut: bool) -> Result<Point, Error> {
+    while value.last().is_some_and(u8::is_ascii_whitespace) {
+        value.pop();
+    }
+    let invalid = |message: String| Error::InvalidInput {
+        field: format!("line {line}"),
+        message,
+    };
+    let json = text(value).map_err(invalid)?;
+    if !json.starts_with(['{', '[', '"']) {
+        let message = format!(
+            "expected a point, as {{\"id\": 1, \"vector\": [0.1, 0.2]}}, got `{}`",
+            json.chars().take(20).collect::<String>()
+        );
+        return Err(invalid(message));
+    }
+    let read = Point::from_json(&json).map_err(|error| on_line(error, "line", line));
+    match read {
+        Ok(point) if !is_cut => Ok(point),
+        Ok(_) => Err(invalid("the point has no end".to_owned())),
+        Err(Error::InvalidInput { field, message }) => Err(Error::InvalidInput {
+            message: match whole_body_field(&json) {
+                Some(known) => format!(
+                    "`{known}` belongs to a whole body of `PUT /points`, which `upsert --body` takes"
+                ),
+                None => message,
+            },
+            field,
+        }),
+        Err(other) => Err(other),
+    }
+}
+
+/// A field of the body of `PUT /points` that no point has.
+fn whole_body_field(json: &str) -> Option<&'static str> {
+    let value: serde_json::Value = serde_json::from_str(json).ok()?;
+    [
+        "batch",
+        "update_mode",
+        "update_filter",
+        "shard_key",
+        "points",
+    ]
+    .into_iter()
+    .find(|known| value.get(known).is_some())
+}
+
+/// Bytes one by one, with the line they are on.
+struct Bytes {
+    input: Box<dyn Read + Send>,
+    chunk: Vec<u8>,
+    at: usize,
+    line: u64,
+    /// Bytes since the line's beginning.
+    column: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Bytes {
+    fn new(input: Box<dyn Read + Send>) -> Bytes {
+        Bytes {
+            input,
+            chunk: Vec::new(),
+            at: 0,
+            line: 1,
+            column: 0,
+            read: Arc::default(),
+        }
+    }
+
+    fn peek(&mut self) -> Result<Option<u8>, Error> {
+        if self.at == self.chunk.len() {
+            self.fill(0)?;
+        }
+        Ok(self.chunk.get(self.at).copied())
+    }
+
+    /// Reads on, with `kept` bytes of the chunk that were not looked at yet.
+    fn fill(&mut self, kept: usize) -> Result<(), Error> {
+        self.chunk.drain(..self.at);
+        self.at = 0;
+        self.chunk.resize(kept + CHUNK_BYTES, 0);
+        let count = loop {
+            match self.input.read(&mut self.chunk[kept..]) {
+                Ok(count) => break count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    self.chunk.truncate(kept);
+                    return Err(Error::Io {
+                        operation: "read",
+                        path: "the input".into(),
+                        source,
+                    });
+                }
+            }
+        };
+        self.chunk.truncate(kept + count);
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Past the byte that was peeked at.
+    fn bump(&mut self) {
+        if self.chunk.get(self.at) == Some(&b'\n') {
+            self.line += 1;
+            self.column = 0;
+        } else {
+            self.column += 1;
+        }
+        self.at += 1;
+    }
+
+    fn skip_space(&mut self) -> Result<(), Error> {
+        while self.peek()?.is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.bump();
+        }
+        Ok(())
+    }
+
+    /// Past a byte order mark at the beginning.
+    fn skip_mark(&mut self) -> Result<(), Error> {
+        // A pipe may give less than a mark at once.
+        loop {
+            let before = self.chunk.len();
+            if before >= UTF8_MARK.len() || self.at > 0 {
+                break;
+            }
+            self.fill(before)?;
+            if self.chunk.len() == before {
+                break;
+            }
+        }
+        if let Some(message) = utf16(&self.chunk) {
+            return Err(Error::InvalidInput {
+                field: "line 1".to_owned(),
+                message,
+            });
+        }
+        if self.chunk.starts_with(UTF8_MARK) {
+            self.at = UTF8_MARK.len();
+        }
+        Ok(())
+    }
+}
+
+/// The index and the rest of a field path like `points[3].vectors.image`.
+pub fn point_index(field: &str) -> Option<(usize, &str)> {
+    let (index, rest) = field.strip_prefix("points[")?.split_once(']')?;
+    Some((index.parse().ok()?, rest.trim_start_matches('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_sync_host::PointId;
+
+    /// Gives a few bytes at a time, as a pipe may.
+    struct Trickle(Vec<u8>, usize);
+
+    impl Read for Trickle {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.1.min(self.0.len()).min(into.len());
+            into[..count].copy_from_slice(&self.0[..count]);
+            self.0.drain(..count);
+            Ok(count)
+        }
+    }
+
+    /// Ids with their lines, and the error after them.
+    fn read(text: &[u8]) -> (Vec<(u64, u64)>, Option<String>) {
+        let mut outcomes = [1, 2, 5, 1 << 20].map(|size| {
+            let mut read = (Vec::new(), None);
+            for (line, point) in Points::new(Box::new(Trickle(text.to_vec(), size))) {
+                match point {
+                    Ok(Point {
+                        id: PointId::Num(id),
+                        ..
+                    }) => read.0.push((line, id)),
+                    Ok(point) => panic!("{point:?}"),
+                    Err(error) => read.1 = Some(error.to_string()),
+                }
+            }
+            read
+        });
+        let last = outcomes.last_mut().map(std::mem::take).unwrap();
+        for outcome in &outcomes[..3] {
+            assert_eq!(*outcome, last, "however it comes");
+        }
+        last
+    }
+
+    #[test]
+    fn every_form_that_people_have_is_read() {
+        for (text, lines) in [
+            (
+                "{\"id\":1,\"vector\":[1]}\n\n{\"id\":2,\"vector\":[1]}",
+                [1, 3],
+            ),
+            (
+                "{\"id\":1,\"vector\":[1]}\r\n{\"id\":2,\"vector\":[1]}\r\n",
+                [1, 2],
+            ),
+            (
+                "\u{feff}{\"id\":1,\"vector\":[1]} {\"id\":2,\"vector\":[1]}",
+                [1, 1],
+            ),
+            (
+                "[{\"id\":1,\"vector\":[1]},\n{\"id\":2,\"vector\":[1]}]\n",
+                [1, 2],
+            ),
+            (
+                "\u{feff}\n[\n  {\n    \"id\": 1,\n    \"vector\": [\n      1\n    ]\n  },\n  \
+              {\"id\": 2, \"vector\": [1]}\n]",
+                [3, 9],
+            ),
+            (
+                "{\"points\": [\n{\"id\":1,\"vector\":[1]},\n{\"id\":2,\"vector\":[1]}\n]}",
+                [2, 3],
+            ),
+            (
+                "{\n  \"points\" : [ {\"id\":1,\"vector\":[1]}, {\"id\":2,\"vector\":[1]} ]\n}\n",
+                [2, 2],
+            ),
+            // Written by a formatter, one after another.
+            (
+                "{\n  \"id\": 1,\n  \"vector\": [1]\n}\n{\n  \"id\": 2,\n  \"vector\": [1]\n}",
+                [1, 5],
+            ),
+            (
+                "{\"id\":1,\"vector\":[1],\"payload\":{\"a\":\"}\\\"]\\\\\"}}\n{\"id\":2,\"vector\":[1]}",
+                [1, 2],
+            ),
+        ] {
+            let expected = vec![(lines[0], 1), (lines[1], 2)];
+            assert_eq!(read(text.as_bytes()), (expected, None), "{text}");
+        }
+        for empty in ["", " \n", "\u{feff}", "[]", " [ ] ", "{\"points\": [ ] }"] {
+            assert_eq!(read(empty.as_bytes()), (vec![], None), "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_has_its_line_and_its_field() {
+        let good = "{\"id\":1,\"vector\":[1]}\n";
+        for (bad, begin, part) in [
+            ("{\"id\":2}", "line 2: ", "missing field `vector`"),
+            (
+                "{\"id\":2,\"vector\":[1,\"a\"]}",
+                "line 2, column 23: vector[1]: ",
+                "expected f32",
+            ),
+            (
+                "{\"id\":2,\"vector\":[1,2}",
+                "line 2, column ",
+                "expected `,` or `]`",
+            ),
+            // Not finished; the line after it is not at fault.
+            (
+                "{\"id\":2,\"vector\":[1,2\n{\"id\":3,\"vector\":[1]}",
+                "line 2, column ",
+                "EOF",
+            ),
+            (
+                "{\"id\":2,\"vector\":[1],\"payload\":{\"a\":\"x\n{\"id\":3}",
+                "line 2, column ",
+                "",
+            ),
+            (
+                "{\"id\":2,\n \"vector\":\n [1,\n null]}",
+                "line 5, column 5: vector[1]: ",
+                "",
+            ),
+            (
+                "{\"id\":2,\"vector\":[1]},\n{\"id\":3,\"vector\":[1]}",
+                "line 2: ",
+                "begins with `[`",
+            ),
+            ("5", "line 2", "expected a point"),
+            ("id,vector\n", "line 2: ", "got `id`"),
+            (
+                "{\"id\":2,\"vector\":[1],\"update_mode\":\"x\"}",
+                "line 2, column",
+                "upsert --body",
+            ),
+        ] {
+            let (read, error) = read(format!("{good}{bad}").as_bytes());
+            let error = error.unwrap_or_else(|| panic!("{bad}"));
+            assert!(
+                error.starts_with(begin) && error.contains(part),
+                "{bad}: {error}"
+            );
+            assert_eq!(error.matches("line ").count(), 1, "{error}");
+            assert_eq!(read.first(), Some(&(1, 1)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_wrong_says_where() {
+        for (bad, words) in [
+            (
+                "[{\"id\":1,\"vector\":[1]}\n{\"id\":2,\"vector\":[1]}]",
+                "line 2: expected `,` or `]`",
+            ),
+            (
+                "[{\"id\":1,\"vector\":[1]},\n",
+                "line 2: the list of points has no end",
+            ),
+            (
+                "[{\"id\":1,\"vector\":[1]}\n",
+                "line 2: the list of points has no end",
+            ),
+            (
+                "[{\"id\":1,\"vector\":[1]}]\n\nx",
+                "line 3: expected nothing",
+            ),
+            (
+                "{\"points\":[{\"id\":1,\"vector\":[1]}],\n\"update_mode\":\"upsert\"}",
+                "line 1: only `points`",
+            ),
+            ("{\"points\":[{\"id\":1,\"vector\":[1]}]", "expected `}`"),
+        ] {
+            let (points, error) = read(bad.as_bytes());
+            let error = error.unwrap_or_else(|| panic!("{bad}"));
+            assert!(error.contains(words), "{bad}: {error}");
+            assert_eq!(points, [(1, 1)], "{bad}");
+        }
+        let (_, error) = read(b"\xff\xfe{\0");
+        assert!(error.unwrap().contains("UTF-16"));
+        let (_, error) = read(b"{\"batch\": {\"ids\": [1], \"vectors\": [[1]]}}");
+        assert!(error.unwrap().contains("upsert --body"));
+    }
+
+    #[test]
+    fn finds_the_point_that_a_field_is_in() {
+        assert_eq!(point_index("points[3].vectors.a"), Some((3, "vectors.a")));
+        assert_eq!(point_index("points[0]"), Some((0, "")));
+        assert_eq!(point_index("filter.must[3]"), None);
+    }
+}

@@ -1,0 +1,397 @@
+//! Points as rows of a table: an id, vectors, and the rest as payload.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use csv::{ReaderBuilder, StringRecord};
+use edge_sync_host::{Error, Point, PointId, Vector};
+use serde_json::{Map, Value};
+
+use super::columns::{Role, Roles};
+use super::source::{Source, UTF8_MARK, utf16};
+use super::{Incoming, split_position};
+use crate::arguments::{Columns, Format};
+
+/// How rows are counted.
+const UNIT: &str = "line";
+
+/// Points of a CSV file with a header line.
+///
+/// Errors: as [`Source::open`]; [`Error::InvalidInput`] if the header names no id or no vector.
+pub fn csv(source: &Source, format: Format, columns: &Columns) -> Result<Incoming, Error> {
+    let delimiter = match format {
+        Format::Tsv => b'\t',
+        _ => b',',
+    };
+    let mut rows = Rows {
+        input: BufReader::new(source.open()?),
+        delimiter,
+        line: 1,
+        read: Arc::default(),
+    };
+    let header = match rows.next_row()? {
+        Some((_, header)) => header,
+        None => StringRecord::new(),
+    };
+    let plan = Plan::new(&header, columns)?;
+    let read = Arc::clone(&rows.read);
+    Ok(Incoming {
+        points: Box::new(Points {
+            rows,
+            plan,
+            is_over: false,
+        }),
+        read,
+        unit: UNIT,
+    })
+}
+
+/// Rows with the lines that they begin on.
+struct Rows {
+    input: BufReader<Box<dyn Read + Send>>,
+    delimiter: u8,
+    /// Of what is read next.
+    line: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Rows {
+    /// The next row that is not empty. Its end is found here, since the reader of CSV counts lines
+    /// otherwise than people do where they end in CR LF.
+    fn next_row(&mut self) -> Result<Option<(u64, StringRecord)>, Error> {
+        let mut text = Vec::new();
+        let mut first = self.line;
+        loop {
+            let before = text.len();
+            let count = self
+                .input
+                .read_until(b'\n', &mut text)
+                .map_err(|source| Error::Io {
+                    operation: "read",
+                    path: "the table".into(),
+                    source,
+                })?;
+            self.read.fetch_add(count as u64, Ordering::Relaxed);
+            self.line += text[before..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            if before == 0 && first == 1 {
+                if let Some(why) = utf16(&text) {
+                    return Err(invalid("line 1", why));
+                }
+                if text.starts_with(UTF8_MARK) {
+                    text.drain(..UTF8_MARK.len());
+                }
+            }
+            if text.iter().all(u8::is_ascii_whitespace) && count > 0 {
+                text.clear();
+                first = self.line;
+                continue;
+            }
+            // Within quotes a row goes on in the next line.
+            let is_whole = text.iter().filter(|byte| **byte == b'"').count() % 2 == 0;
+            if is_whole || count == 0 {
+                if !is_whole {
+                    return Err(invalid(&format!("line {first}"), "a quote has no end"));
+                }
+                break;
+            }
+        }
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut row = StringRecord::new();
+        ReaderBuilder::new()
+            .delimiter(self.delimiter)
+            .has_headers(false)
+            .buffer_capacity(text.len())
+            .from_reader(text.as_slice())
+            .read_record(&mut row)
+            .map_err(|error| {
+                let message = match error.kind() {
+                    csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
+                    _ => error.to_string(),
+                };
+                invalid(&format!("line {first}"), message)
+            })?;
+        Ok(Some((first, row)))
+    }
+}
+
+/// What each column is, and its name.
+struct Plan {
+    names: Vec<String>,
+    roles: Roles,
+}
+
+impl Plan {
+    fn new(header: &StringRecord, columns: &Columns) -> Result<Plan, Error> {
+        let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+        let roles = Roles::new(&names, columns).map_err(|message| invalid("line 1", message))?;
+        Ok(Plan { names, roles })
+    }
+
+    fn point(&self, row: &StringRecord) -> Result<Point, Error> {
+        if row.len() != self.names.len() {
+            return Err(invalid(
+                "",
+                format!(
+                    "expected {} cells, as in the header, got {}",
+                    self.names.len(),
+                    row.len()
+                ),
+            ));
+        }
+        let mut id = None;
+        let mut vectors: BTreeMap<&str, Vector> = BTreeMap::new();
+        let mut payload = Map::new();
+        let columns = self.names.iter().zip(self.roles.of_columns());
+        for ((column, role), cell) in columns.zip(row) {
+            let cell = cell.trim();
+            match role {
+                Role::Id if cell.is_empty() => {
+                    return Err(invalid(column, "is empty; expected an id"));
+                }
+                Role::Id => id = Some(PointId::from_text(cell)),
+                Role::Vector {
+                    name,
+                    dimension: Some(_),
+                } => {
+                    let number: f32 = cell
+                        .parse()
+                        .map_err(|_| invalid(column, format!("expected a number, got `{cell}`")))?;
+                    // Columns are in order of dimension.
+                    let vector = vectors.entry(name);
+                    if let Vector::Dense(numbers) =
+                        vector.or_insert_with(|| Vector::Dense(Vec::new()))
+                    {
+                        numbers.push(number);
+                    }
+                }
+                Role::Vector { name, .. } => {
+                    // A point may lack a vector.
+                    if let Some(json) = in_one_cell(cell) {
+                        vectors.insert(name, vector(column, &json)?);
+                    }
+                }
+                Role::Payload { is_text } => {
+                    if !cell.is_empty() {
+                        payload.insert(column.clone(), value(cell, *is_text));
+                    }
+                }
+            }
+        }
+        let id = id.ok_or_else(|| invalid("", "has no id"))?;
+        let mut point = Point::new(id);
+        for (name, vector) in vectors {
+            point = point.with_vector(name, vector);
+        }
+        Ok(match payload.is_empty() {
+            true => point,
+            false => point.with_payload(Value::Object(payload).to_string()),
+        })
+    }
+}
+
+/// Reads the vector in the cell of `column`.
+fn vector(column: &str, json: &str) -> Result<Vector, Error> {
+    let read = Point::from_json(&format!(r#"{{"id": 0, "vector": {{"": {json}}}}}"#));
+    match read.map(|point| point.vectors.into_iter().next()) {
+        Ok(Some(named)) => Ok(named.vector),
+        Ok(None) => Err(invalid(column, "is empty; expected a vector")),
+        Err(Error::InvalidInput { field, message }) => {
+            // The place is one in the cell, as the command has it.
+            let (message, _) = split_position(&message);
+            let field = match field.strip_prefix("vector.") {
+                Some(rest) => rest,
+                None if field == "vector" => "",
+                None => &field,
+            };
+            Err(invalid(&format!("{column}{field}"), message))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// A vector's JSON; none for an empty cell.
+fn in_one_cell(cell: &str) -> Option<String> {
+    match cell {
+        "" => None,
+        json if json.starts_with(['[', '{']) => Some(json.to_owned()),
+        numbers => Some(format!("[{numbers}]")),
+    }
+}
+
+/// What a cell of the payload means: a number, true or false if it is written as JSON has them, a list
+/// or an object likewise, and text otherwise.
+fn value(cell: &str, is_text: bool) -> Value {
+    if !is_text
+        && let Ok(value) = serde_json::from_str::<Value>(cell)
+        && !value.is_string()
+        && !value.is_null()
+        && is_exact(cell, &value)
+    {
+        return value;
+    }
+    Value::from(cell)
+}
+
+/// A number of more digits than a float holds stays text.
+fn is_exact(cell: &str, value: &Value) -> bool {
+    match value.as_f64() {
+        Some(_) if value.is_f64() => cell.bytes().filter(u8::is_ascii_digit).count() <= 17,
+        _ => true,
+    }
+}
+
+fn invalid(column: &str, message: impl Into<String>) -> Error {
+    Error::InvalidInput {
+        field: column.to_owned(),
+        message: message.into(),
+    }
+}
+
+struct Points {
+    rows: Rows,
+    plan: Plan,
+    is_over: bool,
+}
+
+impl Iterator for Points {
+    type Item = (u64, Result<Point, Error>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        match self.rows.next_row() {
+            Ok(None) => None,
+            Ok(Some((line, row))) => {
+                let point = self.plan.point(&row);
+                Some((
+                    line,
+                    point.map_err(|error| super::on_line(error, UNIT, line)),
+                ))
+            }
+            Err(error) => {
+                self.is_over = true;
+                Some((self.rows.line, Err(error)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, columns: &Columns) -> Result<Vec<(u64, Point)>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("points.csv");
+        std::fs::write(&file, text).unwrap();
+        let incoming = csv(&Source::File(file), Format::Csv, columns);
+        incoming
+            .map_err(|error| error.to_string())?
+            .points
+            .map(|(line, point)| Ok((line, point.map_err(|error| error.to_string())?)))
+            .collect()
+    }
+
+    fn columns() -> Columns {
+        Columns {
+            id_column: "id".into(),
+            text_columns: vec!["zip".into()],
+        }
+    }
+
+    #[test]
+    fn a_row_is_a_point() {
+        let text = "\u{feff}id,vector,name,year,warm,zip,note,tags\r\n\
+                    1,\"[1, 0.5]\",\"red, \"\"dark\"\"\",1999,true,08001,,\"[\"\"a\"\"]\"\r\n\
+                    2,\"3,4\",007,1.50,no,12345,\"two\nlines\",\r\n\
+                    5b1d2f4e-0000-4000-8000-000000000000,\"[5,6]\",,,,,,\r\n";
+        let points = read(text, &columns()).unwrap();
+        assert_eq!(
+            points.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [2, 3, 5]
+        );
+        let payload = |index: usize| points[index].1.payload.clone();
+        assert_eq!(points[0].1.vectors[0].vector, Vector::Dense(vec![1.0, 0.5]));
+        assert_eq!(
+            payload(0).unwrap(),
+            r#"{"name":"red, \"dark\"","year":1999,"warm":true,"zip":"08001","tags":["a"]}"#
+        );
+        assert_eq!(points[1].1.vectors[0].vector, Vector::Dense(vec![3.0, 4.0]));
+        assert_eq!(
+            payload(1).unwrap(),
+            r#"{"name":"007","year":1.5,"warm":"no","zip":"12345","note":"two\nlines"}"#
+        );
+        assert!(matches!(&points[2].1.id, PointId::Uuid(_)) && payload(2).is_none());
+    }
+
+    #[test]
+    fn vectors_stand_in_one_cell_or_in_many() {
+        let text = "id,vector[0],vector[1],vector.s,vector.m[0]\n\
+                    1,1,2,\"{\"\"indices\"\":[3],\"\"values\"\":[0.5]}\",9\n2,3,4,,8\n";
+        let points = read(
+            text,
+            &Columns {
+                text_columns: vec![],
+                ..columns()
+            },
+        )
+        .unwrap();
+        let vectors = |index: usize| -> Vec<(&str, &Vector)> {
+            let vectors = points[index].1.vectors.iter();
+            vectors
+                .map(|named| (named.name.as_str(), &named.vector))
+                .collect()
+        };
+        assert_eq!(vectors(0)[0], ("", &Vector::Dense(vec![1.0, 2.0])));
+        assert_eq!(vectors(0)[1], ("m", &Vector::Dense(vec![9.0])));
+        assert!(matches!(vectors(0)[2], ("s", Vector::Sparse(_))));
+        assert_eq!(vectors(1).len(), 2);
+    }
+
+    #[test]
+    fn a_mistake_has_its_line_and_its_column() {
+        let columns = Columns {
+            text_columns: vec![],
+            ..columns()
+        };
+        for (text, words) in [
+            ("", "line 1: no column `id`"),
+            ("key,vector\n", "line 1: no column `id`"),
+            ("id,name\n1,x\n", "line 1: no column `vector`"),
+            ("id,vector\n1,\"[1,null]\"\n", "line 2: vector[1]: "),
+            ("id,vector\n1,\"[1,x]\"\n", "line 2: vector: expected value"),
+            (
+                "id,vector\r\n1,\"1,2\"\r\n\r\n2,\"1,2\r\n",
+                "line 4: a quote has no end",
+            ),
+            (
+                "id,vector[0],vector[1]\n\n1,2,x\n",
+                "line 3: vector[1]: expected a number, got `x`",
+            ),
+            ("id,vector[0],vector[2]\n", "without a gap"),
+            (
+                "id,vector\n1,\"[1]\",7\n",
+                "line 2: expected 2 cells, as in the header, got 3",
+            ),
+            ("id,vector\n,\"[1]\"\n", "line 2: id: is empty"),
+        ] {
+            let error = read(text, &columns).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+            assert_eq!(error.matches("line ").count(), 1, "{error}");
+        }
+        let text = Columns {
+            text_columns: vec!["x".into()],
+            ..columns
+        };
+        assert!(
+            read("id,vector\n", &text)
+                .unwrap_err()
+                .contains("no column `x`")
+        );
+    }
+}

@@ -1,0 +1,655 @@
+//! What somebody meets who has just begun: what the command takes, what it says, how it is stopped.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use edge_sync_host::SyncRecord;
+use regex::Regex;
+use serde_json::{Value, json};
+
+use crate::served::edge_sync;
+use crate::support::{COLLECTION, server};
+
+/// After so long without what a test waits for, it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs a command with `input` on standard input.
+fn run(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
+    let mut child = edge_sync(data, arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    // One that is refused early does not read.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    let output = child.wait_with_output().expect("its end");
+    Ran {
+        code: output.status.code().expect("an exit code"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// What a command prints that has to succeed.
+fn out(data: &Path, arguments: &[&str], input: &[u8]) -> String {
+    let ran = run(data, arguments, input);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+    ran.out
+}
+
+fn colours(data: &Path) {
+    out(data, &["create", "--size", "2", "--distance", "dot"], b"");
+    let points = b"{\"id\":1,\"vector\":[1,0],\"payload\":{\"warm\":true}}\n\
+                   {\"id\":2,\"vector\":[0,1],\"payload\":{\"warm\":false}}\n";
+    out(data, &["upsert"], points);
+}
+
+fn count(data: &Path) -> u64 {
+    let text = out(data, &["--json", "count"], b"");
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    value["count"].as_u64().expect("a count")
+}
+
+fn interrupt(id: u32) {
+    let sent = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -INT {id}"))
+        .status();
+    assert!(sent.expect("sh").success());
+}
+
+#[test]
+fn the_first_command_says_that_it_prepares_the_component_and_the_next_does_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let run = |arguments: &[&str]| {
+        let mut command = edge_sync(&data, arguments);
+        let output = command
+            .env("EDGE_SYNC_CACHE", folder.path().join("cache"))
+            .output()
+            .expect("the command");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let told = run(&["create", "--size", "2", "--distance", "dot"]);
+    assert_eq!(
+        told,
+        "note: preparing the component, once; this takes a while\n"
+    );
+    assert_eq!(run(&["count"]), "");
+}
+
+#[test]
+fn points_come_in_every_form() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    out(&data, &["create", "--size", "2", "--distance", "dot"], b"");
+    let one = r#"{"id":1,"vector":[1,0]}"#;
+    let two = r#"{"id":2,"vector":[0,1],"payload":{"a":"b"}}"#;
+    let forms = [
+        format!("{one}\n{two}\n"),
+        format!("\u{feff}{one}\r\n{two}\r\n"),
+        format!("[{one},\n{two}]"),
+        format!("\u{feff}[\r\n  {one},\r\n  {two}\r\n]\r\n"),
+        format!("{{\"points\": [{one}, {two}]}}"),
+    ];
+    for (index, form) in forms.iter().enumerate() {
+        let file = folder.path().join(format!("points-{index}"));
+        fs::write(&file, form).expect("written");
+        let said = |text: String| {
+            assert!(
+                text.starts_with("upserted 2 points, up to "),
+                "{form}: {text}"
+            );
+            out(&data, &["delete", "1", "2"], b"");
+        };
+        said(out(&data, &["upsert", file.to_str().expect("UTF-8")], b""));
+        said(out(&data, &["upsert"], form.as_bytes()));
+        if !form.starts_with('\u{feff}') {
+            said(out(&data, &["upsert", form], b""));
+        }
+    }
+    let table = "id,vector[0],vector[1],name,year\n1,1,0,red,1999\n2,0,1,,\n";
+    let file = folder.path().join("points.csv");
+    fs::write(&file, table).expect("written");
+    out(&data, &["upsert", file.to_str().expect("UTF-8")], b"");
+    let found = out(&data, &["--json", "retrieve", "1", "2"], b"");
+    assert_eq!(
+        found,
+        "[{\"id\":1,\"payload\":{\"name\":\"red\",\"year\":1999}},{\"id\":2,\"payload\":{}}]\n"
+    );
+    let said = out(
+        &data,
+        &["upsert", "--format", "tsv"],
+        b"id\tvector\n3\t[1,1]\n",
+    );
+    assert_eq!(said, "upserted 1 point, up to sequence 42\n");
+}
+
+#[test]
+fn bodies_come_as_arguments_and_the_commonest_search_needs_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let nearest = "{\"points\":[{\"id\":1,\"version\":1,\"score\":1.0}]}\n";
+    let body = r#"{"query": [1, 0], "limit": 1}"#;
+    assert_eq!(out(data, &["--json", "search", body], b""), nearest);
+    assert_eq!(out(data, &["--json", "search"], body.as_bytes()), nearest);
+    let searched =
+        |arguments: &[&str]| out(data, &[&["--json", "search"], arguments].concat(), b"");
+    assert_eq!(searched(&["--vector", "1,0", "--limit", "1"]), nearest);
+    assert_eq!(searched(&["--vector=[1, 0]", "--limit", "1"]), nearest);
+    assert_eq!(searched(&["[1, 0]", "--limit", "1"]), nearest);
+    // A flag is stronger than the body.
+    assert_eq!(
+        searched(&[r#"{"query": [1, 0], "limit": 9}"#, "--limit", "1"]),
+        nearest
+    );
+    let cold = r#"{"must": [{"key": "warm", "match": {"value": false}}]}"#;
+    assert_eq!(
+        searched(&["--vector", "-1,0", "--filter", cold, "--with-payload"]),
+        "{\"points\":[{\"id\":2,\"version\":1,\"score\":0.0,\"payload\":{\"warm\":false}}]}\n"
+    );
+    // `query` is the same command.
+    assert_eq!(out(data, &["--json", "query", body], b""), nearest);
+
+    let ids = b"{\"ids\": [2], \"with_payload\": false}";
+    let found = "[{\"id\":2}]\n";
+    assert_eq!(out(data, &["--json", "retrieve"], ids), found);
+    let ids = std::str::from_utf8(ids).expect("UTF-8");
+    assert_eq!(out(data, &["--json", "retrieve", ids], b""), found);
+    let counted = |arguments: &[&str]| out(data, &[&["--json", "count"], arguments].concat(), b"");
+    assert_eq!(
+        counted(&[&format!("{{\"filter\": {cold}}}")]),
+        "{\"count\":1}\n"
+    );
+    assert_eq!(counted(&["--filter", cold]), "{\"count\":1}\n");
+    let facet = out(
+        data,
+        &["--json", "scroll", r#"{"limit": 1, "with_payload": false}"#],
+        b"",
+    );
+    assert_eq!(facet, "{\"points\":[{\"id\":1}],\"next_page_offset\":2}\n");
+    assert_eq!(
+        out(data, &["delete", r#"{"points": [1, 2]}"#], b""),
+        "deleted 2 points, up to sequence 3\n"
+    );
+}
+
+#[test]
+fn every_wrong_input_has_words_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    colours(&data);
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let empty = file("empty.jsonl", "");
+    let lines = file(
+        "lines.jsonl",
+        "{\"id\":8,\"vector\":[1,0]}\n\n{\"id\":9,\"vector\":[1,null]}\n",
+    );
+    let size = file(
+        "size.jsonl",
+        "{\"id\":8,\"vector\":[1,0]}\n{\"id\":9,\"vector\":[1]}\n",
+    );
+    let pretty = file(
+        "query.json",
+        "{\n  \"query\": [1, 0],\n  \"filter\": {\n    \"must\": [\n      {\"key\": \"a\", \"mach\": 1}\n    ]\n  }\n}\n",
+    );
+    let broken = file("broken.json", "{\n  \"query\": [1, 0\n}\n");
+    let here = folder.path().to_str().expect("UTF-8");
+    let no_component = ["--component", &lines];
+    let cases: Vec<(Vec<&str>, i32, &str, &str)> = vec![
+        (
+            vec!["search", here],
+            3,
+            "error: ",
+            "that is a folder; expected a file\n",
+        ),
+        (
+            vec!["upsert", here],
+            3,
+            "error: ",
+            "that is a folder; expected a file\n",
+        ),
+        (
+            vec!["search", &empty],
+            3,
+            "error: ",
+            "empty.jsonl: is empty; expected a JSON body\n",
+        ),
+        (
+            vec!["search"],
+            3,
+            "error: standard input: is empty",
+            "expected a JSON body\n",
+        ),
+        (
+            vec!["upsert", "nowhere.jsonl"],
+            5,
+            "error: cannot open nowhere.jsonl",
+            "\n",
+        ),
+        (
+            vec!["upsert", &lines],
+            3,
+            "error: line 3, column 24: vector[1]: ",
+            "expected f32\n",
+        ),
+        (
+            vec!["upsert", &size],
+            3,
+            "error: line 2: vector: ",
+            "expected dim: 2, got 1\n",
+        ),
+        (
+            vec!["search", &pretty],
+            3,
+            "error: line 5: filter.must[0].mach: unknown field",
+            "\n",
+        ),
+        (
+            vec!["search", &broken],
+            3,
+            "error: line 3, column 1: not JSON: expected",
+            "\n",
+        ),
+        (
+            vec!["search", "{\"query\": [1, 0]"],
+            3,
+            "error: column 16: not JSON: EOF",
+            "\n",
+        ),
+        (
+            vec!["search", "--vector", "1,x"],
+            3,
+            "error: --vector: expected numbers",
+            "`1,x`\n",
+        ),
+        (
+            vec!["search", "--vector", "1,0", "--filter", "{"],
+            3,
+            "error: --filter: column 1: not JSON",
+            "\n",
+        ),
+        (
+            [&no_component[..], &["count"]].concat(),
+            1,
+            "error: cannot use the component: ",
+            "lines.jsonl: this is no WebAssembly component: it does not begin as one\n",
+        ),
+        (
+            vec!["--component", here, "count"],
+            1,
+            "error: cannot load the component ",
+            "that is a folder; the component is a file, edge_sync.wasm\n",
+        ),
+    ];
+    for (arguments, code, begin, end) in cases {
+        let ran = run(&data, &arguments, b"");
+        assert_eq!(ran.code, code, "{arguments:?}: {}", ran.err);
+        assert!(ran.err.starts_with(begin), "{arguments:?}: {}", ran.err);
+        assert!(ran.err.ends_with(end), "{arguments:?}: {}", ran.err);
+        // Once, in one line, with one place.
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+        assert!(ran.err.matches("line ").count() <= 1, "{}", ran.err);
+        // What came before the mistake is written and told; nothing else is claimed.
+        let kept = ["lines.jsonl", "size.jsonl"].iter().any(|name| {
+            let is_upsert = arguments.first() == Some(&"upsert");
+            is_upsert && arguments.iter().any(|argument| argument.ends_with(name))
+        });
+        assert_eq!(
+            ran.out.starts_with("upserted 1 point, "),
+            kept,
+            "{arguments:?}: {}",
+            ran.out
+        );
+        assert!(kept || ran.out.is_empty(), "{arguments:?}: {}", ran.out);
+    }
+    let nothing = run(&data, &["upsert", &empty], b"");
+    assert_eq!(nothing.code, 0);
+    assert_eq!(
+        nothing.out,
+        format!("nothing to upsert: there is no point in {empty}\n")
+    );
+
+    let misspelt = edge_sync(&data, &["count"])
+        .env("EDGE_SYNC_COLLECTON", "x")
+        .output()
+        .expect("the command");
+    assert_eq!(
+        String::from_utf8_lossy(&misspelt.stderr),
+        "note: EDGE_SYNC_COLLECTON is no variable that edge-sync reads; did you mean \
+         EDGE_SYNC_COLLECTION?\n"
+    );
+}
+
+#[test]
+fn receipts_say_what_came_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let said = |arguments: &[&str]| out(data, arguments, b"");
+    let warm =
+        r#"{"filter": {"must": [{"key": "warm", "match": {"value": true}}]}, "payload": {"x": 1}}"#;
+    let nobody =
+        r#"{"filter": {"must": [{"key": "warm", "match": {"value": "x"}}]}, "payload": {"x": 1}}"#;
+    let mixed = r#"{"operations": [{"upsert": {"points": [{"id": 3, "vector": [1, 1]}]}}, {"delete": {"points": [2]}}, {"clear_payload": {"points": [3]}}]}"#;
+    for (arguments, text) in [
+        (
+            vec![
+                "payload",
+                "set",
+                r#"{"payload": {"a": 1}, "points": [1, 2]}"#,
+            ],
+            "set the payload of 2 points, up to sequence 3\n",
+        ),
+        (
+            vec!["payload", "set", warm],
+            "set the payload of 1 point, up to sequence 4\n",
+        ),
+        (
+            vec!["payload", "set", nobody],
+            "set the payload of 0 points: nothing to change\n",
+        ),
+        (
+            vec!["payload", "clear", r#"{"points": [1]}"#],
+            "cleared the payload of 1 point, up to sequence 5\n",
+        ),
+        (
+            vec![
+                "vectors",
+                "update",
+                r#"{"points": [{"id": 1, "vector": [2, 2]}]}"#,
+            ],
+            "replaced vectors of 1 point, up to sequence 6\n",
+        ),
+        (
+            vec!["index", "create", "warm", "bool"],
+            "created the index of `warm`, up to sequence 7\n",
+        ),
+        (
+            vec!["batch", mixed],
+            "applied 3 operations, 2 points before and 2 after, up to sequence 10\n",
+        ),
+        (
+            vec![
+                "upsert",
+                "--body",
+                r#"{"points": [{"id": 1, "vector": [2, 2]}, {"id": 4, "vector": [2, 2]}]}"#,
+            ],
+            "upserted 2 points, up to sequence 12\n",
+        ),
+        (
+            vec!["delete", "4", "99", "4"],
+            "deleted 1 point, up to sequence 13; 99 is not here, and deleted on the server all the \
+             same\n",
+        ),
+        (
+            vec!["delete", "99"],
+            "deleted no point, up to sequence 14; 99 is not here, and deleted on the server all the \
+             same\n",
+        ),
+        (
+            vec!["delete", "--filter", "{}"],
+            "deleted 2 points, up to sequence 15\n",
+        ),
+        (
+            vec!["delete", "--filter", "{}"],
+            "deleted no point: nothing to change\n",
+        ),
+        (
+            vec!["optimize"],
+            "nothing to optimize: 0 points in 1 segment, 0 vectors indexed\n",
+        ),
+    ] {
+        assert_eq!(said(&arguments), text, "{arguments:?}");
+    }
+    let points: String = (1..=1500)
+        .map(|id| format!("{{\"id\":{id},\"vector\":[1,0]}}\n"))
+        .collect();
+    let many = out(data, &["upsert"], points.as_bytes());
+    assert_eq!(many, "upserted 1,500 points, up to sequence 1515\n");
+    let status = said(&["status"]);
+    assert!(
+        status.contains("points      1,500 in 1 segment, "),
+        "{status}"
+    );
+    // Programs get numbers and the REST object.
+    let receipt = said(&["--json", "payload", "clear", r#"{"points": [1]}"#]);
+    let receipt: Value = serde_json::from_str(&receipt).expect("JSON");
+    assert_eq!(
+        receipt,
+        json!({"operation_id": 1516, "status": "completed"})
+    );
+    let receipt = said(&["--json", "delete", "1", "99999"]);
+    let receipt: Value = serde_json::from_str(&receipt).expect("JSON");
+    assert_eq!(
+        (receipt["points"].clone(), receipt["absent"].clone()),
+        (json!(1), json!(["99999"]))
+    );
+}
+
+#[test]
+fn an_error_is_printed_once_and_long_waits_only_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let config = folder.path().join("settings.toml");
+    fs::write(&config, "attempts = 3\n").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    let arguments = [
+        "--config-file",
+        config,
+        "sync",
+        "--url",
+        "http://127.0.0.1:1",
+        "--collection",
+        "x",
+    ];
+    let ran = run(data, &arguments, b"");
+    assert_eq!(ran.code, 6);
+    assert_eq!(
+        ran.err.matches("refuses connections").count(),
+        1,
+        "{}",
+        ran.err
+    );
+    assert_eq!(
+        ran.out,
+        "uploaded 0 operations in 0 requests, 2 still waiting\n"
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_silent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let mut child = edge_sync(data, &["count"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn an_interrupted_upsert_says_how_much_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let mut child = edge_sync(data, &["--json", "upsert", "--batch-size", "600"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    for id in 1..=1250 {
+        writeln!(stdin, "{{\"id\":{id},\"vector\":[1,0]}}").expect("it reads");
+    }
+    stdin.flush().expect("it reads");
+    // Two batches are whole; the input goes on.
+    let mut receipts = BufReader::new(child.stdout.take().expect("its output")).lines();
+    for _ in 0..2 {
+        receipts.next().expect("a receipt").expect("a line");
+    }
+    interrupt(child.id());
+    let mut err = String::new();
+    let mut stderr = child.stderr.take().expect("its errors");
+    stderr.read_to_string(&mut err).expect("UTF-8");
+    assert_eq!(child.wait().expect("its end").code(), Some(130));
+    let error: Value = serde_json::from_str(&err).expect("JSON");
+    assert_eq!(
+        error["error"]["message"],
+        "interrupted: 1,200 points are kept"
+    );
+    assert_eq!(count(data), 1200);
+    drop(stdin);
+}
+
+#[test]
+fn an_interrupted_sync_keeps_the_queue_and_is_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    colours(data);
+    let server = server();
+    server.stop().expect("down");
+    let url = server.url();
+    let mut child = edge_sync(data, &["sync", "--url", &url, "--collection", COLLECTION])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let end = Instant::now() + PATIENCE;
+    while SyncRecord::load(data).under_way.is_none() {
+        assert!(Instant::now() < end, "it does not begin");
+        assert!(child.try_wait().expect("its state").is_none(), "it gave up");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    interrupt(child.id());
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "interrupted: 2 operations wait in the queue, which is kept\n"
+    );
+    let record = SyncRecord::load(data);
+    assert_eq!((record.last_error, record.under_way), (None, None));
+    let status = out(data, &["status"], b"");
+    assert!(status.contains("last error  none"), "{status}");
+}
+
+/// What a terminal shows of a command, control codes included; none where nothing can play one.
+fn on_a_terminal(folder: &Path, data: &Path, arguments: &[&str]) -> Option<String> {
+    let shown = folder.join("shown");
+    let template = edge_sync(data, arguments);
+    let words = std::iter::once(template.get_program()).chain(template.get_args());
+    let line: Vec<String> = words
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--return", "--command", &line.join(" ")])
+        .arg(&shown)
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    for (name, value) in template.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    match script.status() {
+        Ok(_) => {
+            Some(String::from_utf8_lossy(&fs::read(shown).expect("what it showed")).into_owned())
+        }
+        Err(error) => {
+            eprintln!("no `script` to play a terminal: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_terminal_shows_percent_and_whole_rates_and_a_pipe_no_colours() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    colours(&data);
+    let file = folder.path().join("points.jsonl");
+    let points: String = (1..=5000)
+        .map(|id| format!("{{\"id\":{id},\"vector\":[1,0]}}\n"))
+        .collect();
+    fs::write(&file, points).expect("written");
+    let arguments = ["upsert", file.to_str().expect("UTF-8")];
+    if let Some(shown) = on_a_terminal(folder.path(), &data, &arguments) {
+        assert!(
+            shown.contains("upserted 5,000 points, up to sequence 5002"),
+            "{shown}"
+        );
+        let progress = Regex::new(r"\d% ([\d,]+ points?|upserting)").expect("a pattern");
+        assert!(progress.is_match(&shown), "{shown}");
+        let insane = Regex::new(r"\d\.\d{3,}").expect("a pattern");
+        assert!(!insane.is_match(&shown), "{shown}");
+    }
+    if let Some(shown) = on_a_terminal(folder.path(), &data, &["retrieve", "no-id"]) {
+        assert!(shown.contains("\u{1b}[31m"), "{shown:?}");
+    }
+    let piped = edge_sync(&data, &["retrieve", "no-id"])
+        .env("EDGE_SYNC_LOG", "debug")
+        .output()
+        .expect("the command");
+    let err = String::from_utf8_lossy(&piped.stderr);
+    assert!(err.contains("DEBUG") && err.contains("error: "), "{err}");
+    assert!(!err.contains('\u{1b}'), "{err:?}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_of_every_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = out(data, &["completions", shell], b"");
+        for word in ["upsert", "batch-size", "memory-mib"] {
+            assert!(script.contains(word), "{shell} lacks {word}");
+        }
+    }
+    let page = out(data, &["man"], b"");
+    assert!(page.contains(".TH edge-sync 1"), "{page}");
+    let pages = data.join("man1");
+    out(data, &["man", pages.to_str().expect("UTF-8")], b"");
+    for name in [
+        "edge-sync.1",
+        "edge-sync-upsert.1",
+        "edge-sync-queue-skip.1",
+    ] {
+        let page = fs::read_to_string(pages.join(name)).expect(name);
+        assert!(
+            name == "edge-sync.1" || page.contains("Examples:"),
+            "{page}"
+        );
+    }
+}
