@@ -105,7 +105,9 @@
 
 mod background;
 mod bindings;
+mod client;
 mod component;
+mod connector;
 mod courier;
 mod disk;
 mod edge;
@@ -113,9 +115,12 @@ mod error;
 mod events;
 mod instance;
 mod lock;
+mod no_answer;
 mod origin;
+mod outbound;
 mod owner;
 mod peek;
+mod proxy;
 mod pull;
 mod rest_point;
 mod restore;
@@ -126,6 +131,7 @@ mod status;
 mod stderr;
 mod sync;
 mod syncer;
+mod tls;
 mod types;
 
 pub use component::{Component, ComponentOptions, OnCompile};
@@ -147,6 +153,7 @@ pub use sync::{
     BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport, Synced,
 };
 pub use syncer::{Syncer, SyncerOptions};
+pub use tls::{ClientCertificate, TlsSettings};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror,
     NamedVector, Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress,
