@@ -248,14 +248,22 @@ fn broken_exchange(code: &ErrorCode) -> Broken {
         }
         ErrorCode::ConnectionRefused => (Unreached, "the server refuses connections"),
         ErrorCode::ConnectionTimeout => (Unreached, "the server could not be reached in time"),
-        ErrorCode::ConnectionLimitReached => (Unreached, "too many connections"),
+        ErrorCode::ConnectionLimitReached => {
+            (Unreached, "there is no room for another connection")
+        }
+        // Neither passes by itself: somebody has to put the URL, the certificate or the trust right.
+        // Wasmtime's own client says the first for all of TLS.
         ErrorCode::TlsProtocolError => (
-            Unreached,
-            "no secure connection: the server does not speak TLS",
+            Denied,
+            "no secure connection: there is no TLS, or its certificate is not accepted",
         ),
         ErrorCode::TlsCertificateError => (
-            Unreached,
+            Denied,
             "no secure connection: the certificate is not accepted",
+        ),
+        ErrorCode::TlsAlertReceived(_) => (
+            Denied,
+            "no secure connection: the server does not accept this device",
         ),
         ErrorCode::ConnectionTerminated | ErrorCode::HttpResponseIncomplete => {
             (Cut, "the connection was cut")

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge_sync_upload::{Answer, Request, Target};
@@ -15,13 +16,16 @@ use crate::bindings::exports::edge_sync::shard::courier::{
 };
 use crate::bindings::exports::edge_sync::shard::restore::Origin as MirrorOrigin;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::client::Client;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Guest, Instance};
-use crate::origin::{Origin, Outbound};
+use crate::origin::{Origin, is_loopback, server_url, server_url_text};
+use crate::outbound::{Outbound, Unanswered};
 use crate::owner::Owner;
 use crate::secret::Secret;
 use crate::signal::Cancel;
+use crate::tls::TlsSettings;
 use crate::types::{PointId, SnapshotSource, UploadRequest};
 
 /// The staging folder's name in the guest.
@@ -37,7 +41,8 @@ const MEMORY_BYTES: usize = 1 << 30;
 /// Which collection on which server, and how to reach it.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// `http` or `https` URL of the server; a path is a prefix of every request's.
+    /// `http` or `https` URL of the server; a path is a prefix of every request's. `HTTPS_PROXY`,
+    /// `HTTP_PROXY` and `NO_PROXY` say whether there is a proxy in between.
     pub url: String,
     /// The collection's name.
     pub collection: String,
@@ -47,6 +52,8 @@ pub struct ServerSettings {
     pub shard: u32,
     /// Time-outs and size limits.
     pub http: HttpLimits,
+    /// Whom to trust over `https`, and what to show.
+    pub tls: TlsSettings,
 }
 
 impl ServerSettings {
@@ -58,7 +65,42 @@ impl ServerSettings {
             api_key: None,
             shard: 0,
             http: HttpLimits::default(),
+            tls: TlsSettings::default(),
         }
+    }
+
+    /// The settings with the URL as it is understood: scheme and host in lower case, names in ASCII
+    /// (`xn--`), addresses written out, no default port, no slash at its end.
+    ///
+    /// Errors: [`Error::Setting`] for a URL that cannot be a server's (with a query, a fragment, a
+    /// user name, blanks, ...), for a collection name that a path cannot hold, and for a key that a
+    /// header cannot hold.
+    pub fn checked(mut self) -> Result<ServerSettings> {
+        self.url = server_url_text(&self.url)?;
+        let refuse = |name, message: &str| {
+            Err(Error::Setting {
+                name,
+                message: message.to_owned(),
+            })
+        };
+        match self.collection.as_str() {
+            "" => return refuse("collection", "must not be empty"),
+            // A path that ends in these is another path: of all collections, or of the server.
+            "." | ".." => return refuse("collection", "`.` and `..` are no names of collections"),
+            _ => {}
+        }
+        if let Some(key) = &self.api_key
+            && http::HeaderValue::from_str(key.expose()).is_err()
+        {
+            return refuse("api_key", "holds characters that an HTTP header cannot");
+        }
+        Ok(self)
+    }
+
+    /// True if the API key goes to another machine in clear, where everybody on the way can read it.
+    pub fn exposes_key(&self) -> bool {
+        self.api_key.is_some()
+            && server_url(&self.url).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url))
     }
 
     /// Sets the API key.
@@ -126,20 +168,11 @@ impl Courier {
         staging: impl AsRef<Path>,
         server: ServerSettings,
     ) -> Result<Courier> {
+        let server = server.checked()?;
         let origin = Origin::of_url(&server.url)?;
-        if server.collection.is_empty() {
-            return Err(Error::Setting {
-                name: "collection",
-                message: "must not be empty".to_owned(),
-            });
-        }
-        if let Some(key) = &server.api_key
-            && http::HeaderValue::from_str(key.expose()).is_err()
-        {
-            return Err(Error::Setting {
-                name: "api_key",
-                message: "holds characters that an HTTP header cannot".to_owned(),
-            });
+        let client = Client::new(&server.url, &server.tls, server.http.connect)?;
+        if server.exposes_key() {
+            tracing::warn!("the API key goes to {origin} in clear; https would hide it");
         }
         let owner = Owner::spawn(
             "courier",
@@ -147,6 +180,8 @@ impl Courier {
                 component: component.clone(),
                 staging: staging.as_ref().to_owned(),
                 origin,
+                client: Arc::new(client),
+                unanswered: Unanswered::default(),
                 for_guest: server.for_guest(),
                 limits: server.http,
                 instance: None,
@@ -347,6 +382,8 @@ struct CourierState {
     component: Component,
     staging: PathBuf,
     origin: Origin,
+    client: Arc<Client>,
+    unanswered: Unanswered,
     for_guest: Server,
     limits: HttpLimits,
     instance: Option<Instance>,
@@ -388,7 +425,13 @@ impl CourierState {
         };
         instance.guest_mut().outbound = outbound;
         let server = &self.for_guest;
-        let outcome = instance.call(name, limit, |guest, store| function(guest, store, server));
+        let mut outcome = instance.call(name, limit, |guest, store| function(guest, store, server));
+        if let Err(Error::Server(failure)) = &mut outcome
+            && failure.status.is_none()
+            && let Some(words) = self.unanswered.words(&failure.request)
+        {
+            failure.message = words;
+        }
         match &outcome {
             Err(error) if error.ends_instance() => self.download = None,
             _ => self.instance = Some(instance),
@@ -418,6 +461,8 @@ impl CourierState {
         };
         Outbound::Only {
             origin: self.origin.clone(),
+            client: Arc::clone(&self.client),
+            unanswered: self.unanswered.clone(),
             limits,
             response_bytes,
             first_body_byte,

@@ -118,7 +118,8 @@ impl Builder {
     /// Opens the shard in the directory.
     ///
     /// Errors: as [`Shard::open`], and [`Error::Setting`] for the server's settings.
-    pub fn open(self) -> Result<EdgeSync> {
+    pub fn open(mut self) -> Result<EdgeSync> {
+        self.check()?;
         let shard = Shard::open(&self.component, &self.directory, self.options.clone())?;
         self.finish(shard)
     }
@@ -126,7 +127,8 @@ impl Builder {
     /// Creates a shard; `config` is the body of Qdrant's `PUT /collections/{c}`.
     ///
     /// Errors: as [`Shard::create`], and [`Error::Setting`] for the server's settings.
-    pub fn create(self, config: &str) -> Result<EdgeSync> {
+    pub fn create(mut self, config: &str) -> Result<EdgeSync> {
+        self.check()?;
         let options = self.options.clone();
         let shard = Shard::create(&self.component, &self.directory, config, options)?;
         self.finish(shard)
@@ -143,9 +145,20 @@ impl Builder {
 
     /// Opens the shard if there is one; otherwise it comes with the first restore. See
     /// [`Shard::attach`].
-    pub fn attach(self) -> Result<EdgeSync> {
+    pub fn attach(mut self) -> Result<EdgeSync> {
+        self.check()?;
         let shard = Shard::attach(&self.component, &self.directory, self.options.clone())?;
         self.finish(shard)
+    }
+
+    /// Before anything is created or opened.
+    fn check(&mut self) -> Result<()> {
+        self.server = self
+            .server
+            .take()
+            .map(ServerSettings::checked)
+            .transpose()?;
+        Ok(())
     }
 
     fn finish(self, shard: Shard) -> Result<EdgeSync> {

@@ -12,7 +12,7 @@ use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::origin::Outbound;
+use crate::outbound::Outbound;
 use crate::stderr::StderrTail;
 use crate::types::{StorageFailure, StorageKind};
 

@@ -30,16 +30,21 @@
 //! ```
 
 mod bindings;
+mod client;
 mod component;
+mod connector;
 mod courier;
 mod disk;
 mod edge;
 mod error;
 mod instance;
 mod lock;
+mod no_answer;
 mod origin;
+mod outbound;
 mod owner;
 mod peek;
+mod proxy;
 mod pull;
 mod rest_point;
 mod restore;
@@ -50,6 +55,7 @@ mod status;
 mod stderr;
 mod sync;
 mod syncer;
+mod tls;
 mod types;
 
 pub use component::{Component, ComponentOptions};
@@ -68,6 +74,7 @@ pub use signal::Cancel;
 pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use sync::{BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport};
 pub use syncer::{Syncer, SyncerOptions};
+pub use tls::{ClientCertificate, TlsSettings};
 pub use types::{
     BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror,
     NamedVector, Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress,

@@ -8,7 +8,7 @@ use wasmtime_wasi::FsPerms;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Instance};
-use crate::origin::Outbound;
+use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, ShardOptions, no_shard};
 use crate::types::{Peeked, RejectedOperation, WaitingOperation};

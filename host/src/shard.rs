@@ -14,7 +14,7 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Guest, Instance, TimeLimits};
 use crate::lock::DirectoryLock;
-use crate::origin::Outbound;
+use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::types::{
     Binding, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits, QueueProgress,

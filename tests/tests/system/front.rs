@@ -191,6 +191,8 @@ fn read_head(client: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
 /// One exchange with the server.
 fn pass_on(client: TcpStream, server: SocketAddr, head: &str, rest: &[u8]) -> io::Result<()> {
     let mut upstream = TcpStream::connect(server)?;
+    // Each request is looked at, so each comes on a connection of its own.
+    let head = head.replacen("\r\n", "\r\nconnection: close\r\n", 1);
     upstream.write_all(head.as_bytes())?;
     upstream.write_all(rest)?;
     let (mut from_client, mut to_server) = (client.try_clone()?, upstream.try_clone()?);

@@ -3,7 +3,9 @@
 mod api_table;
 mod bad_input;
 mod ceilings;
+mod certificates;
 mod commands;
+mod connections;
 mod crash_sweep;
 mod differential;
 mod double_conformance;
@@ -15,6 +17,7 @@ mod fixture_restore;
 mod formats;
 mod front;
 mod fuzz_requests;
+mod gateway;
 mod hostile_snapshots;
 mod imperfect_snapshots;
 mod kernels;

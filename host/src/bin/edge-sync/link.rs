@@ -24,7 +24,7 @@ impl Session {
     pub fn sync(&self, arguments: &Sync) -> Result<u8, Error> {
         let mut builder = EdgeSync::builder(self.settings.component()?, self.settings.data_dir())
             .options(self.shard_options())
-            .server(self.settings.server()?)
+            .server(self.server(self.settings.server()?))
             .sync_options(self.settings.sync_options());
         if arguments.watch {
             let pull_interval = match arguments.push {
@@ -150,7 +150,7 @@ impl Session {
         let source = match &arguments.snapshot {
             Some(file) => RestoreSource::File(file.clone()),
             None => {
-                builder = builder.server(self.settings.server()?);
+                builder = builder.server(self.server(self.settings.server()?));
                 RestoreSource::Server(if arguments.stored {
                     SnapshotSource::Stored
                 } else {

@@ -15,7 +15,7 @@ mod status;
 use std::process::ExitCode;
 
 use clap::Parser;
-use edge_sync_host::{Cancel, EdgeSync, Error, ShardOptions};
+use edge_sync_host::{Cancel, EdgeSync, Error, ServerSettings, ShardOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
@@ -123,6 +123,18 @@ impl Session {
             .open()?;
         self.notes(&edge);
         Ok(edge)
+    }
+
+    /// What a person should know about the server before anything is sent there.
+    fn server(&self, server: ServerSettings) -> ServerSettings {
+        if server.exposes_key() {
+            self.output.note(&format!(
+                "WARNING: the API key goes to {} in clear, and everybody on the way can read it; \
+                 https would hide it",
+                server.url
+            ));
+        }
+        server
     }
 
     fn notes(&self, edge: &EdgeSync) {

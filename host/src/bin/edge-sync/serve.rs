@@ -59,7 +59,7 @@ impl Session {
         let has_server = self.settings.has_url();
         if has_server && !arguments.no_sync {
             let stored = backend::stored_name(directory)?;
-            let server = self.settings.server_with(stored.as_deref())?;
+            let server = self.server(self.settings.server_with(stored.as_deref())?);
             // Uploads go to this collection, so it is the one that is served.
             fixed = Some(server.collection.clone());
             let pull_interval = match arguments.no_pull {

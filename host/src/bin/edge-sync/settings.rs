@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use clap::Args;
 use edge_sync_host::{
-    BatchLimits, Component, ComponentOptions, Durability, Error, Secret, ServerSettings,
-    ShardOptions, SyncOptions, bound_server,
+    BatchLimits, ClientCertificate, Component, ComponentOptions, Durability, Error, Secret,
+    ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use serde::Deserialize;
 
@@ -38,6 +38,9 @@ pub struct Flags {
     /// File that holds the API key; otherwise it is taken from QDRANT_API_KEY
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub api_key_file: Option<PathBuf>,
+    /// PEM file with the authorities to trust over https, instead of the system's [SSL_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub ca_file: Option<PathBuf>,
     /// The component [EDGE_SYNC_COMPONENT] [default: edge_sync.wasm beside this executable]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub component: Option<PathBuf>,
@@ -89,10 +92,19 @@ impl TryFrom<String> for DurabilitySetting {
 struct Layer {
     data_dir: Option<PathBuf>,
     url: Option<String>,
+    /// The URL is from a file that was found in the working directory, so that whoever made that
+    /// folder has chosen it.
+    #[serde(skip)]
+    url_found_here: bool,
     collection: Option<String>,
     #[serde(skip)]
     api_key: Option<Secret>,
+    #[serde(skip)]
+    key_from_environment: bool,
     api_key_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    client_certificate_file: Option<PathBuf>,
+    client_key_file: Option<PathBuf>,
     shard: Option<u32>,
     component: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
@@ -114,6 +126,7 @@ impl Layer {
             url: flags.url.clone(),
             collection: flags.collection.clone(),
             api_key_file: flags.api_key_file.clone(),
+            ca_file: flags.ca_file.clone(),
             component: flags.component.clone(),
             durability: flags.durability,
             memory_mib: flags.memory_mib,
@@ -157,6 +170,9 @@ impl Layer {
         for path in [
             &mut layer.data_dir,
             &mut layer.api_key_file,
+            &mut layer.ca_file,
+            &mut layer.client_certificate_file,
+            &mut layer.client_key_file,
             &mut layer.serve_api_key_file,
             &mut layer.component,
             &mut layer.cache_dir,
@@ -186,10 +202,20 @@ impl Layer {
             };
         Layer {
             data_dir: self.data_dir.or(below.data_dir),
+            url_found_here: match self.url {
+                Some(_) => self.url_found_here,
+                None => below.url_found_here,
+            },
             url: self.url.or(below.url),
             collection: self.collection.or(below.collection),
             api_key,
             api_key_file,
+            key_from_environment: false,
+            ca_file: self.ca_file.or(below.ca_file),
+            client_certificate_file: self
+                .client_certificate_file
+                .or(below.client_certificate_file),
+            client_key_file: self.client_key_file.or(below.client_key_file),
             shard: self.shard.or(below.shard),
             component: self.component.or(below.component),
             cache_dir: self.cache_dir.or(below.cache_dir),
@@ -224,14 +250,17 @@ impl Settings {
                     source,
                 })?;
                 let folder = path.parent().unwrap_or(Path::new(""));
-                Layer::from_toml(&text, folder).map_err(|message| {
+                let mut layer = Layer::from_toml(&text, folder).map_err(|message| {
                     setting("config-file", format!("{}: {message}", path.display()))
-                })?
+                })?;
+                layer.url_found_here = flags.config_file.is_none() && path == Path::new(FILE_NAME);
+                layer
             }
             None => Layer::default(),
         };
         let environment = Layer::from_environment(|name| std::env::var_os(name))?;
         let mut merged = Layer::from_flags(flags).over(environment).over(file);
+        merged.key_from_environment = merged.api_key.is_some();
         if let (None, Some(path)) = (&merged.api_key, &merged.api_key_file) {
             merged.api_key = Some(read_key(path)?);
         }
@@ -251,11 +280,12 @@ impl Settings {
             .unwrap_or(Path::new(DEFAULT_DATA_DIR))
     }
 
-    /// `URL/collections/NAME`, for people, as far as it is set.
+    /// `URL/collections/NAME`, for people, as far as it is set and can be a server's: what cannot may
+    /// hold a password.
     pub fn server_name(&self) -> Option<String> {
-        let url = self.0.url.as_deref()?.trim_end_matches('/');
-        let collection = self.0.collection.as_deref()?;
-        Some(format!("{url}/collections/{collection}"))
+        let (url, collection) = (self.0.url.as_deref()?, self.0.collection.as_deref()?);
+        let server = ServerSettings::new(url, collection).checked().ok()?;
+        Some(format!("{}/collections/{}", server.url, server.collection))
     }
 
     pub fn component(&self) -> Result<Component, Error> {
@@ -375,10 +405,44 @@ impl Settings {
                 "no collection is set; give --collection or EDGE_SYNC_COLLECTION",
             )
         })?;
+        if self.0.url_found_here && self.0.key_from_environment {
+            return Err(setting(
+                "url",
+                format!(
+                    "it comes from {FILE_NAME} in the working directory, to which the key in \
+                     QDRANT_API_KEY is not sent; give the URL with --url or QDRANT_URL, or the file \
+                     with --config-file {FILE_NAME}"
+                ),
+            ));
+        }
         let mut server = ServerSettings::new(url, collection);
         server.api_key = self.0.api_key.clone();
         server.shard = self.0.shard.unwrap_or(0);
-        Ok(server)
+        server.tls = self.tls()?;
+        server.checked()
+    }
+
+    fn tls(&self) -> Result<TlsSettings, Error> {
+        let files = (&self.0.client_certificate_file, &self.0.client_key_file);
+        let client = match files {
+            (Some(certificate), Some(key)) => Some(ClientCertificate {
+                certificate_file: certificate.clone(),
+                key_file: key.clone(),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                let message = "client_certificate_file needs it; both may name one file";
+                return Err(setting("client_key_file", message));
+            }
+            (None, Some(_)) => {
+                let message = "client_key_file needs it; both may name one file";
+                return Err(setting("client_certificate_file", message));
+            }
+        };
+        Ok(TlsSettings {
+            ca_file: self.0.ca_file.clone(),
+            client,
+        })
     }
 }
 
@@ -491,6 +555,44 @@ mod tests {
         assert!(
             !format!("{:?}", environment(&[("QDRANT_API_KEY", "hunter2")])).contains("hunter2")
         );
+    }
+
+    #[test]
+    fn a_key_of_the_environment_is_not_for_a_url_that_was_found_here() {
+        let file = |found_here| Layer {
+            url: Some("http://file".into()),
+            collection: Some("c".into()),
+            url_found_here: found_here,
+            ..Layer::default()
+        };
+        let key = || environment(&[("QDRANT_API_KEY", "secret")]);
+        let merged = |above: Layer, found_here| {
+            let mut merged = above.over(file(found_here));
+            merged.key_from_environment = true;
+            Settings(merged)
+        };
+        let refused = merged(key(), true).server().unwrap_err().to_string();
+        assert!(refused.contains("--config-file"), "{refused}");
+        assert!(!refused.contains("secret"), "{refused}");
+        assert!(merged(key(), false).server().is_ok());
+        let variables = [("QDRANT_API_KEY", "secret"), ("QDRANT_URL", "http://mine")];
+        let server = merged(environment(&variables), true).server().unwrap();
+        assert_eq!(server.url, "http://mine");
+    }
+
+    #[test]
+    fn certificates_are_named_in_pairs_and_by_the_folder_of_the_file() {
+        let text = "ca_file = \"ca.pem\"\nclient_certificate_file = \"/c.pem\"";
+        let settings = Settings(Layer::from_toml(text, Path::new("/f")).unwrap());
+        let refused = settings.tls().unwrap_err().to_string();
+        assert!(refused.contains("client_key_file"), "{refused}");
+        let text = format!("{text}\nclient_key_file = \"k.pem\"");
+        let tls = Settings(Layer::from_toml(&text, Path::new("/f")).unwrap()).tls();
+        let tls = tls.unwrap();
+        assert_eq!(tls.ca_file, Some("/f/ca.pem".into()));
+        let client = tls.client.unwrap();
+        assert_eq!(client.certificate_file, Path::new("/c.pem"));
+        assert_eq!(client.key_file, Path::new("/f/k.pem"));
     }
 
     #[test]
