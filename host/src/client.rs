@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::PROXY_AUTHORIZATION;
-use http_body::Body as _;
+use http::header::{CONTENT_LENGTH, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -95,14 +94,21 @@ impl Client {
                 .headers_mut()
                 .insert(PROXY_AUTHORIZATION, authorization.clone());
         }
-        let again =
-            (request.method() == http::Method::GET && request.body().is_end_stream()).then(|| {
-                let mut again = http::Request::new(empty());
-                *again.method_mut() = request.method().clone();
-                *again.uri_mut() = request.uri().clone();
-                *again.headers_mut() = request.headers().clone();
-                again
-            });
+        // Without a length, a GET has no body, whatever the component's stream is about to say.
+        let headers = request.headers();
+        let reads = request.method() == http::Method::GET
+            && !headers.contains_key(CONTENT_LENGTH)
+            && !headers.contains_key(TRANSFER_ENCODING);
+        let again = reads.then(|| {
+            let mut again = http::Request::new(empty());
+            *again.method_mut() = request.method().clone();
+            *again.uri_mut() = request.uri().clone();
+            *again.headers_mut() = request.headers().clone();
+            again
+        });
+        if reads {
+            request = request.map(|_| empty());
+        }
         let now = Instant::now();
         match (self.send_once(request).await, again) {
             (Err(error), Some(again)) if was_closed_idle(&error, now, self.rested) => self
@@ -202,12 +208,31 @@ mod tests {
         }
 
         fn request(&self, method: http::Method, body: &'static str) -> http::Request<WasiBody> {
-            let body = http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()));
-            http::Request::builder()
-                .method(method)
-                .uri(format!("http://{}/c", self.0.local_addr().unwrap()))
-                .body(body.map_err(|never| match never {}).boxed_unsync())
-                .unwrap()
+            let request = http::Request::builder()
+                .method(&method)
+                .uri(format!("http://{}/c", self.0.local_addr().unwrap()));
+            let body = match method {
+                http::Method::GET => Unfinished.boxed_unsync(),
+                _ => http_body_util::Full::new(bytes::Bytes::from_static(body.as_bytes()))
+                    .map_err(|never| match never {})
+                    .boxed_unsync(),
+            };
+            request.body(body).unwrap()
+        }
+    }
+
+    /// The body of a component that has not come to saying that there is none.
+    struct Unfinished;
+
+    impl http_body::Body for Unfinished {
+        type Data = bytes::Bytes;
+        type Error = wasmtime_wasi_http::Error;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+            std::task::Poll::Pending
         }
     }
 
