@@ -15,9 +15,9 @@ def lines(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
-def compiled(lines: list[str], file: pathlib.Path) -> bool:
+def compiled(lines: list[str], file: pathlib.Path, text: str = "(component)") -> bool:
     """Whether a small component had to be compiled."""
-    file.write_text("(component)")
+    file.write_text(text)
     lines.clear()
     engine = wasmtime.Engine(_component._config())
     assert isinstance(_component._component(engine, file, lines.append), wasm.Component)
@@ -47,6 +47,15 @@ def test_code_that_others_can_write_is_not_used(lines: list[str], tmp_path: path
     compiled(lines, file)
     (tmp_path / "cache/python").chmod(0o777)
     assert compiled(lines, file)
+
+
+def test_code_of_earlier_versions_goes(lines: list[str], tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "small.wasm"
+    for version in range(_component.MOST_KEPT + 2):
+        assert compiled(lines, file, f"(component) ;; {version}")
+    kept = list((tmp_path / "cache/python").iterdir())
+    assert len(kept) == 2 * _component.MOST_KEPT, kept
+    assert not compiled(lines, file, f"(component) ;; {version}")
 
 
 def test_a_component_that_is_none_is_named(lines: list[str], tmp_path: pathlib.Path) -> None:

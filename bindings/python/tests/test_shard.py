@@ -181,6 +181,9 @@ def test_other_refusals_have_classes_of_their_own(device: Open, tmp_path: pathli
     with pytest.raises(errors.InvalidInput) as no_server:
         edge.sync()
     assert no_server.value.field == "url"
+    with pytest.raises(errors.InvalidInput) as sideways:
+        edge.sync("sideways")  # type: ignore[arg-type]
+    assert sideways.value.field == "direction"
     edge.close()
     edge.close()
     with pytest.raises(errors.Closed):

@@ -21,6 +21,9 @@ from .errors import ComponentMissing
 Progress = Callable[[str], None]
 """Told a line for people when something takes long."""
 
+MOST_KEPT = 4
+"""Components whose machine code is kept: those of other versions."""
+
 _lock = threading.Lock()
 _loaded: dict[pathlib.Path, Loaded] = {}
 
@@ -136,13 +139,20 @@ def _kept(engine: wasmtime.Engine, kept: pathlib.Path) -> wasm.Component | None:
         code = kept.read_bytes()
         if hashlib.sha256(code).hexdigest() != _digest_file(kept).read_text("ascii"):
             return None
-        return wasm.Component.deserialize_file(engine, str(kept))
+        component = wasm.Component.deserialize_file(engine, str(kept))
+        # Used now: others go first.
+        os.utime(kept)
+        return component
     except (OSError, ValueError, wasmtime.WasmtimeError):
         return None
 
 
 def _keep(kept: pathlib.Path, code: bytes) -> None:
     kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    others = sorted(kept.parent.glob("*.cwasm"), key=lambda path: path.stat().st_mtime)
+    for other in others[: -(MOST_KEPT - 1)]:
+        _digest_file(other).unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
     # The digest last: without it the code is not used.
     for path, content in (
         (kept, code),

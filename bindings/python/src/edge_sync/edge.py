@@ -495,8 +495,15 @@ class EdgeSync:
 
         Raises: `ServerError`, whose `report` says what was done; what waits stays in the queue.
         """
-        if attempts < 1:
-            raise errors.InvalidInput("attempts", "expected at least 1")
+        if direction not in ("both", "push", "pull"):
+            raise errors.InvalidInput("direction", "expected 'both', 'push' or 'pull'")
+        for name, value in (
+            ("attempts", attempts),
+            ("batch_operations", batch_operations),
+            ("batch_bytes", batch_bytes),
+        ):
+            if not 1 <= value < 2**32:
+                raise errors.InvalidInput(name, "expected at least 1")
         if patience < 0:
             raise errors.InvalidInput("patience", "expected seconds")
         return self._server().sync(
@@ -595,6 +602,8 @@ class EdgeSync:
 
     def skip(self, count: int = 1) -> int:
         """Moves operations from the head of the queue to the rejected log. How many."""
+        if not 1 <= count < 2**32:
+            raise errors.InvalidInput("count", "expected at least 1")
         return int(self._shard.call("queue", "skip", count))
 
     # Within.
