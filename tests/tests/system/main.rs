@@ -26,6 +26,8 @@ mod operator;
 mod partial_snapshots;
 mod programs;
 mod pulls;
+mod python;
+mod python_binding;
 mod python_client;
 mod random_schedules;
 mod readme;
