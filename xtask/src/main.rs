@@ -45,7 +45,7 @@ struct Arguments {
 enum Chore {
     /// Build the component and the edge-sync command
     Build,
-    /// Build what other hosts install: the Python wheel with the component inside
+    /// Build what other hosts install: a Python wheel and an npm package with the component inside
     Package,
     /// Run every check: format, lints, licences, unit tests, whole-system tests
     Test {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     build::{self, Built},
+    cache::create_folder,
     chores::Chores,
     command, progress,
     repository::Repository,
@@ -19,24 +20,24 @@ const TOOL: &str = "setuptools==84.2.1";
 /// zip archive has, 1980-01-01, in seconds since 1970.
 const TIME_OF_FILES: &str = "315532800";
 
-/// Builds the component, and the Python wheel that has it inside.
+/// Builds the component, and the Python wheel and the npm package that have it inside.
 ///
 /// # Errors
-/// Where the build fails, or there is no Python.
+/// Where the build fails, or there is no Python or no Node.
 pub fn everything(chores: &Chores) -> Result<()> {
     let built = build::everything(chores)?;
     let wheel = progress::step("making the Python wheel", || wheel(chores, &built))?;
+    let tarball = progress::step("making the npm package", || tarball(chores, &built))?;
     built.print();
     println!("wheel      {}", wheel.display());
+    println!("npm        {}", tarball.display());
     Ok(())
 }
 
 fn wheel(chores: &Chores, built: &Built) -> Result<PathBuf> {
     let python = tools(&chores.cache.root().join("python-build"))?;
     let products = chores.repository.products();
-    for old in wheels(&products)? {
-        std::fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
-    }
+    remove_made(&products, "whl")?;
     command::capture(
         Command::new(&python)
             .args(["-m", "pip", "--quiet", "--disable-pip-version-check"])
@@ -47,11 +48,53 @@ fn wheel(chores: &Chores, built: &Built) -> Result<PathBuf> {
             .env("EDGE_SYNC_COMPONENT", built.component())
             .env("SOURCE_DATE_EPOCH", TIME_OF_FILES),
     )?;
-    let made = wheels(&products)?;
-    let [wheel] = made.as_slice() else {
-        anyhow::bail!("pip left {} wheels", made.len());
+    only(&products, "whl")
+}
+
+fn tarball(chores: &Chores, built: &Built) -> Result<PathBuf> {
+    let package = chores.repository.root().join("bindings").join("node");
+    let products = chores.repository.products();
+    remove_made(&products, "tgz")?;
+    // Apart from the clone: what it is transpiled with has some 400 MB.
+    let folder = chores.cache.root().join("node-build");
+    create_folder(&folder)?;
+    copy_files(&package, &folder)?;
+    for sources in ["src", "generated"] {
+        let old = folder.join(sources);
+        if old.exists() {
+            std::fs::remove_dir_all(&old).with_context(|| format!("removing {}", old.display()))?;
+        }
+    }
+    create_folder(&folder.join("src"))?;
+    copy_files(&package.join("src"), &folder.join("src"))?;
+    let npm = |arguments: &[&str]| {
+        let mut npm = Command::new("npm");
+        npm.args(arguments).current_dir(&folder);
+        npm
     };
-    Ok(wheel.clone())
+    let lock = folder.join("package-lock.json");
+    let wanted = std::fs::read_to_string(&lock).with_context(|| lock.display().to_string())?;
+    // Says what was installed, and that it was installed as a whole.
+    let installed = folder.join("installed.json");
+    if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        progress::note("what it is transpiled with is there");
+    } else {
+        command::capture(&mut npm(&["ci", "--no-audit", "--no-fund"]))?;
+        std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())?;
+    }
+    command::capture(npm(&["run", "build"]).env("EDGE_SYNC_COMPONENT", built.component()))?;
+    command::capture(npm(&["pack", "--silent", "--pack-destination"]).arg(&products))?;
+    only(&products, "tgz")
+}
+
+/// Copies the files of a folder, without the folders in it.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for path in files(from)? {
+        let name = path.file_name().context("a file without a name")?;
+        std::fs::copy(&path, to.join(name))
+            .with_context(|| format!("copying {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn python_package(repository: &Repository) -> PathBuf {
@@ -85,17 +128,39 @@ fn tools(environment: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// The wheels in a folder.
-fn wheels(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Removes what an earlier run made: files with this ending.
+fn remove_made(folder: &Path, extension: &str) -> Result<()> {
+    for old in made(folder, extension)? {
+        std::fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
+    }
+    Ok(())
+}
+
+/// The one file with this ending.
+fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
+    let made = made(folder, extension)?;
+    match made.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => bail!("{} files .{extension} in {}", made.len(), folder.display()),
+    }
+}
+
+fn made(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut made = files(folder)?;
+    made.retain(|path| path.extension().is_some_and(|found| found == extension));
+    Ok(made)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let describe = || format!("the folder {}", folder.display());
-    let mut wheels = Vec::new();
+    let mut files = Vec::new();
     for entry in folder.read_dir().with_context(describe)? {
         let path = entry.with_context(describe)?.path();
-        if path.extension().is_some_and(|extension| extension == "whl") {
-            wheels.push(path);
+        if path.is_file() {
+            files.push(path);
         }
     }
-    Ok(wheels)
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -103,13 +168,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wheels_are_told_from_what_else_was_built() {
+    fn what_was_made_is_told_from_what_else_was_built() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["edge_sync.wasm", "edge_sync-1-py3-none-any.whl", "demo"] {
             std::fs::write(folder.path().join(name), "").expect("a file");
         }
-        let wheels = wheels(folder.path()).expect("a list");
-        assert_eq!(wheels, [folder.path().join("edge_sync-1-py3-none-any.whl")]);
+        let wheel = only(folder.path(), "whl").expect("one");
+        assert_eq!(wheel, folder.path().join("edge_sync-1-py3-none-any.whl"));
+        assert!(only(folder.path(), "tgz").is_err());
+        remove_made(folder.path(), "whl").expect("it goes");
+        assert_eq!(files(folder.path()).expect("a list").len(), 2);
     }
 
     #[test]

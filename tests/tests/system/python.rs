@@ -1,8 +1,9 @@
 //! Python for tests: virtual environments in the cache, each with the packages that a file lists.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+
+use crate::foreign::{run, say, skip};
 
 /// The Python of an environment called `name` that has what `requirements` lists. Installed once, and
 /// again when the list changes.
@@ -12,24 +13,10 @@ pub fn environment(name: &str, requirements: &Path) -> Option<PathBuf> {
     match find(name, requirements) {
         Ok(python) => Some(python),
         Err(reason) => {
-            assert!(!is_ci(), "not to be skipped on CI: {reason}");
-            say(&format!("skipped: {reason}"));
+            skip(&reason);
             None
         }
     }
-}
-
-/// Runs a program that has to succeed.
-pub fn run(command: &mut Command) -> Output {
-    let output = command.output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    output
 }
 
 /// The `wasmtime` command, from the Python package that ships it.
@@ -53,15 +40,6 @@ fn make_runnable(program: &Path) {
         permissions.set_mode(0o755);
         std::fs::set_permissions(program, permissions).expect("it may be run");
     }
-}
-
-/// Tells a person, also if the test passes: what is printed by a macro is kept from sight then.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-fn is_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
 fn find(name: &str, requirements: &Path) -> Result<PathBuf, String> {

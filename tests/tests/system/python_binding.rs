@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::python::{self, run};
+use crate::foreign::run;
+use crate::python;
 use crate::support::{SETTINGS, command, component_file};
 
 #[test]

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use edge_sync_tests::double::{Options, QdrantDouble};
 
-use crate::python::{self, run};
+use crate::foreign::run;
+use crate::python;
 use crate::served::{Served, edge_sync};
 
 /// The programs, in `tests/clients/python/`, and what each prints at the end.
