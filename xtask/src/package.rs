@@ -59,6 +59,9 @@ fn tarball(chores: &Chores, built: &Built) -> Result<PathBuf> {
     let folder = chores.cache.root().join("node-build");
     create_folder(&folder)?;
     copy_files(&package, &folder)?;
+    // npm follows no links.
+    let licence = chores.repository.root().join("LICENSE");
+    std::fs::copy(&licence, folder.join("LICENSE")).context("copying the licence")?;
     for sources in ["src", "generated"] {
         let old = folder.join(sources);
         if old.exists() {

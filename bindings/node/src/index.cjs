@@ -8,6 +8,8 @@ const { Worker } = require("node:worker_threads");
 const { EdgeSyncError, errorOf } = require("./errors.cjs");
 const { lock } = require("./lock.cjs");
 
+/** For `reopen`: nothing is to be taken back. */
+const ALL_RETURNED = 2n ** 64n - 1n;
 const CONNECT_TIMEOUT_MS = 10_000n;
 const PAGE = 1000;
 const FIRST_WAIT_MS = 1000;
@@ -23,7 +25,9 @@ class EdgeSync {
   #pending;
   // Jobs wait for each other: the component does one thing at a time.
   #tail = Promise.resolve();
+  // The log's last sequence when a call began that failed: what it logged after that is taken back.
   #returned;
+  #began;
   #isClosed = false;
   #background;
   #notes = [];
@@ -115,7 +119,11 @@ class EdgeSync {
       };
       worker.on("error", lost);
       worker.on("exit", (code) => lost(new Error(`the thread ended with ${code}`)));
-      worker.on("message", (answer) => (isReady ? this.#pending?.(answer) : ready()));
+      worker.on("message", (message) => {
+        if (!isReady) ready();
+        else if (message.began !== undefined) this.#began = message.began;
+        else this.#pending?.(message);
+      });
     }).catch((error) => {
       throw new EdgeSyncError("component-missing", `cannot use the component: ${error.message}`);
     });
@@ -140,6 +148,7 @@ class EdgeSync {
     const worker = this.#worker;
     if (!worker) return Promise.resolve({ trap: "the thread is gone" });
     worker.ref();
+    this.#began = undefined;
     return new Promise((answered) => {
       this.#pending = answered;
       worker.postMessage(job);
@@ -153,7 +162,7 @@ class EdgeSync {
   async #job(job) {
     const answer = await this.#ask(job);
     if (answer.trap !== undefined) {
-      this.#returned = answer.returned ?? 2n ** 64n - 1n;
+      this.#returned = answer.returned ?? this.#began ?? ALL_RETURNED;
       await this.#end();
       throw new EdgeSyncError("trapped", `the component trapped: ${answer.trap}`);
     }
@@ -187,9 +196,16 @@ class EdgeSync {
   }
 
   async #reopen(why) {
-    const returned = this.#returned ?? 2n ** 64n - 1n;
-    await this.#start();
-    this.#note(await this.#job({ kind: "reopen", returned }));
+    const returned = this.#returned ?? ALL_RETURNED;
+    try {
+      await this.#start();
+      this.#note(await this.#job({ kind: "reopen", returned }));
+    } catch (error) {
+      // The next call tries it again, and takes the same back.
+      await this.#end();
+      this.#returned = returned;
+      throw error;
+    }
     this.#returned = undefined;
     this.#notes.push(`the shard was opened again after ${why}`);
   }

@@ -1,7 +1,7 @@
 // The component on a thread of its own: its calls block.
 //
-// The main thread sends one job at a time, `{ id, calls, ... }`, and waits for the answer: `{ id, value }`,
-// `{ id, error }`, or `{ id, trap }`, after which this thread is of no use any more.
+// The main thread sends one job at a time, `{ kind, ... }`, and waits for the answer: `{ value }`, `{ error }`,
+// or `{ trap }`, after which this thread is of no use any more. A write tells `{ began }` before.
 
 import { readFile } from "node:fs/promises";
 import { statfsSync } from "node:fs";
@@ -64,7 +64,7 @@ function freeBytes() {
   }
 }
 
-/** The log's last sequence when a call began; after a write that failed, when that began. */
+/** The log's last sequence when a write began that failed, until a call succeeds. */
 let failedAt;
 
 const jobs = {
@@ -94,15 +94,18 @@ function plain(value) {
 }
 
 function run(job) {
-  let returned = ALL_RETURNED;
+  let returned = failedAt ?? ALL_RETURNED;
   try {
     if (job.kind === "request") job.text = job.body === undefined ? "" : toJson(job.body, "");
     if (job.writes) {
-      returned = component.shard.beforeWrite(freeBytes());
-      if (failedAt !== undefined && failedAt < returned) returned = failedAt;
+      const logged = component.shard.beforeWrite(freeBytes());
+      if (logged < returned) returned = logged;
+      // On its way before the call: should this thread be lost, the main thread knows what to take back.
+      parentPort.postMessage({ began: returned });
     }
     const value = jobs[job.kind](job);
-    failedAt = undefined;
+    // The queue says nothing of whether the shard is in doubt.
+    if (job.of !== "queue") failedAt = undefined;
     return { value: plain(value) };
   } catch (error) {
     // What `toJson` refuses, and what the component answers; all else is a trap.
@@ -116,6 +119,6 @@ function run(job) {
 }
 
 parentPort.on("message", (job) => {
-  parentPort.postMessage({ id: job.id, ...run(job) });
+  parentPort.postMessage(run(job));
 });
 parentPort.postMessage({ ready: true });

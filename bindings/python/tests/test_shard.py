@@ -234,14 +234,17 @@ def test_what_returned_survives_a_kill(device: Open, tmp_path: pathlib.Path) -> 
     assert edge.status().queued == 51
 
 
+@pytest.mark.parametrize("reopening_fails", [False, True])
 def test_a_trap_undoes_its_call_and_the_shard_goes_on(
-    device: Open, monkeypatch: pytest.MonkeyPatch
+    device: Open, monkeypatch: pytest.MonkeyPatch, reopening_fails: bool
 ) -> None:
     edge = device(config=CONFIG)
     edge.upsert([point(1)])
     call = _instance.Instance.call
 
     def trapping(self: _instance.Instance, interface: str, name: str, *arguments: object) -> object:
+        if name == "reopen" and reopening_fails:
+            raise errors.StorageError("io", "open", "log", "for the test")
         answer = call(self, interface, name, *arguments)
         if name == "request":
             # It was logged and applied by now, and never answered.
@@ -254,9 +257,46 @@ def test_a_trap_undoes_its_call_and_the_shard_goes_on(
     monkeypatch.undo()
     assert [record.id for record in edge.points()] == [1]
     assert edge.status().queued == 1
-    assert any("after a trap" in note for note in edge.status().notes)
+    if not reopening_fails:
+        assert any("after a trap" in note for note in edge.status().notes)
     edge.upsert([point(3)])
     assert [record.id for record in edge.points()] == [1, 3]
+
+
+def test_at_the_ceiling_of_memory_reads_and_deletions_go_on(device: Open) -> None:
+    edge = device(
+        config={"vectors": {"size": 1024, "distance": "Dot"}}, memory_mib=96, durability="os"
+    )
+    vectors = np.random.default_rng(3).normal(size=(500, 1024)).astype("float32")
+    with pytest.raises(MemoryError) as full:
+        for first in range(0, 100_000, 500):
+            edge.upload(vectors, range(first, first + 500))
+    assert isinstance(full.value, errors.NoMemory)
+    assert full.value.limit_bytes == 96 << 20
+    held = edge.count()
+    assert held > 0
+    edge.delete([1])
+    assert edge.count() == held - 1
+    assert edge.search(vectors[0], limit=1)[0].id % 500 == 0
+    assert edge.status().notes == []
+
+
+LEFT_OPEN = """
+import sys
+from edge_sync import EdgeSync
+config = {"vectors": {"size": 1, "distance": "Dot"}}
+there = {"url": "http://127.0.0.1:1", "collection": "c"}
+edge = EdgeSync(sys.argv[1], config=config, background=True, **there)
+edge.upsert([{"id": 1, "vector": [1]}])
+print("end", flush=True)
+"""
+
+
+def test_a_program_ends_that_closes_nothing(device: Open, tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-c", LEFT_OPEN, str(tmp_path / "device")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "end\n", "")
+    assert device().count() == 1
 
 
 def test_threads_share_a_shard(device: Open) -> None:

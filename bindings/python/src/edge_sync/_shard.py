@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from wasmtime.component import Variant
 
@@ -18,8 +17,6 @@ from ._lock import DirectoryLock
 
 ALL_RETURNED = 2**64 - 1
 """For `reopen`: nothing is to be taken back."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,12 @@ class Shard:
     def write(self, interface: str, name: str, *arguments: Any) -> Any:
         """A call that may log operations. What one logs that fails is taken back."""
         with self._mutex:
-            return self._recovering(lambda: self._instance_call(interface, name, arguments), True)
+            return self._recovering(interface, name, arguments, True)
 
     def call(self, interface: str, name: str, *arguments: Any) -> Any:
         """Any other call."""
         with self._mutex:
-            return self._recovering(lambda: self._instance_call(interface, name, arguments), False)
+            return self._recovering(interface, name, arguments, False)
 
     def request(self, method: str, path: str, body: Any, writes: bool) -> Any:
         """A request of Qdrant's points API; the text of its `result`."""
@@ -123,17 +120,19 @@ class Shard:
                 del instance
                 self._lock.release()
 
-    def _recovering(self, call: Callable[[], T], writes: bool) -> T:
+    def _recovering(
+        self, interface: str, name: str, arguments: tuple[Any, ...], writes: bool
+    ) -> Any:
         """The call, once more if an earlier failure had left the shard in doubt."""
         if self._is_closed:
             raise errors.Closed("this EdgeSync was closed")
         if self._instance is None:
             self._reopen()
-        returned = ALL_RETURNED
+        returned = ALL_RETURNED if self._failed_at is None else self._failed_at
         try:
             try:
                 returned = self._before(writes)
-                answer = call()
+                answer = self._instance_call(interface, name, arguments)
             except NeedsReopen as why:
                 before, self._returned = returned, returned
                 self._reopen()
@@ -141,7 +140,7 @@ class Shard:
                 # What a batch of several steps has done may be flushed, and then it stays.
                 if self._before(writes) != before and before != ALL_RETURNED:
                     raise
-                answer = call()
+                answer = self._instance_call(interface, name, arguments)
         except errors.Trapped as trapped:
             self._instance = None
             self._returned = returned
@@ -156,7 +155,9 @@ class Shard:
             if writes:
                 self._failed_at = returned
             raise
-        self._failed_at = None
+        # The queue says nothing of whether the shard is in doubt.
+        if interface != "queue":
+            self._failed_at = None
         return answer
 
     def _before(self, writes: bool) -> int:
@@ -174,9 +175,14 @@ class Shard:
         return self._instance.call(interface, name, *arguments)
 
     def _reopen(self) -> None:
-        opened = self._fresh().call(
-            "shard", "reopen", GUEST_DIRECTORY, self._options(), self._returned
-        )
+        try:
+            opened = self._fresh().call(
+                "shard", "reopen", GUEST_DIRECTORY, self._options(), self._returned
+            )
+        except errors.EdgeSyncError:
+            # The next call tries it again, and takes the same back.
+            self._instance = None
+            raise
         self._returned = ALL_RETURNED
         self._failed_at = None
         self._note(opened)
