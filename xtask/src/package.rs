@@ -9,7 +9,7 @@ use crate::{
     build::{self, Built},
     cache::create_folder,
     chores::Chores,
-    command, progress,
+    command, digest, progress,
     repository::Repository,
 };
 
@@ -28,10 +28,25 @@ pub fn everything(chores: &Chores) -> Result<()> {
     let built = build::everything(chores)?;
     let wheel = progress::step("making the Python wheel", || wheel(chores, &built))?;
     let tarball = progress::step("making the npm package", || tarball(chores, &built))?;
+    let sums = chores.repository.products().join("SHA256SUMS");
+    write_sums(&sums, &[built.component(), &wheel, &tarball])?;
     built.print();
     println!("wheel      {}", wheel.display());
     println!("npm        {}", tarball.display());
+    println!("checksums  {}", sums.display());
     Ok(())
+}
+
+/// Writes what `sha256sum --check` reads, of files that lie beside.
+fn write_sums(sums: &Path, files: &[&Path]) -> Result<()> {
+    let mut text = String::new();
+    for file in files {
+        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        let name = file.file_name().context("a file without a name")?;
+        let digest = digest::sha256(&bytes);
+        text.push_str(&format!("{digest}  {}\n", name.to_string_lossy()));
+    }
+    std::fs::write(sums, text).with_context(|| sums.display().to_string())
 }
 
 fn wheel(chores: &Chores, built: &Built) -> Result<PathBuf> {
@@ -181,6 +196,19 @@ mod tests {
         assert!(only(folder.path(), "tgz").is_err());
         remove_made(folder.path(), "whl").expect("it goes");
         assert_eq!(files(folder.path()).expect("a list").len(), 2);
+    }
+
+    #[test]
+    fn sums_are_those_that_sha256sum_reads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a");
+        std::fs::write(&file, "abc").expect("a file");
+        let sums = folder.path().join("SHA256SUMS");
+        write_sums(&sums, &[&file]).expect("sums");
+        assert_eq!(
+            std::fs::read_to_string(sums).expect("sums"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"
+        );
     }
 
     #[test]
