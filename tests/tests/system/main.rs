@@ -9,6 +9,7 @@ mod differential;
 mod double_conformance;
 mod double_faults;
 mod double_server;
+mod every_host;
 mod exchange;
 mod fixture_over_rest;
 mod fixture_restore;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::foreign::{run, say, skip};
 use crate::support::{SETTINGS, command, component_file};
@@ -10,11 +11,20 @@ use crate::support::{SETTINGS, command, component_file};
 /// What the package needs, by `engines` in `package.json`.
 const OLDEST_NODE: u32 = 20;
 
-#[test]
-fn the_node_package_passes_its_tests() {
+/// The folder of the package with what it is built with, and the component transpiled. None where there
+/// is no Node.
+pub fn package() -> Option<PathBuf> {
+    static PACKAGE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PACKAGE.get_or_init(make).clone()
+}
+
+fn make() -> Option<PathBuf> {
     let folder = match place() {
         Ok(folder) => folder,
-        Err(reason) => return skip(&reason),
+        Err(reason) => {
+            skip(&reason);
+            return None;
+        }
     };
     let package = edge_sync_tests::package_folder().join("../bindings/node");
     install(&package, &folder);
@@ -23,6 +33,14 @@ fn the_node_package_passes_its_tests() {
     }
     std::fs::copy(package.join("README.md"), folder.join("README.md")).expect("a copy");
     run(npm(&folder, &["run", "build"]).env("EDGE_SYNC_COMPONENT", component_file()));
+    Some(folder)
+}
+
+#[test]
+fn the_node_package_passes_its_tests() {
+    let Some(folder) = package() else {
+        return;
+    };
     run(&mut npm(&folder, &["run", "types"]));
     let mut tests = npm(&folder, &["test"]);
     tests

@@ -3,36 +3,47 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::foreign::run;
 use crate::python;
 use crate::support::{SETTINGS, command, component_file};
 
-#[test]
-fn the_python_package_passes_its_tests() {
-    let package = edge_sync_tests::package_folder().join("../bindings/python");
-    let requirements = package.join("tests/requirements.txt");
-    let Some(python) = python::environment("python-binding", &requirements) else {
-        return;
-    };
+/// Where the package is in the clone.
+pub fn sources() -> PathBuf {
+    edge_sync_tests::package_folder().join("../bindings/python")
+}
+
+/// A Python with the packages that tests need, and the folder that the package is installed in, made anew
+/// in each run. None where there is no Python.
+pub fn package() -> Option<(PathBuf, PathBuf)> {
+    static PACKAGE: OnceLock<Option<(PathBuf, PathBuf)>> = OnceLock::new();
+    PACKAGE.get_or_init(make).clone()
+}
+
+fn make() -> Option<(PathBuf, PathBuf)> {
+    let requirements = sources().join("tests/requirements.txt");
+    let python = python::environment("python-binding", &requirements)?;
+    let environment = python.ancestors().nth(2).expect("the environment");
+    let site = environment.join("site");
+    if site.exists() {
+        std::fs::remove_dir_all(&site).expect("the old one goes");
+    }
     let folder = tempfile::tempdir().expect("a folder");
-    let site = folder.path().join("site");
     let pip = |arguments: &[&str]| {
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"])
             .args(arguments);
         pip
     };
-    run(
-        pip(&["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir"])
-            .arg(folder.path())
-            .arg(&package)
-            .env("EDGE_SYNC_COMPONENT", component_file()),
-    );
+    let wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir"];
+    run(pip(&wheel)
+        .arg(folder.path())
+        .arg(sources())
+        .env("EDGE_SYNC_COMPONENT", component_file()));
     let wheels: Vec<PathBuf> = std::fs::read_dir(folder.path())
         .expect("the folder")
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .collect();
     let [wheel] = wheels.as_slice() else {
         panic!("not one wheel: {wheels:?}");
@@ -40,11 +51,18 @@ fn the_python_package_passes_its_tests() {
     run(pip(&["install", "--no-deps", "--no-index", "--target"])
         .arg(&site)
         .arg(wheel));
+    Some((python, site))
+}
 
+#[test]
+fn the_python_package_passes_its_tests() {
+    let Some((python, site)) = package() else {
+        return;
+    };
     let mut tests = Command::new(&python);
     tests
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .current_dir(&package)
+        .current_dir(sources())
         .env("PYTHONPATH", &site)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("EDGE_SYNC_DOUBLE", env!("CARGO_BIN_EXE_qdrant-double"))
