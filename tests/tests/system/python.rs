@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-use crate::foreign::{run, say, skip};
+use crate::foreign::{run, skip};
 
 /// The Python of an environment called `name` that has what `requirements` lists. Installed once, and
 /// again when the list changes.
@@ -43,42 +44,10 @@ fn make_runnable(program: &Path) {
 }
 
 fn find(name: &str, requirements: &Path) -> Result<PathBuf, String> {
-    let has_venv = Command::new("python3")
-        .args(["-c", "import venv, ensurepip"])
-        .output();
-    match has_venv {
-        Ok(output) if output.status.success() => {}
-        Ok(_) => return Err("this Python cannot make virtual environments".to_owned()),
-        Err(error) => return Err(format!("no Python: {error}")),
-    }
-    let cache = std::env::var_os("EDGE_SYNC_CACHE")
-        .ok_or("EDGE_SYNC_CACHE names no folder for it; `cargo xtask test` does")?;
-    let wanted = std::fs::read_to_string(requirements).expect("the requirements");
-    let environment = PathBuf::from(cache).join(name);
-    let python = environment.join("bin/python");
+    let text = std::fs::read_to_string(requirements).expect("the requirements");
+    let packages: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     // Two tests may want the same.
-    static INSTALLING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _installing = INSTALLING
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    // Says what was installed, and that it was installed as a whole.
-    let installed = environment.join("installed.txt");
-    if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(python);
-    }
-    say(&format!("installing {} for a test", requirements.display()));
-    let create = ["-m", "venv", "--clear"];
-    run(Command::new("python3").args(create).arg(&environment));
-    run(Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .arg("--requirement")
-        .arg(requirements));
-    std::fs::write(&installed, wanted).expect("a note of what is installed");
-    Ok(python)
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    edge_sync_tests::python::environment(name, &packages.join("\n"))
 }
