@@ -22,6 +22,11 @@ pub struct Built {
 }
 
 impl Built {
+    /// The component.
+    pub fn component(&self) -> &Path {
+        &self.component
+    }
+
     /// Prints where things are.
     pub fn print(&self) {
         println!("component  {}", self.component.display());

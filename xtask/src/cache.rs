@@ -7,6 +7,9 @@
 //! target/{native,wasm,small}/   cargo's artifacts
 //! target/sources            what they were made from ([`crate::freshness`])
 //! component-cache/          compiled components (kept by the host)
+//! python/                   the same for Python (kept by its package)
+//! python-*/, wasmtime-*/    Python environments of tests and of the wheel
+//! node-*/                   what tests and the npm package are transpiled with
 //! ```
 
 use std::{

@@ -13,6 +13,7 @@ mod diagnostics;
 mod digest;
 mod freshness;
 mod hygiene;
+mod package;
 mod patching;
 mod pointer_width;
 mod ports;
@@ -44,6 +45,8 @@ struct Arguments {
 enum Chore {
     /// Build the component and the edge-sync command
     Build,
+    /// Build what other hosts install: a Python wheel and an npm package with the component inside
+    Package,
     /// Run every check: format, lints, licences, unit tests, whole-system tests
     Test {
         /// Run only the tests whose name contains this, without lints and other checks
@@ -88,6 +91,7 @@ fn run(chore: Chore) -> Result<()> {
     let chores = Chores::new()?;
     match chore {
         Chore::Build => chores.locked(|| build::everything(&chores).map(|built| built.print())),
+        Chore::Package => chores.locked(|| package::everything(&chores)),
         Chore::Test { filter, quick } => {
             chores.locked(|| test::run(&chores, filter.as_deref(), quick))
         }

@@ -4,7 +4,7 @@
 //! Info strings of code blocks mean:
 //! - `sh`: run; one shell for all of them, so that variables and the working directory stay.
 //! - `sh no-test: REASON`: not run.
-//! - `sh needs: PROGRAM`: run where that program is installed.
+//! - `sh needs: PROGRAM`: run where that program is installed; tests bring a `wasmtime` of their own.
 //! - `text output`: exactly what the block before it prints.
 //! - `text output varies`: the same, but numbers and times may differ.
 //! - `rust embed.rs`: a passage of `host/examples/embed.rs`.
@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 use edge_sync_tests::double::{Options, QdrantDouble};
 use regex::Regex;
 
+use crate::python;
 use crate::support::{SETTINGS, component};
 
 /// The server's address in the README; the double's takes its place.
@@ -206,7 +207,7 @@ fn steps(document: &'static str, text: &str) -> Vec<Step> {
                         assert!(!reason.trim().is_empty(), "{document}:{}: why?", fence.line);
                         false
                     }
-                    (_, Some(program)) => is_installed(program.trim()),
+                    (_, Some(program)) => is_there(program.trim()),
                     _ => panic!("{document}:{}: what is `{rest}`?", fence.line),
                 };
                 if !runs {
@@ -249,10 +250,17 @@ fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
     let work = folder.path().join("work");
     fs::create_dir(&programs).expect("a folder");
     fs::create_dir(&work).expect("a folder");
-    std::os::unix::fs::symlink(program(), programs.join("edge-sync")).expect("a link");
+    let link = |program: PathBuf, name| {
+        std::os::unix::fs::symlink(program, programs.join(name)).expect("a link");
+    };
+    link(program(), "edge-sync");
+    if let Some(wasmtime) = python::wasmtime() {
+        link(wasmtime, "wasmtime");
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&path)))
-        .expect("a PATH");
+    let path =
+        std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path)))
+            .expect("a PATH");
 
     let mut script = String::from("exec 2>&1\n");
     for step in steps {
@@ -347,7 +355,10 @@ fn masks_hide_numbers_and_times_only() {
     assert_ne!(masked("5 points"), masked("5 vectors"));
 }
 
-fn is_installed(program: &str) -> bool {
+fn is_there(program: &str) -> bool {
+    if program == "wasmtime" && python::wasmtime().is_some() {
+        return true;
+    }
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     })
