@@ -365,13 +365,12 @@ impl Log {
         if let Some(marks) = self.active.marks.get_mut() {
             marks.cut(end);
         }
-        let cut = files::set_len(&self.file, path, end, "take failed append out of");
-        if sync_failed {
-            self.poison(error.to_string());
-            return error;
-        }
-        // Durably, or a power cut could bring remains back under the next call.
-        match cut.and_then(|()| files::sync(&self.file, path, "sync log segment")) {
+        // Durably, or a power cut could bring the append back, or remains of it under the next call.
+        let cut = files::set_len(&self.file, path, end, "take failed append out of")
+            .and_then(|()| files::sync(&self.file, path, "sync log segment"));
+        match cut {
+            // What was appended before may be lost with the sync that failed.
+            _ if sync_failed => self.poison(error.to_string()),
             Ok(()) => self.synced_bytes = end,
             Err(second) => self.poison(format!("{error}; then {second}")),
         }

@@ -195,7 +195,10 @@ fn a_failed_fsync_poisons_and_the_call_is_taken_back() {
     log.append(&[b"kept"]).expect("appends");
     // The write succeeds, its fsync fails.
     faults::fail_after(1, false);
+    let before = faults::steps();
     assert!(matches!(log.append(&[b"failed"]), Err(Error::Io { .. })));
+    // The cut is synced as well: a power cut must not bring the call back that has failed.
+    assert_eq!(faults::steps() - before, 4, "write, fsync, cut, fsync");
     assert!(matches!(
         log.append(&[b"more"]),
         Err(Error::Poisoned { .. })
