@@ -248,9 +248,7 @@ fn broken_exchange(code: &ErrorCode) -> Broken {
         }
         ErrorCode::ConnectionRefused => (Unreached, "the server refuses connections"),
         ErrorCode::ConnectionTimeout => (Unreached, "the server could not be reached in time"),
-        ErrorCode::ConnectionLimitReached => {
-            (Unreached, "there is no room for another connection")
-        }
+        ErrorCode::ConnectionLimitReached => (Unreached, "there is no room for another connection"),
         // Neither passes by itself: somebody has to put the URL, the certificate or the trust right.
         // Wasmtime's own client says the first for all of TLS.
         ErrorCode::TlsProtocolError => (
