@@ -13,10 +13,13 @@ use crate::{node_binding, python, python_binding};
 
 const COLLECTION: &str = "hosts";
 
+/// Starts a program on a data directory and a server's URL.
+type Start = dyn Fn(&Path, &str) -> Command;
+
 /// How a host does a step.
 enum Host {
     /// One process for each step: this command, for a data directory and a server.
-    Program(Box<dyn Fn(&Path, &str) -> Command>),
+    Program(Box<Start>),
     /// One process for each device. It reads steps and answers, a line each.
     Driver(Box<dyn Fn() -> Command>),
 }
