@@ -124,23 +124,24 @@ pub struct Files {
 impl Files {
     /// What changed since `old`; none if nothing did.
     pub(super) fn changes(&self, old: &Value, lineage: Lineage) -> Result<Option<Vec<u8>>, Failed> {
-        let file = self.folder.path().join("partial");
         let shard = shard_folder(self.folder.path());
-        if !write_partial_snapshot(&shard, &self.manifest, old, &file, lineage)? {
-            return Ok(None);
-        }
-        let bytes = fs::read(&file)?;
-        fs::remove_file(&file)?;
-        Ok(Some(bytes))
+        // Lives ask at the same time.
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("partial");
+        let changed = write_partial_snapshot(&shard, &self.manifest, old, &file, lineage)?;
+        Ok(if changed {
+            Some(fs::read(&file)?)
+        } else {
+            None
+        })
     }
 
     /// A snapshot of everything.
     pub(super) fn snapshot(&self, layout: SnapshotLayout) -> Result<Vec<u8>, Failed> {
-        let file = self.folder.path().join("snapshot");
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("snapshot");
         write_snapshot(&shard_folder(self.folder.path()), &file, layout)?;
-        let bytes = fs::read(&file)?;
-        fs::remove_file(&file)?;
-        Ok(bytes)
+        Ok(fs::read(&file)?)
     }
 
     /// Every file that a mirror of it has, by its path below `segments`.
