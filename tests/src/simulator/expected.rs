@@ -243,8 +243,12 @@ impl Expected {
         };
         let mut mirror = BTreeMap::new();
         let mut missing: BTreeSet<&str> = files.contents().keys().map(String::as_str).collect();
+        let in_force = in_force(disk)?;
         for (path, inode) in disk.files() {
-            let Some((_, name)) = path.split_once("/mirror/0/segments/") else {
+            // Another generation may be left over.
+            let Some(name) =
+                path.strip_prefix(&format!("/generations/{in_force}/mirror/0/segments/"))
+            else {
                 continue;
             };
             let Some((sent, content)) = files.contents().get_key_value(name) else {
@@ -290,6 +294,21 @@ impl Expected {
         }
         Ok(())
     }
+}
+
+/// The generation that `CURRENT` names.
+fn in_force(disk: &Disk) -> Result<u64, Violation> {
+    let text = disk
+        .find("CURRENT")
+        .and_then(|inode| disk.read(inode, 0, usize::MAX));
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let current: Option<Value> = text
+        .lines()
+        .next()
+        .and_then(|it| serde_json::from_str(it).ok());
+    current
+        .and_then(|current| current["generation"].as_u64())
+        .ok_or_else(|| Violation(format!("no generation is in force: {text}")))
 }
 
 /// What is in the rejected log.

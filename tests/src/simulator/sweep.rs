@@ -172,18 +172,6 @@ impl Recording {
         steps: &std::ops::Range<usize>,
         failing: Option<u64>,
     ) -> Result<u64, Violation> {
-        self.failed(program, steps, failing).map_err(|violation| {
-            let what = brief(&self.steps[steps.start]);
-            Violation(format!("the call {failing:?} of {what} fails: {violation}"))
-        })
-    }
-
-    fn failed(
-        &self,
-        program: &Program,
-        steps: &std::ops::Range<usize>,
-        failing: Option<u64>,
-    ) -> Result<u64, Violation> {
         let moment = self
             .moments
             .iter()
@@ -191,6 +179,21 @@ impl Recording {
             .ok_or_else(|| Violation("no such step".to_owned()))?;
         let Moment { disk, server, .. } = &self.moments[moment];
         let mut life = self.resumed(program, moment, (disk.clone(), server.clone()), false);
+        let outcome = self.failed(&mut life, steps, failing);
+        outcome.map_err(|violation| {
+            let step = brief(&self.steps[steps.start]);
+            let happened = &life.world.lock().happened;
+            let what = format!("step {}, {step}, call {failing:?}", steps.start);
+            Violation(format!("{what}, {happened:?}: {violation}"))
+        })
+    }
+
+    fn failed(
+        &self,
+        life: &mut Life,
+        steps: &std::ops::Range<usize>,
+        failing: Option<u64>,
+    ) -> Result<u64, Violation> {
         life.recover(None, false)?;
         let first = life.world.lock().calls();
         if let Some(failing) = failing {
@@ -212,14 +215,9 @@ impl Recording {
                 break;
             }
         }
-        let (calls, trail) = {
-            let world = life.world.lock();
-            (world.calls() - first, world.happened.first().cloned())
-        };
-        let at = trail.map_or_else(String::new, |(call, _)| format!("{call}: "));
+        let calls = life.world.lock().calls() - first;
         // The steps that were not taken are of no matter: other devices' are before these.
-        let lived = self.live_on_from(&mut life, mark - 1, settled, Rest::Short);
-        lived.map_err(|violation| Violation(format!("{at}{violation}")))?;
+        self.live_on_from(life, mark - 1, settled, Rest::Short)?;
         Ok(calls)
     }
 
