@@ -103,7 +103,7 @@ fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpErr
     };
     let from = |front: Front| {
         front
-            .answer(body)
+            .answer(asked.body)
             .unwrap_or_else(|| refusal(500, "no front"))
     };
     let outcome = match http_fault {

@@ -420,7 +420,9 @@ impl Server {
         } else {
             self.version += 1;
             self.made += 1;
-            self.state = State::default();
+            self.state = Arc::default();
+            self.history = History::default();
+            self.optimizing = None;
             self.stored.clear();
         }
         self.alias_of = Some("moved");

@@ -182,7 +182,7 @@ impl Recording {
         let outcome = self.failed(&mut life, steps, failing);
         outcome.map_err(|violation| {
             let step = brief(&self.steps[steps.start]);
-            let happened = &life.world.lock().happened;
+            let happened = life.world.lock().happened.clone();
             let what = format!("step {}, {step}, call {failing:?}", steps.start);
             Violation(format!("{what}, {happened:?}: {violation}"))
         })
