@@ -551,6 +551,8 @@ fn fetch_generation(
         drop(running);
         let downloaded = downloaded?;
         bytes += downloaded.bytes;
+        let after = persist(|| server.optimizer())?;
+        let unsettled = unsettled(&before, &after);
         if downloaded.content == Content::NothingNew {
             let offer = pull.offer();
             if !offer.whole {
@@ -564,11 +566,10 @@ fn fetch_generation(
                 bytes,
                 pulled: None,
                 reasons,
-                unsettled: (!offer.settled).then_some(UNSETTLED_BEFORE),
+                // The server's manifest tells nothing of what is deleted while an optimization runs.
+                unsettled: unsettled.or((!offer.settled).then_some(UNSETTLED_BEFORE)),
             });
         }
-        let after = persist(|| server.optimizer())?;
-        let unsettled = unsettled(&before, &after);
         // A history that goes on is followed, whatever was deleted in it.
         let kept = kept.filter(|_| pull.is_of_nothing());
         // One memory cannot hold two generations of any size.

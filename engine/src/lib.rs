@@ -37,4 +37,7 @@ pub use request::{
     ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,
 };
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
-pub use snapshot::{Lineage, SnapshotLimits, unpack_snapshot};
+pub use snapshot::{
+    Layout as SnapshotLayout, Lineage, SnapshotLimits, unpack_snapshot, write as write_snapshot,
+    write_changes as write_partial_snapshot,
+};

@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use qdrant_edge::internal::SnapshotManifest;
 use qdrant_edge::{EdgeConfig, EdgeShard, SEGMENT_STATE_FILE, SegmentState, ShardInfo};
-use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::config::{CollectionConfig, runtime};
@@ -302,10 +301,7 @@ impl Shard {
         file: &Path,
         lineage: snapshot::Lineage,
     ) -> Result<bool> {
-        let old = SnapshotManifest::deserialize(old).map_err(|error| Error::InvalidInput {
-            field: String::new(),
-            message: format!("no manifest: {error}"),
-        })?;
+        let old = snapshot::manifest_of(old)?;
         let _changing = self.begin_change();
         // Compared before anything is flushed, as the server does. A version that is not there is
         // not equal to the segment's, though it counts as that.

@@ -349,10 +349,20 @@ impl Exchange<'_> {
             };
             let downloaded = download(courier, asked, options, cancel, progress)?;
             bytes += downloaded.bytes;
+            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
+                Ok(after) => unsettled(&before, &after),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => Some(format!(
+                    "the server did not tell whether its optimizer ran meanwhile: {error}"
+                )),
+            };
             if downloaded.content == Content::NothingNew {
                 return match &offer {
                     Some(offer) if offer.whole => Ok(Fetched::NothingNew {
-                        unsettled: (!offer.settled).then(|| UNSETTLED_BEFORE.to_owned()),
+                        // The server's manifest tells nothing of what is deleted while an optimization
+                        // runs.
+                        unsettled: unsettled
+                            .or_else(|| (!offer.settled).then(|| UNSETTLED_BEFORE.to_owned())),
                     }),
                     _ => Err(Error::BadSnapshot(
                         "the server says that nothing is new, and was not asked with all that is \
@@ -361,13 +371,6 @@ impl Exchange<'_> {
                     )),
                 };
             }
-            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
-                Ok(after) => unsettled(&before, &after),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => Some(format!(
-                    "the server did not tell whether its optimizer ran meanwhile: {error}"
-                )),
-            };
             cancel.check()?;
 
             progress(RestoreProgress::Staging);

@@ -36,8 +36,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-pub use write::Lineage;
-pub(crate) use write::{Layout, Versions, write, write_partial};
+pub use write::{Layout, Lineage, write, write_changes};
+pub(crate) use write::{Versions, manifest_of, write_partial};
 
 /// Bounds on what a snapshot may unpack to.
 #[derive(Debug, Clone, Copy)]

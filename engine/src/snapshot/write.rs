@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use qdrant_edge::internal::SnapshotManifest;
 use qdrant_edge::{SEGMENT_STATE_FILE, SegmentState};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 use uuid::Uuid;
@@ -52,7 +53,9 @@ const WAL_BYTES: u64 = 32 << 20;
 const WAL_HEADER: [u8; 8] = *b"wal\0edge";
 
 /// Writes the shard in `dir`, which must be flushed and at rest, as a snapshot archive.
-pub(crate) fn write(dir: &Path, file: &Path, layout: Layout) -> Result<()> {
+///
+/// Errors: storage errors.
+pub fn write(dir: &Path, file: &Path, layout: Layout) -> Result<()> {
     let segments = segments(&dir.join("segments"))?;
     let output = File::create(file).map_err(|error| Error::storage("create", file, &error))?;
     let mut archive = Writer {
@@ -72,6 +75,35 @@ pub(crate) fn write(dir: &Path, file: &Path, layout: Layout) -> Result<()> {
         }
     }
     archive.end(&segments, &json!([]), 1, 0)
+}
+
+/// Writes what changed since `old` of the shard in `dir`, which must be flushed and at rest, as
+/// [`crate::Shard::create_partial_snapshot`] does. Both are [`crate::Shard::snapshot_manifest`]s;
+/// `held` is the one that the shard had when it was closed. False if they are equal: nothing changed,
+/// and there is no file.
+///
+/// Errors: [`Error::InvalidInput`] if one is no manifest; storage errors.
+pub fn write_changes(
+    dir: &Path,
+    held: &Value,
+    old: &Value,
+    file: &Path,
+    lineage: Lineage,
+) -> Result<bool> {
+    let (held, old) = (&manifest_of(held)?, &manifest_of(old)?);
+    if held == old {
+        return Ok(false);
+    }
+    write_partial(dir, file, Versions { old, new: held }, lineage)?;
+    Ok(true)
+}
+
+/// A manifest as it is in JSON.
+pub(crate) fn manifest_of(text: &Value) -> Result<SnapshotManifest> {
+    SnapshotManifest::deserialize(text).map_err(|error| Error::InvalidInput {
+        field: String::new(),
+        message: format!("no manifest: {error}"),
+    })
 }
 
 /// Writes what changed of the shard in `dir`, which must be flushed and at rest, as Qdrant 1.19 does:
@@ -102,8 +134,10 @@ pub(crate) fn write_partial(
             continue;
         };
         let old = versions.old.get(&segment.name);
-        let manifest = serde_json::to_value(new)
+        let mut manifest = serde_json::to_value(new)
             .map_err(|error| Error::Internal(format!("segment manifest: {error}")))?;
+        // A server writes them in the order of a hash map; here the same shard gives the same bytes.
+        manifest.sort_all_objects();
         archive.json(&format!("{folder}/segment_manifest.json"), &manifest)?;
         let mut files: Vec<_> = new.file_versions().collect();
         files.sort_unstable();

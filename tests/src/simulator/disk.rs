@@ -8,8 +8,11 @@
 //! - Syncing a file makes its content and length durable, and nothing else: not its name. That is
 //!   what POSIX promises; what ext4 does beyond it (its fsync commits the whole journal) is not
 //!   relied on.
-//! - Syncing a directory makes the creations, removals and renames in it durable, with the earlier
-//!   name changes of the same files. A rename is atomic: both names change or neither does.
+//! - Syncing a directory makes the creations, links, removals and renames in it durable, with the
+//!   earlier changes of the same names. A rename is atomic: both names change or neither does.
+//! - A file may have several names. They are durable each for itself, and none of them is when the
+//!   content is; the content is one, whatever name it is written, synced or lost under.
+//! - A file knows when it was last changed. That time is durable with the content, and as uncertain.
 //! - A sync that fails loses the changes for good, as Linux does it (the pages are marked clean):
 //!   they are still seen, but a later sync does not make them durable, unless the same sector was
 //!   written again since.
@@ -26,8 +29,8 @@
 //!   system in use takes care of that.
 //! - **Names**: with [`Names::InOrder`] a prefix of the journal, as file systems that journal
 //!   metadata do it (ext4, xfs, btrfs, APFS, NTFS). With [`Names::AnySubset`] any part of it, save
-//!   that a change is kept only if the earlier changes of the same name and of the same file are:
-//!   more than any of these file systems lose, as much as POSIX permits.
+//!   that a change is kept only if the earlier changes of the same names are: more than any of these
+//!   file systems lose, as much as POSIX permits. So of a file's names any may survive.
 //!
 //! A process that is stopped loses nothing of this: the cache survives, and so do the unsynced
 //! changes, which a later power cut may still lose.
@@ -82,14 +85,39 @@ pub enum Names {
 }
 
 /// Bytes with holes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Content {
     len: u64,
     // A page that is not there is zeros.
     pages: BTreeMap<u64, Arc<[u8; PAGE]>>,
 }
 
+impl PartialEq for Content {
+    fn eq(&self, other: &Content) -> bool {
+        // Zeros that were written are as good as a hole.
+        let has = |one: &Content, other: &Content| {
+            one.pages.iter().all(|(number, page)| {
+                let same = other.pages.get(number);
+                same.map_or(page.iter().all(|byte| *byte == 0), |other| {
+                    Arc::ptr_eq(page, other) || page == other
+                })
+            })
+        };
+        self.len == other.len && has(self, other) && has(other, self)
+    }
+}
+
 impl Content {
+    /// Bytes, holes included.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let end = self.len.min(offset.saturating_add(len as u64));
         let mut bytes = vec![0; end.saturating_sub(offset) as usize];
@@ -101,7 +129,7 @@ impl Content {
         bytes
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.len = self.len.max(offset + bytes.len() as u64);
         let mut pages = std::mem::take(&mut self.pages);
         self.each_page(offset, bytes.len(), |number, within, at, len| {
@@ -115,7 +143,7 @@ impl Content {
         self.pages = pages;
     }
 
-    fn resize(&mut self, len: u64) {
+    pub(super) fn resize(&mut self, len: u64) {
         if len < self.len {
             let first_whole = len.div_ceil(PAGE as u64);
             self.pages.split_off(&first_whole);
@@ -162,12 +190,16 @@ struct File {
     /// Changes that a failed sync has lost; older than those in `unsynced`.
     lost: Vec<Change>,
     unsynced: Vec<Change>,
+    /// When it was last changed, as the running system sees it and as it is durable.
+    modified: u64,
+    durable_modified: u64,
 }
 
 impl File {
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: Change, now: u64) {
         self.cache.apply(&change);
         self.unsynced.push(change);
+        self.modified = now;
     }
 
     /// Makes the unsynced changes durable, with the length.
@@ -176,6 +208,7 @@ impl File {
     /// others it stays lost. It never comes back over what was written since.
     fn sync(&mut self) {
         let changes = std::mem::take(&mut self.unsynced);
+        self.durable_modified = self.modified;
         let mut written = BTreeSet::new();
         for change in &changes {
             self.platter.apply(change);
@@ -309,20 +342,9 @@ enum Node {
 /// A change to names, not durable yet.
 #[derive(Clone, Debug)]
 enum NameChange {
-    Link {
-        at: Name,
-        inode: Inode,
-    },
-    Unlink {
-        at: Name,
-        inode: Inode,
-    },
-    Rename {
-        from: Name,
-        to: Name,
-        inode: Inode,
-        replaced: Option<Inode>,
-    },
+    Link { at: Name, inode: Inode },
+    Unlink { at: Name },
+    Rename { from: Name, to: Name, inode: Inode },
 }
 
 type Name = (Inode, String);
@@ -330,21 +352,8 @@ type Name = (Inode, String);
 impl NameChange {
     fn names(&self) -> Vec<&Name> {
         match self {
-            NameChange::Link { at, .. } | NameChange::Unlink { at, .. } => vec![at],
+            NameChange::Link { at, .. } | NameChange::Unlink { at } => vec![at],
             NameChange::Rename { from, to, .. } => vec![from, to],
-        }
-    }
-
-    fn inodes(&self) -> Vec<Inode> {
-        match self {
-            NameChange::Link { inode, .. } | NameChange::Unlink { inode, .. } => vec![*inode],
-            NameChange::Rename {
-                inode, replaced, ..
-            } => {
-                let mut inodes = vec![*inode];
-                inodes.extend(replaced);
-                inodes
-            }
         }
     }
 
@@ -358,10 +367,8 @@ impl NameChange {
         };
         match self {
             NameChange::Link { at, inode } => entries(at, Some(*inode)),
-            NameChange::Unlink { at, .. } => entries(at, None),
-            NameChange::Rename {
-                from, to, inode, ..
-            } => {
+            NameChange::Unlink { at } => entries(at, None),
+            NameChange::Rename { from, to, inode } => {
                 entries(from, None);
                 entries(to, Some(*inode));
             }
@@ -377,6 +384,8 @@ pub struct Disk {
     durable: BTreeMap<Inode, Arc<Entries>>,
     journal: Vec<NameChange>,
     version: u64,
+    /// The time of what is changed from now on.
+    now: u64,
 }
 
 impl Default for Disk {
@@ -394,7 +403,23 @@ impl Disk {
             durable: BTreeMap::new(),
             journal: Vec::new(),
             version: 0,
+            now: 0,
         }
+    }
+
+    /// From now on, what is changed was changed at this time, in nanoseconds since 1970.
+    pub fn set_time(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// When a file was last changed, in nanoseconds since 1970; none for a directory.
+    pub fn modified(&self, inode: Inode) -> Option<u64> {
+        self.file(inode).ok().map(|file| file.modified)
+    }
+
+    /// What a file holds; none for a directory. Cheap: what is equal is shared.
+    pub fn content(&self, inode: Inode) -> Option<&Content> {
+        self.file(inode).ok().map(|file| &file.cache)
     }
 
     /// Grows with every change, durable or not. Two clones of one disk with the same version are
@@ -479,37 +504,55 @@ impl Disk {
 
     /// Makes an empty file.
     pub fn create_file(&mut self, directory: Inode, name: &str) -> Result<Inode> {
-        self.link(directory, name, Node::File(File::default()))
+        let file = File {
+            modified: self.now,
+            durable_modified: self.now,
+            ..File::default()
+        };
+        self.add(directory, name, Node::File(file))
+    }
+
+    /// Gives a file one more name.
+    pub fn link(&mut self, inode: Inode, directory: Inode, name: &str) -> Result<()> {
+        self.file(inode)?;
+        if self.entries(directory)?.contains_key(name) {
+            return Err(DiskError::Exists);
+        }
+        self.name(directory, name, inode)
+    }
+
+    fn name(&mut self, directory: Inode, name: &str, inode: Inode) -> Result<()> {
+        self.entries_mut(directory)?.insert(name.to_owned(), inode);
+        self.journal.push(NameChange::Link {
+            at: (directory, name.to_owned()),
+            inode,
+        });
+        Ok(())
     }
 
     /// Makes an empty directory.
     pub fn create_directory(&mut self, directory: Inode, name: &str) -> Result<Inode> {
-        self.link(directory, name, Node::Directory(Entries::new()))
+        self.add(directory, name, Node::Directory(Entries::new()))
     }
 
-    fn link(&mut self, directory: Inode, name: &str, node: Node) -> Result<Inode> {
+    fn add(&mut self, directory: Inode, name: &str, node: Node) -> Result<Inode> {
         if self.entries(directory)?.contains_key(name) {
             return Err(DiskError::Exists);
         }
         let inode = Inode(self.next);
         self.next += 1;
         self.nodes.insert(inode, Arc::new(node));
-        self.entries_mut(directory)?.insert(name.to_owned(), inode);
-        self.journal.push(NameChange::Link {
-            at: (directory, name.to_owned()),
-            inode,
-        });
+        self.name(directory, name, inode)?;
         Ok(inode)
     }
 
     /// Writes to a file, and makes it longer if need be.
     pub fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<()> {
+        let now = self.now;
         let file = self.file_mut(inode)?;
         if !bytes.is_empty() {
-            file.change(Change::Write {
-                offset,
-                bytes: bytes.into(),
-            });
+            let bytes = bytes.into();
+            file.change(Change::Write { offset, bytes }, now);
         }
         Ok(())
     }
@@ -518,10 +561,14 @@ impl Disk {
     pub fn used(&self) -> u64 {
         let mut used = 0;
         let mut folders = vec![ROOT];
+        let mut seen = BTreeSet::new();
         while let Some(folder) = folders.pop() {
             for inode in self.entries(folder).into_iter().flat_map(BTreeMap::values) {
                 match self.node(*inode) {
-                    Ok(Node::File(file)) => used += (file.cache.pages.len() * PAGE) as u64,
+                    Ok(Node::File(file)) if seen.insert(*inode) => {
+                        used += (file.cache.pages.len() * PAGE) as u64;
+                    }
+                    Ok(Node::File(_)) => {}
                     Ok(Node::Directory(_)) => folders.push(*inode),
                     Err(_) => {}
                 }
@@ -543,9 +590,10 @@ impl Disk {
 
     /// Cuts a file, or makes it longer with zeros.
     pub fn set_len(&mut self, inode: Inode, len: u64) -> Result<()> {
+        let now = self.now;
         let file = self.file_mut(inode)?;
         if file.cache.len != len {
-            file.change(Change::Resize { len });
+            file.change(Change::Resize { len }, now);
         }
         Ok(())
     }
@@ -556,7 +604,7 @@ impl Disk {
         if self.is_directory(inode) {
             return Err(DiskError::IsDirectory);
         }
-        self.unlink(directory, name, inode)
+        self.unlink(directory, name)
     }
 
     /// Removes an empty directory.
@@ -565,14 +613,13 @@ impl Disk {
         if !self.entries(inode)?.is_empty() {
             return Err(DiskError::NotEmpty);
         }
-        self.unlink(directory, name, inode)
+        self.unlink(directory, name)
     }
 
-    fn unlink(&mut self, directory: Inode, name: &str, inode: Inode) -> Result<()> {
+    fn unlink(&mut self, directory: Inode, name: &str) -> Result<()> {
         self.entries_mut(directory)?.remove(name);
         self.journal.push(NameChange::Unlink {
             at: (directory, name.to_owned()),
-            inode,
         });
         Ok(())
     }
@@ -581,6 +628,7 @@ impl Disk {
     pub fn rename(&mut self, from: (Inode, &str), to: (Inode, &str)) -> Result<()> {
         let inode = self.lookup(from.0, from.1)?;
         let replaced = self.entries(to.0)?.get(to.1).copied();
+        // Two names of one file: POSIX leaves both.
         if replaced == Some(inode) {
             return Ok(());
         }
@@ -603,7 +651,6 @@ impl Disk {
             from: (from.0, from.1.to_owned()),
             to: (to.0, to.1.to_owned()),
             inode,
-            replaced,
         });
         Ok(())
     }
@@ -625,15 +672,16 @@ impl Disk {
             }
             return Ok(());
         }
-        // With a change of this directory go the earlier changes of the same files: names of one
-        // file do not overtake each other.
-        let mut files = BTreeSet::new();
+        // With a change of this directory go the earlier changes of the same names, of which a rename
+        // has one elsewhere. Other names of the same file do not.
+        let mut names = BTreeSet::new();
         let mut due = vec![false; self.journal.len()];
         for (change, due) in self.journal.iter().zip(&mut due).rev() {
-            let here = change.names().iter().any(|name| name.0 == inode);
-            if here || change.inodes().iter().any(|inode| files.contains(inode)) {
+            let of_change = change.names();
+            let here = of_change.iter().any(|name| name.0 == inode);
+            if here || of_change.iter().any(|name| names.contains(*name)) {
                 *due = true;
-                files.extend(change.inodes());
+                names.extend(of_change.into_iter().cloned());
             }
         }
         if due.contains(&true) {
@@ -683,15 +731,25 @@ impl Disk {
             durable: BTreeMap::new(),
             journal: Vec::new(),
             version: self.version + 1,
+            now: self.now,
         };
         let mut waiting = vec![ROOT];
         while let Some(inode) = waiting.pop() {
             let node = match self.nodes.get(&inode).map(|node| &**node) {
+                // By another of its names.
+                Some(Node::File(_)) if left.nodes.contains_key(&inode) => continue,
                 Some(Node::File(file)) => {
                     let content = file.after_power_cut(&mut random);
+                    let modified = if file.changes().next().is_none() || random.bool() {
+                        file.modified
+                    } else {
+                        file.durable_modified
+                    };
                     Node::File(File {
                         cache: content.clone(),
                         platter: content,
+                        modified,
+                        durable_modified: modified,
                         ..File::default()
                     })
                 }
@@ -717,19 +775,13 @@ impl Disk {
             (1, _) => journal.collect(),
             (_, Names::InOrder) => journal.take(random.usize(..=self.journal.len())).collect(),
             (_, Names::AnySubset) => {
-                let mut lost_names = BTreeSet::new();
-                let mut lost_files = BTreeSet::new();
+                let mut lost = BTreeSet::new();
                 journal
                     .filter(|change| {
-                        let depends = change.names().iter().any(|name| lost_names.contains(*name))
-                            || change
-                                .inodes()
-                                .iter()
-                                .any(|inode| lost_files.contains(inode));
+                        let depends = change.names().iter().any(|name| lost.contains(*name));
                         let kept = !depends && random.bool();
                         if !kept {
-                            lost_names.extend(change.names());
-                            lost_files.extend(change.inodes());
+                            lost.extend(change.names());
                         }
                         kept
                     })
@@ -1002,6 +1054,80 @@ mod tests {
             };
             assert_eq!(again(), again());
         }
+    }
+
+    /// A file in `a` with another name in `b`, whose content and first name are durable.
+    fn linked() -> (Disk, Inode, Inode) {
+        let mut disk = Disk::new();
+        let [a, b] = ["a", "b"].map(|name| disk.create_directory(ROOT, name).unwrap());
+        let inode = disk.create_file(a, "f").unwrap();
+        disk.write(inode, 0, b"x").unwrap();
+        for inode in [inode, a, b, ROOT] {
+            disk.sync(inode).unwrap();
+        }
+        disk.link(inode, b, "g").unwrap();
+        (disk, inode, b)
+    }
+
+    #[test]
+    fn two_names_are_one_file() {
+        let (mut disk, inode, b) = linked();
+        disk.write(inode, 1, b"y").unwrap();
+        assert_eq!(all(&disk, "a/f"), Some(b"xy".to_vec()));
+        assert_eq!(all(&disk, "b/g"), Some(b"xy".to_vec()));
+        assert_eq!(disk.used(), PAGE as u64);
+        assert_eq!(disk.link(inode, b, "g"), Err(DiskError::Exists));
+        disk.sync(b).unwrap();
+        // What was not synced is lost or kept under both.
+        let look = |disk: &Disk| (all(disk, "a/f"), all(disk, "b/g"));
+        for (one, other) in possible(&disk, Names::AnySubset, look) {
+            assert_eq!(one, other);
+        }
+        disk.rename((b, "g"), (disk.find("a").unwrap(), "f"))
+            .unwrap();
+        assert!(disk.find("b/g").is_ok() && disk.find("a/f").is_ok());
+    }
+
+    #[test]
+    fn a_link_is_durable_with_its_own_directory() {
+        let (mut disk, inode, b) = linked();
+        let look = |disk: &Disk| (disk.find("a/f").is_ok(), disk.find("b/g").is_ok());
+        // Neither the file's content nor its other name brings it to disk.
+        disk.sync(inode).unwrap();
+        disk.sync(disk.find("a").unwrap()).unwrap();
+        let either = BTreeSet::from([(true, false), (true, true)]);
+        assert_eq!(possible(&disk, Names::InOrder, look), either);
+        // The first name goes, and a crash may take the second with it.
+        let a = disk.find("a").unwrap();
+        disk.remove_file(a, "f").unwrap();
+        disk.sync(a).unwrap();
+        let gone = BTreeSet::from([(false, false), (false, true)]);
+        assert_eq!(possible(&disk, Names::AnySubset, look), gone);
+        disk.sync(b).unwrap();
+        let kept = BTreeSet::from([(false, true)]);
+        assert_eq!(possible(&disk, Names::AnySubset, look), kept);
+        assert_eq!(
+            all(&disk.after_power_cut(Names::InOrder, 1), "b/g"),
+            Some(b"x".to_vec())
+        );
+    }
+
+    #[test]
+    fn the_time_of_a_change_is_as_durable_as_the_change() {
+        let (mut disk, inode) = with_file();
+        disk.set_time(5);
+        disk.write(inode, 0, b"x").unwrap();
+        assert_eq!(disk.modified(inode), Some(5));
+        let look = |disk: &Disk| disk.modified(disk.find("f").unwrap());
+        assert_eq!(
+            possible(&disk, Names::InOrder, look),
+            BTreeSet::from([Some(0), Some(5)])
+        );
+        disk.sync(inode).unwrap();
+        assert_eq!(
+            possible(&disk, Names::InOrder, look),
+            BTreeSet::from([Some(5)])
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What a device's life must have led to: on the device, on the server, in the rejected log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::disk::{Content, Disk, Inode};
 use super::life::Violation;
 use super::model::{Point, STAMP, State, Write};
+use super::server::Snapshot;
 
 /// A write of one point that the server refuses.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ enum Change {
     Written(u64, Arc<Write>),
     /// Another device's writes and deletions.
     Others(Vec<(u64, Point)>, Vec<u64>),
+    /// A payload index that somebody made or removed on the server.
+    Index(String, Option<String>),
 }
 
 /// What must be there.
@@ -40,7 +44,9 @@ pub struct Expected {
     /// This device's writes, each with its last sequence.
     pub writes: Vec<(u64, Arc<Write>)>,
     /// The snapshot that waits to be staged or is: its barrier, and what it holds.
-    pub snapshot: Option<(u64, Arc<State>)>,
+    pub snapshot: Option<(u64, Arc<Snapshot>)>,
+    /// The files of the mirror in force, which nobody may write to.
+    pub(super) mirror: Option<Arc<BTreeMap<Inode, Content>>>,
     /// The points of which the server refuses upserts.
     pub(super) refused_ids: Vec<u64>,
     /// The writes that are in the rejected log, or will be once they are uploaded.
@@ -95,6 +101,21 @@ impl Expected {
     pub(super) fn others(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
         write_others(&mut self.server, points, deleted);
         let change = Change::Others(points.to_vec(), deleted.to_vec());
+        self.since.push(change);
+    }
+
+    /// Notes that somebody made or removed a payload index on the server.
+    pub(super) fn index(&mut self, field: &str, schema: Option<&str>) {
+        match schema {
+            Some(schema) => {
+                let indexes = &mut self.server.indexes;
+                indexes.insert(field.to_owned(), schema.to_owned());
+            }
+            None => {
+                self.server.indexes.remove(field);
+            }
+        }
+        let change = Change::Index(field.to_owned(), schema.map(str::to_owned));
         self.since.push(change);
     }
 
@@ -155,6 +176,7 @@ impl Expected {
                 }
                 Change::Written(..) => {}
                 Change::Others(points, deleted) => left.others(points, deleted),
+                Change::Index(field, schema) => left.index(field, schema.as_deref()),
             }
         }
         (left.logged == logged).then_some(left)
@@ -169,16 +191,124 @@ impl Expected {
         changes.map(|(sequence, _)| *sequence).collect()
     }
 
-    /// The shard after a restore from a snapshot.
+    /// The shard after a restore from a snapshot, or a pull: the operations above the barrier are done
+    /// to what the server held.
     pub(super) fn restored(&self, barrier: u64, snapshot: &State) -> State {
         let mut state = snapshot.clone();
-        for (sequence, write) in &self.writes {
-            if *sequence > barrier {
-                write.apply(&mut state);
+        for (last, write) in &self.writes {
+            if *last > barrier {
+                write.apply_after(barrier, *last, &mut state);
             }
         }
         state
     }
+
+    /// The same, where `found` decides which points came that were deleted while the optimizer ran. True
+    /// if any did.
+    pub(super) fn restored_as_found(
+        &self,
+        barrier: u64,
+        snapshot: &Snapshot,
+        found: &State,
+    ) -> (State, bool) {
+        let mut state = self.restored(barrier, &snapshot.state);
+        let mut with_ghosts = (*snapshot.state).clone();
+        for (id, ghost) in snapshot.ghosts.iter() {
+            with_ghosts.points.insert(*id, ghost.clone());
+        }
+        let with_ghosts = self.restored(barrier, &with_ghosts);
+        let mut came = false;
+        for id in snapshot.ghosts.keys() {
+            let (ghost, found) = (with_ghosts.points.get(id), found.points.get(id));
+            if let Some(ghost) = ghost
+                && Some(ghost) == found
+                && state.points.get(id) != Some(ghost)
+            {
+                state.points.insert(*id, ghost.clone());
+                came = true;
+            }
+        }
+        (state, came)
+    }
+
+    /// Notes the files of the mirror in force. They are the server's, byte for byte.
+    pub(super) fn note_mirror(
+        &mut self,
+        disk: &Disk,
+        snapshot: &Snapshot,
+    ) -> Result<(), Violation> {
+        self.mirror = None;
+        let Some(files) = &snapshot.files else {
+            return Ok(());
+        };
+        let mut mirror = BTreeMap::new();
+        let mut missing: BTreeSet<&str> = files.contents().keys().map(String::as_str).collect();
+        let in_force = in_force(disk)?;
+        for (path, inode) in disk.files() {
+            // Another generation may be left over.
+            let Some(name) =
+                path.strip_prefix(&format!("/generations/{in_force}/mirror/0/segments/"))
+            else {
+                continue;
+            };
+            let Some((sent, content)) = files.contents().get_key_value(name) else {
+                return Err(Violation(format!("{path} is no file of the server's")));
+            };
+            let Some(held) = disk.content(inode).filter(|held| *held == content) else {
+                return Err(Violation(format!("{path} is not what the server has")));
+            };
+            missing.remove(sent.as_str());
+            mirror.insert(inode, held.clone());
+        }
+        if let Some(name) = missing.first() {
+            return Err(Violation(format!("the mirror lacks the server's {name}")));
+        }
+        self.mirror = Some(Arc::new(mirror));
+        Ok(())
+    }
+
+    /// Whether there is a mirror.
+    pub fn has_mirror(&self) -> bool {
+        self.mirror.is_some()
+    }
+
+    /// Nothing is known of the mirror any more: somebody has written to it.
+    pub fn forget_mirror(&mut self) {
+        self.mirror = None;
+    }
+
+    /// The mirror's files are what they were when they came, whatever was done since.
+    pub(super) fn check_mirror(&self, disk: &Disk) -> Result<(), Violation> {
+        let Some(mirror) = &self.mirror else {
+            return Ok(());
+        };
+        for (path, inode) in disk.files() {
+            if let Some(came) = mirror.get(&inode)
+                && path.contains("/mirror/")
+                && disk.content(inode) != Some(came)
+            {
+                return Err(Violation(format!(
+                    "{path} is not what came from the server"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The generation that `CURRENT` names.
+fn in_force(disk: &Disk) -> Result<u64, Violation> {
+    let text = disk
+        .find("CURRENT")
+        .and_then(|inode| disk.read(inode, 0, usize::MAX));
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let current: Option<Value> = text
+        .lines()
+        .next()
+        .and_then(|it| serde_json::from_str(it).ok());
+    current
+        .and_then(|current| current["generation"].as_u64())
+        .ok_or_else(|| Violation(format!("no generation is in force: {text}")))
 }
 
 /// What is in the rejected log.

@@ -103,6 +103,8 @@ pub enum Plan {
     Quiet,
     /// These calls, by number.
     At(BTreeMap<u64, Fault>),
+    /// This one fails as calls of its kind do.
+    FailAt(u64),
     /// Any call, with probabilities.
     Random(Odds),
 }
@@ -126,6 +128,11 @@ impl Plan {
         match self {
             Plan::Quiet => None,
             Plan::At(faults) => faults.get(&call.number).copied(),
+            Plan::FailAt(number) => (call.number == *number).then(|| match call.kind {
+                Kind::Read | Kind::Sync => Fault::Fail(Failure::Io),
+                Kind::Write | Kind::Change => Fault::Fail(Failure::NoSpace),
+                Kind::Http => Fault::Http(HttpFault::DropAnswer),
+            }),
             Plan::Random(odds) => odds.draw(call.kind),
         }
     }

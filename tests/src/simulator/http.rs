@@ -9,7 +9,7 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 
 use super::faults::{Fault, HttpFault, Kind};
 use super::front::Front;
-use super::server::{Answer, refusal};
+use super::server::{Answer, Asked, refusal};
 use super::world::{Shared, Stopped};
 
 /// How much of an answer the component gets at once.
@@ -57,8 +57,15 @@ impl WasiHttpHooks for Wire {
                         .strip_suffix('-')
                 })
                 .and_then(|from| from.parse().ok());
-            let uri = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-            let (answer, cut) = exchange(&world, parts.method.as_str(), uri, range_from, &body)?;
+            let content_type = parts.headers.get("content-type");
+            let asked = Asked {
+                method: parts.method.as_str(),
+                uri: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+                content_type: content_type.and_then(|value| value.to_str().ok()),
+                range_from,
+                body: &body,
+            };
+            let (answer, cut) = exchange(&world, &asked)?;
             let mut builder = http::Response::builder().status(answer.status);
             for (name, value) in &answer.headers {
                 builder = builder.header(*name, value);
@@ -78,13 +85,7 @@ impl WasiHttpHooks for Wire {
 }
 
 /// One exchange: the answer, and whether it is cut off at its end.
-fn exchange(
-    world: &Shared,
-    method: &str,
-    uri: &str,
-    range_from: Option<u64>,
-    body: &[u8],
-) -> Result<(Answer, bool), HttpError> {
+fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpError> {
     // The instance is stopped at its next call: an exchange runs beside it and cannot trap.
     let stopped = |Stopped| HttpError::ConnectionTerminated;
     let mut world = world.lock();
@@ -92,7 +93,7 @@ fn exchange(
         .begin(
             Kind::Http,
             "outgoing-handler.handle",
-            &format!("{method} {uri}"),
+            &format!("{} {}", asked.method, asked.uri),
         )
         .map_err(stopped)?;
     let http_fault = match fault {
@@ -102,7 +103,7 @@ fn exchange(
     };
     let from = |front: Front| {
         front
-            .answer(body)
+            .answer(asked.body)
             .unwrap_or_else(|| refusal(500, "no front"))
     };
     let outcome = match http_fault {
@@ -116,12 +117,20 @@ fn exchange(
         Some(HttpFault::Page(status)) => Ok((from(Front::Page(status)), false)),
         Some(HttpFault::Portal) => Ok((from(Front::Portal), false)),
         fault => {
-            let mut answer = world.server.answer(method, uri, range_from, body);
+            let mut answer = world.server.answer(asked);
             match fault {
+                _ if answer.status == 304 && world.server.loses_304 => {
+                    Err(HttpError::ConnectionTerminated)
+                }
                 Some(HttpFault::DropAnswer) => Err(HttpError::ConnectionTerminated),
                 Some(HttpFault::Duplicate) => {
                     // The answer that arrives is the first one's; the second finds what is there.
-                    let _ = world.server.answer(method, uri, range_from, body);
+                    let snapshots = world.server.snapshots.len();
+                    let _ = world.server.answer(asked);
+                    if world.server.snapshots.len() > snapshots {
+                        // The last is the one that arrives.
+                        world.server.snapshots.swap(snapshots - 1, snapshots);
+                    }
                     Ok((answer, false))
                 }
                 Some(HttpFault::Delay(milliseconds)) => {

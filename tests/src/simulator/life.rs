@@ -6,10 +6,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use wasmtime::component::ResourceAny;
 
-use super::bindings::exports::edge_sync::shard::courier::{Server as Address, SnapshotSource};
+use super::bindings::exports::edge_sync::shard::courier::{
+    Content as Brings, OptimizerState, Server as Address, SnapshotSource,
+};
 use super::bindings::exports::edge_sync::shard::queue::{BatchLimits, UploadRequest};
+use super::bindings::exports::edge_sync::shard::restore;
 use super::bindings::exports::edge_sync::shard::shard as wit;
-use super::bindings::exports::edge_sync::shard::sync::{Direction, SyncOptions};
+use super::bindings::exports::edge_sync::shard::sync::{Direction, SyncOptions, SyncReport};
 use super::bindings::exports::edge_sync::shard::types::{
     Durability, Error as GuestError, FailureClass, NamedVector, Options, Point as WitPoint,
     PointId, Vector,
@@ -20,7 +23,7 @@ use super::filesystem::GUEST_ROOT;
 use super::front::Front;
 use super::guest::{Ended, Instance, Program};
 use super::model::{DIMENSIONS, Effect, Fate, Point, STAMP, State, Write};
-use super::server::{Limits, Server};
+use super::server::{Happening, Limits, Server, Snapshot};
 use super::world::Shared;
 
 /// Ids from here on are other devices' alone.
@@ -49,8 +52,15 @@ pub enum Step {
     Sync,
     /// The same, as the host does it: `queue` and `courier`, batch after batch.
     Carry,
+    /// `sync.sync`, which only fetches what changed on the server.
+    Pull,
+    /// `sync.sync`, both ways.
+    Both,
     /// `sync.restore`.
     Restore(SnapshotSource),
+    /// The host's pull in two instances, its first half: what is here is offered, and what changed is
+    /// downloaded. [`Step::Stage`] and [`Step::Promote`] follow, as in a restore.
+    Fetch,
     /// The host's restore in two instances, its first half: barrier and download.
     Download(SnapshotSource),
     /// The same while somebody writes: the upload ends at the barrier, and the log does not.
@@ -61,6 +71,8 @@ pub enum Step {
     Promote,
     /// Another device writes points to the server, and deletes some. They may be this device's.
     Others(Vec<(u64, Point)>, Vec<u64>),
+    /// Something happens on the server, each at the so-many-th request from then on.
+    Happen(Vec<(u32, Happening)>),
     /// From now on the server refuses upserts of these points. Nothing may wait for upload.
     Refuse(Vec<u64>),
     /// `queue.retry-rejected` of the last refused write of this point.
@@ -137,6 +149,20 @@ fn sync_options() -> SyncOptions {
     }
 }
 
+fn origin() -> restore::Origin {
+    let Address {
+        url,
+        collection,
+        shard,
+        ..
+    } = address();
+    restore::Origin {
+        url,
+        collection,
+        shard,
+    }
+}
+
 /// Attempts at every exchange.
 const ATTEMPTS: u32 = 3;
 
@@ -166,6 +192,8 @@ pub struct Life {
     /// in a call and its host goes on.
     pub take_back_after: Option<u64>,
     shard: Option<Instance>,
+    /// Has a pull begun, of which the answer is here.
+    fetched: Option<Fetched>,
     staged: Option<Instance>,
     /// How many writes power cuts have taken, as they may without [`Durability::Always`].
     pub lost_writes: u64,
@@ -191,6 +219,7 @@ impl Life {
             drains_by_sync: false,
             take_back_after: None,
             shard: None,
+            fetched: None,
             staged: None,
             lost_writes: 0,
             power_was_cut: false,
@@ -209,6 +238,7 @@ impl Life {
     /// Stops all instances, as a crash of their process does.
     pub fn kill(&mut self) {
         self.shard = None;
+        self.fetched = None;
         self.staged = None;
         self.world.lock().restart();
     }
@@ -253,6 +283,7 @@ impl Life {
             Err(Failed::Violation(violation)) => return Err(violation),
         };
         self.check_server()?;
+        self.expected.check_mirror(&self.world.lock().disk)?;
         Ok(outcome)
     }
 
@@ -260,6 +291,13 @@ impl Life {
         if let Step::Others(points, deleted) = step {
             self.world.lock().server.write(points, deleted);
             self.expected.others(points, deleted);
+            return Ok(());
+        }
+        if let Step::Happen(happenings) = step {
+            let mut world = self.world.lock();
+            for (after, happening) in happenings {
+                world.server.expect(*after, happening.clone());
+            }
             return Ok(());
         }
         if let Step::Refuse(ids) = step {
@@ -317,13 +355,35 @@ impl Life {
                 self.check_local()?;
             }
             Step::Sync => {
-                sync(shard, &self.world, &self.expected)?;
+                sync(shard, &self.world, &self.expected, Direction::Push)?;
                 self.check_uploaded()?;
                 self.expected.note_durable();
             }
+            Step::Pull => self.pull(Direction::Pull)?,
+            Step::Both => self.pull(Direction::Both)?,
+            Step::Fetch => {
+                self.staged = None;
+                self.fetched = None;
+                self.expected.snapshot = None;
+                if !self.world.lock().server.has_collection() {
+                    return Ok(());
+                }
+                let barrier = acknowledged(shard)?;
+                let mut instance = start(&self.program, &self.world)?;
+                let offer = instance.call(|guest, store| {
+                    let restore = guest.edge_sync_shard_restore();
+                    restore.call_begin_pull(store, GUEST_ROOT, &origin(), false)
+                })?;
+                let fetched = Fetched {
+                    instance,
+                    settled: true,
+                    partial: true,
+                };
+                self.fetch(fetched, barrier, &offer)?;
+            }
             Step::Carry => {
                 if self.drains_by_sync {
-                    sync(shard, &self.world, &self.expected)?;
+                    sync(shard, &self.world, &self.expected, Direction::Push)?;
                 } else {
                     carry(shard, None)?;
                 }
@@ -333,6 +393,7 @@ impl Life {
             Step::Restore(source) => {
                 // One restore at a time.
                 self.staged = None;
+                self.fetched = None;
                 self.expected.snapshot = None;
                 let before = self.world.lock().server.snapshots.len();
                 let mut restore = |force| {
@@ -362,25 +423,27 @@ impl Life {
                     return Ok(());
                 }
                 // Noted even if the call fails: it may fail after the switch.
-                self.note_snapshot(before);
-                result?;
-                self.adopt_snapshot();
-                self.check_local()?;
+                self.note_snapshot(before, self.expected.logged);
+                let opened = result?;
+                let told = opened.notes.iter().any(|note| note.contains("unsettled"));
+                self.adopt(told)?;
             }
             Step::Download(source) => {
+                self.fetched = None;
                 let before = self.world.lock().server.snapshots.len();
                 if self.drains_by_sync {
-                    sync(shard, &self.world, &self.expected)?;
+                    sync(shard, &self.world, &self.expected, Direction::Push)?;
                 } else if !self.slips.no_barrier {
                     carry(shard, None)?;
                 }
-                download(shard, *source)?;
-                self.note_snapshot(before);
+                download(shard, &Source::Snapshot(*source))?;
+                self.note_snapshot(before, self.expected.logged);
                 // What the switch is to keep of the writes before the barrier is in the snapshot.
-                let shared = self.world.lock().server.shared.clone();
+                let shared = self.world.lock().server.shared();
                 if let Some((_, snapshot)) = &self.expected.snapshot
-                    && let Some(difference) =
-                        snapshot.difference_but(&self.expected.server, &shared)
+                    && let Some(difference) = snapshot
+                        .state
+                        .difference_but(&self.expected.server, &shared)
                 {
                     return Err(Violation(format!(
                         "the snapshot lacks what was written before it: {difference}"
@@ -392,9 +455,10 @@ impl Life {
                 let barrier = self.expected.logged;
                 let receipt = call_write(shard, write)?;
                 self.expected.write(write, receipt.sequence);
+                self.fetched = None;
                 let before = self.world.lock().server.snapshots.len();
                 carry(shard, Some(barrier))?;
-                download(shard, *source)?;
+                download(shard, &Source::Snapshot(*source))?;
                 let world = self.world.lock();
                 let snapshot = world.server.snapshots.get(before..).and_then(<[_]>::last);
                 self.expected.snapshot = snapshot.map(|it| (barrier, Arc::clone(it)));
@@ -408,7 +472,18 @@ impl Life {
                 } else {
                     *barrier
                 };
-                let mut instance = start(&self.program, &self.world)?;
+                if self.fetched.as_ref().is_some_and(|fetched| fetched.partial) {
+                    return self.stage_pull(barrier);
+                }
+                let mut instance = match self.fetched.take() {
+                    Some(mut fetched) => {
+                        fetched.instance.call(|guest, store| {
+                            guest.edge_sync_shard_restore().call_abandon(store)
+                        })?;
+                        fetched.instance
+                    }
+                    None => start(&self.program, &self.world)?,
+                };
                 instance.call(|guest, store| {
                     guest.edge_sync_shard_restore().call_stage(
                         store,
@@ -441,8 +516,8 @@ impl Life {
                     ))
                     .into());
                 }
-                self.adopt_snapshot();
-                self.check_local()?;
+                // What it was told of the optimizer is not the component's to tell.
+                self.adopt(true)?;
             }
             Step::RetryRejected(id) | Step::DropRejected(id) => {
                 let Some(sequence) = self.expected.last_refused(*id).map(|it| it.sequence) else {
@@ -478,7 +553,121 @@ impl Life {
                 self.check_local()?;
                 self.expected.note_durable();
             }
-            Step::Others(..) | Step::Refuse(_) => {}
+            Step::Others(..) | Step::Refuse(_) | Step::Happen(_) => {}
+        }
+        Ok(())
+    }
+
+    /// One call that fetches what changed, and may upload before.
+    fn pull(&mut self, direction: Direction) -> Result<(), Failed> {
+        // One restore at a time.
+        self.staged = None;
+        self.fetched = None;
+        self.expected.snapshot = None;
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        let (made, before) = {
+            let world = self.world.lock();
+            (world.server.has_collection(), world.server.snapshots.len())
+        };
+        if direction == Direction::Pull && !made {
+            // There is nothing to follow yet.
+            return Ok(());
+        }
+        let standing = acknowledged(shard)?;
+        let report = sync(shard, &self.world, &self.expected, direction);
+        let barrier = match direction {
+            Direction::Pull => standing,
+            Direction::Both | Direction::Push => self.expected.logged,
+        };
+        // Noted even if the call fails: it may fail after the switch.
+        self.note_snapshot(before, barrier);
+        let report = match report {
+            // Others may have deleted as many points as they like; a person would say that it is meant.
+            Err(Failed::Ended(Ended::Error(GuestError::InvalidInput(input))))
+                if input.field == "force" =>
+            {
+                self.check_local()?;
+                return self.run(&Step::Restore(SnapshotSource::Stream));
+            }
+            report => report?,
+        };
+        if direction == Direction::Both {
+            self.check_uploaded()?;
+            self.expected.note_durable();
+        }
+        let Some(pulled) = report.pulled else {
+            return Err(Violation(format!("a pull that tells nothing: {report:?}")).into());
+        };
+        let Some((barrier, snapshot)) = &self.expected.snapshot else {
+            return Err(Violation("a pull asked for no snapshot".to_owned()).into());
+        };
+        if pulled.changed {
+            return self.adopt(pulled.unsettled.is_some());
+        }
+        // What is here is what the server holds, and what was not uploaded.
+        let local = &self.expected.local;
+        let (held, came) = self.expected.restored_as_found(*barrier, snapshot, local);
+        let difference = local.difference(&held);
+        if let Some(difference) = difference {
+            return Err(Violation(format!("nothing is new, but {difference}")).into());
+        }
+        if came && pulled.unsettled.is_none() {
+            return Err(Violation(format!(
+                "points that the server does not hold, and nothing is told: {pulled:?}"
+            ))
+            .into());
+        }
+        self.expected.snapshot = None;
+        self.check_local()
+    }
+
+    /// Asks the server with an offer, for a pull in two instances.
+    fn fetch(
+        &mut self,
+        mut fetched: Fetched,
+        barrier: u64,
+        offer: &restore::Offer,
+    ) -> Result<(), Failed> {
+        let Some(shard) = &mut self.shard else {
+            return Err(Violation("nothing is open".to_owned()).into());
+        };
+        let before = optimizer(shard)?;
+        let made = self.world.lock().server.snapshots.len();
+        let brings = download(shard, &Source::Changes(offer.manifest.clone()))?;
+        let after = optimizer(shard)?;
+        fetched.settled = before == after && !after.running;
+        fetched.partial = brings == Brings::Partial;
+        if brings == Brings::NothingNew {
+            return Ok(());
+        }
+        self.note_snapshot(made, barrier);
+        self.fetched = Some(fetched);
+        Ok(())
+    }
+
+    /// Makes a generation of what was fetched; asks again where it is in doubt.
+    fn stage_pull(&mut self, barrier: u64) -> Result<(), Failed> {
+        let options = self.options;
+        while let Some(mut fetched) = self.fetched.take() {
+            let settled = fetched.settled;
+            let outcome = fetched.instance.call(|guest, store| {
+                guest.edge_sync_shard_restore().call_stage_pull(
+                    store,
+                    &format!("{GUEST_ROOT}/{SNAPSHOT}"),
+                    barrier,
+                    settled,
+                    options,
+                )
+            })?;
+            match outcome {
+                restore::PullOutcome::Staged(_) => self.staged = Some(fetched.instance),
+                restore::PullOutcome::Again(offer) => {
+                    let barrier = self.expected.snapshot.take().map_or(0, |it| it.0);
+                    self.fetch(fetched, barrier, &offer)?;
+                }
+            }
         }
         Ok(())
     }
@@ -519,6 +708,7 @@ impl Life {
         let options = self.options;
         // Opening removes what is staged.
         self.staged = None;
+        self.fetched = None;
         let mut instance = start(&self.program, &self.world)?;
         let returned = self.take_back_after;
         instance.call(|guest, store| {
@@ -561,6 +751,7 @@ impl Life {
         let faults_before = self.world.lock().happened.len();
         self.shard = None;
         self.staged = None;
+        self.fetched = None;
         match self.open() {
             Ok(()) => {}
             Err(Failed::Ended(Ended::Error(GuestError::NotFound(_)))) if !self.expected.exists => {
@@ -595,19 +786,20 @@ impl Life {
             }
         };
         self.expected.exists = true;
-        let settled = self.settle_state(&found.state, found.logged, doubtful, strict)?;
+        let settled = self.settle_state(&found, doubtful, strict)?;
         self.settle_rejected(&found.rejected, doubtful)?;
+        self.expected.check_mirror(&self.world.lock().disk)?;
         Ok(Some(settled))
     }
 
     /// Which of the permitted states was found.
     fn settle_state(
         &mut self,
-        found: &State,
-        logged: u64,
+        observed: &Observed,
         doubtful: Option<&Doubt>,
         strict: bool,
     ) -> Result<Settled, Violation> {
+        let (found, logged) = (&observed.state, observed.logged);
         let unchanged = found.difference(&self.expected.local);
         if unchanged.is_none() && logged == self.expected.logged {
             // A download that was interrupted, or its stage, is gone.
@@ -649,14 +841,18 @@ impl Life {
                     difference.unwrap_or_else(|| "the same".to_owned()),
                 ));
             }
-            Some(Doubt::Restore { snapshots_before }) => {
-                self.note_snapshot(*snapshots_before);
+            Some(Doubt::Restore { snapshots_before } | Doubt::Pull { snapshots_before }) => {
+                let barrier = match doubtful {
+                    // Nothing is uploaded after a pull has begun.
+                    Some(Doubt::Pull { .. }) => observed.rejected.acknowledged,
+                    _ => self.expected.logged,
+                };
+                self.note_snapshot(*snapshots_before, barrier);
                 if let Some((barrier, snapshot)) = self.expected.snapshot.clone() {
-                    let restored = self.expected.restored(barrier, &snapshot);
+                    let (restored, _) = self.expected.restored_as_found(barrier, &snapshot, found);
                     let difference = found.difference(&restored);
                     if difference.is_none() && logged == self.expected.logged {
-                        self.adopt_snapshot();
-                        return Ok(Settled::After);
+                        return self.take_over(restored, &snapshot).map(|()| Settled::After);
                     }
                     message.push_str(&format!(
                         "\nagainst the restored state: {}",
@@ -709,7 +905,7 @@ impl Life {
             let refused = &mut self.expected.refused;
             refused.retain(|refused| refused.sequence != *sequence);
         }
-        let missed = self.world.lock().server.missed.clone();
+        let missed = self.world.lock().server.missed();
         // They leave it together.
         if let Some(Doubt::RetryAll) = doubtful
             && rejected.sequences.is_empty()
@@ -740,7 +936,7 @@ impl Life {
             ))
             .into());
         }
-        let missed = self.world.lock().server.missed.clone();
+        let missed = self.world.lock().server.missed();
         Ok(found.rejected.check(&self.expected, &missed)?)
     }
 
@@ -749,15 +945,16 @@ impl Life {
     fn check_uploaded(&mut self) -> Result<(), Violation> {
         let world = self.world.lock();
         let server = &world.server;
+        let (shared, missed) = (server.shared(), server.missed());
         if let Some(difference) = server
             .state()
-            .difference_but(&self.expected.server, &server.shared)
+            .difference_but(&self.expected.server, &shared)
         {
             return Err(Violation(format!(
                 "the queue is drained, but the server differs: {difference}"
             )));
         }
-        let arrived = server.effects.iter().flat_map(|effects| effects.iter());
+        let arrived = server.effects().iter().flat_map(|effects| effects.iter());
         let arrived = fates(arrived.map(|(id, effect)| (*id, effect.clone())));
         let written = fates(
             self.expected
@@ -765,11 +962,11 @@ impl Life {
                 .iter()
                 .flat_map(|(_, write)| write.effects()),
         );
-        for id in &server.shared {
+        for id in &shared {
             let fate = |fates: &BTreeMap<u64, Fate>| {
                 let fate = fates.get(id).cloned().unwrap_or_default();
                 // What came for a point that was not there is in the rejected log.
-                if server.missed.contains(id) {
+                if missed.contains(id) {
                     fate.without_marks()
                 } else {
                     fate
@@ -815,7 +1012,7 @@ impl Life {
                         _ => false,
                     })
         };
-        for arrivals in &world.server.arrivals[self.checked_arrivals..] {
+        for arrivals in &world.server.arrivals()[self.checked_arrivals..] {
             let mut batch_end = None;
             for arrived in arrivals.iter() {
                 match place.get(&arrived.stamp) {
@@ -846,23 +1043,41 @@ impl Life {
             }
             self.high = self.high.max(Some(end));
         }
-        self.checked_arrivals = world.server.arrivals.len();
+        self.checked_arrivals = world.server.arrivals().len();
         Ok(())
     }
 
-    fn note_snapshot(&mut self, before: usize) {
+    fn note_snapshot(&mut self, before: usize, barrier: u64) {
         let world = self.world.lock();
         if let Some(snapshot) = world.server.snapshots.get(before..).and_then(<[_]>::last) {
-            self.expected.snapshot = Some((self.expected.logged, Arc::clone(snapshot)));
+            self.expected.snapshot = Some((barrier, Arc::clone(snapshot)));
         }
     }
 
-    fn adopt_snapshot(&mut self) {
+    /// The snapshot that was noted has come into force. `told`: that it may not be what the server held.
+    fn adopt(&mut self, told: bool) -> Result<(), Failed> {
+        let found = self.observe()?;
         if let Some((barrier, snapshot)) = self.expected.snapshot.take() {
-            self.expected.local = self.expected.restored(barrier, &snapshot);
+            let expected = &self.expected;
+            let (restored, came) = expected.restored_as_found(barrier, &snapshot, &found.state);
+            if came && !told {
+                return Err(Violation(
+                    "points came that the server does not hold, and nothing is told".to_owned(),
+                )
+                .into());
+            }
+            self.take_over(restored, &snapshot)?;
         }
+        self.check_local()
+    }
+
+    fn take_over(&mut self, restored: State, snapshot: &Snapshot) -> Result<(), Violation> {
+        self.expected.local = restored;
+        self.expected.snapshot = None;
+        let noted = self.expected.note_mirror(&self.world.lock().disk, snapshot);
         // The switch waits for the log.
         self.expected.note_durable();
+        noted
     }
 
     /// What is in doubt when `step` is interrupted.
@@ -872,6 +1087,7 @@ impl Life {
                 Some(Doubt::Write(write.clone()))
             }
             Step::Restore(_) => Some(Doubt::Restore { snapshots_before }),
+            Step::Pull | Step::Both => Some(Doubt::Pull { snapshots_before }),
             // Its snapshot is known from the download.
             Step::Promote => Some(Doubt::Restore {
                 snapshots_before: usize::MAX,
@@ -973,7 +1189,7 @@ impl Life {
         } else {
             server
                 .state()
-                .difference_but(&self.expected.server, &server.shared)
+                .difference_but(&self.expected.server, &server.shared())
         };
         match difference {
             Some(difference) => {
@@ -983,15 +1199,35 @@ impl Life {
         }
     }
 
-    /// The last checks of a life: everything uploads, and a new instance finds everything.
+    /// The last checks of a life: everything uploads, and a new instance finds everything. If the server
+    /// is one that can be followed, then what is here is what is there.
     pub fn finish(&mut self) -> Result<(), Violation> {
-        for step in [Step::Sync, Step::Reopen] {
-            match self.step(&step)? {
-                Outcome::Done => {}
-                other => return Err(Violation(format!("at the end, {step:?}: {other:?}"))),
-            }
+        self.last_step(&Step::Sync)?;
+        if self.world.lock().server.is_followed() {
+            self.world.lock().server.rest();
+            self.last_step(&Step::Both)?;
+            self.equals_server()?;
         }
-        Ok(())
+        self.last_step(&Step::Reopen)
+    }
+
+    /// A step at the end, which has to succeed.
+    pub fn last_step(&mut self, step: &Step) -> Result<(), Violation> {
+        match self.step(step)? {
+            Outcome::Done => Ok(()),
+            other => Err(Violation(format!("at the end, {step:?}: {other:?}"))),
+        }
+    }
+
+    /// After a sync at rest, the device holds what the server holds.
+    pub fn equals_server(&self) -> Result<(), Violation> {
+        let world = self.world.lock();
+        match self.expected.local.difference(world.server.state()) {
+            Some(difference) => Err(Violation(format!(
+                "all is synced, and against the server: {difference}"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -1089,6 +1325,11 @@ pub enum Doubt {
         /// Snapshots that the server had made before it.
         snapshots_before: usize,
     },
+    /// A pull, perhaps after an upload.
+    Pull {
+        /// Snapshots that the server had made before it.
+        snapshots_before: usize,
+    },
     /// A retry.
     Retry {
         /// The refused operation's.
@@ -1122,6 +1363,16 @@ struct Observed {
     /// The log's last sequence.
     logged: u64,
     rejected: Rejected,
+}
+
+/// A pull in two instances, between its halves.
+struct Fetched {
+    /// Has made the offer.
+    instance: Instance,
+    /// The optimizer was at rest.
+    settled: bool,
+    /// What came is what changed, and not everything.
+    partial: bool,
 }
 
 enum Failed {
@@ -1201,27 +1452,56 @@ fn call_write(shard: &mut Instance, write: &Write) -> Result<wit::Receipt, Ended
     })
 }
 
-/// Drains the queue through `sync.sync`.
-fn sync(shard: &mut Instance, world: &Shared, expected: &Expected) -> Result<(), Failed> {
+/// What the server's optimizer does.
+fn optimizer(shard: &mut Instance) -> Result<OptimizerState, Ended> {
+    persist(|| {
+        shard.call(|guest, store| {
+            guest
+                .edge_sync_shard_courier()
+                .call_optimizer(store, &address())
+        })
+    })
+}
+
+/// How far the queue was uploaded.
+fn acknowledged(shard: &mut Instance) -> Result<u64, Failed> {
+    let status = shard.call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?;
+    Ok(status.acknowledged)
+}
+
+/// `sync.sync`. If it uploads, the queue is drained.
+fn sync(
+    shard: &mut Instance,
+    world: &Shared,
+    expected: &Expected,
+    direction: Direction,
+) -> Result<SyncReport, Failed> {
     let before = shard
         .call(|guest, store| guest.edge_sync_shard_queue().call_status(store))?
         .rejected;
-    let report = shard.call(|guest, store| {
+    let options = SyncOptions {
+        direction,
+        ..sync_options()
+    };
+    let mut report = shard.call(|guest, store| {
         guest
             .edge_sync_shard_sync()
-            .call_sync(store, &address(), sync_options())
+            .call_sync(store, &address(), options)
     })?;
-    if let Some(failure) = report.failure {
+    if let Some(failure) = report.failure.take() {
         return Err(Failed::Ended(Ended::Error(failure)));
+    }
+    if direction == Direction::Pull {
+        return Ok(report);
     }
     let refused = expected.refused.len() as u64;
     // What came for points that were not there may be in the rejected log as well.
-    let late = expected.changes_of(&world.lock().server.missed).len() as u64;
+    let late = expected.changes_of(&world.lock().server.missed()).len() as u64;
     let rejected = before + report.rejected;
     if report.remaining != 0 || !(refused..=refused + late).contains(&rejected) {
         return Err(Violation(format!("a sync without failure left {report:?}")).into());
     }
-    Ok(())
+    Ok(report)
 }
 
 /// Drains the queue, up to `until` if that is given, through `queue` and `courier`, as a host does
@@ -1270,13 +1550,26 @@ fn carry(shard: &mut Instance, until: Option<u64>) -> Result<(), Failed> {
     }
 }
 
-fn download(shard: &mut Instance, source: SnapshotSource) -> Result<(), Failed> {
+/// What is downloaded.
+enum Source {
+    Snapshot(SnapshotSource),
+    /// What changed since this manifest.
+    Changes(String),
+}
+
+fn download(shard: &mut Instance, from: &Source) -> Result<Brings, Failed> {
     let file = format!("{GUEST_ROOT}/{SNAPSHOT}");
     let download: ResourceAny = persist(|| {
         shard.call(|guest, store| {
-            guest
-                .edge_sync_shard_courier()
-                .call_start_download(store, &address(), source, &file)
+            let courier = guest.edge_sync_shard_courier();
+            match from {
+                Source::Snapshot(source) => {
+                    courier.call_start_download(store, &address(), *source, &file)
+                }
+                Source::Changes(manifest) => {
+                    courier.call_start_partial(store, &address(), manifest, &file)
+                }
+            }
         })
     })?;
     let result = loop {
@@ -1289,16 +1582,16 @@ fn download(shard: &mut Instance, source: SnapshotSource) -> Result<(), Failed> 
             })
         });
         match step {
-            Ok(progress) if progress.done => break Ok(()),
+            Ok(progress) if progress.done => break Ok(progress.content),
             Ok(_) => {}
             Err(error) => break Err(error),
         }
     };
     // Dropping it may delete a file or a stored snapshot; that it fails changes nothing here.
     let dropped = shard.call(|_, store| Ok(Ok(download.resource_drop(store)?)));
-    result?;
+    let brings = result?;
     dropped?;
-    Ok(())
+    Ok(brings)
 }
 
 fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {

@@ -12,8 +12,9 @@
 //! - [`model`] what a shard holds, as a plain map;
 //! - [`life`] drives a device through steps and compares it with what is [`expected`] after each;
 //! - [`sweep`] makes every call of a scripted life a crash point, [`scripts`] has the scripts;
-//! - [`schedule`] makes random lives with random faults;
-//! - [`snapshot`] makes the server's snapshots with the native engine.
+//! - [`schedule`] makes random lives with random faults, [`fleet`] those of several devices;
+//! - [`snapshot`] makes the server's snapshots with the native engine, and [`shard`] its partial ones,
+//!   which `partial` answers with.
 //!
 //! # What must hold
 //! After every fault, the shard opens again, and
@@ -27,8 +28,12 @@
 //!   model's state; of a point that other devices write as well, with what the last to reach the
 //!   server made of it; what the server refuses is in the rejected log until it is tried again or
 //!   dropped;
-//! - a restore is all or nothing: the shard holds what it held, or the snapshot with this device's
-//!   writes since;
+//! - a restore or a pull is all or nothing: the shard holds what it held, or the snapshot with this
+//!   device's writes since;
+//! - after a pull the mirror's files are the server's, byte for byte, and they stay so whatever is done
+//!   to the shard, of which some of them are files, too;
+//! - a shard with points that were deleted on the server is told as unsettled;
+//! - when nothing fails any more and every device has synced twice, all hold what the server holds;
 //! - the component never traps.
 //!
 //! `docs/testing-faults.md` says how to run it and how to repeat a failure.
@@ -38,15 +43,18 @@ pub mod disk;
 pub mod expected;
 pub mod faults;
 pub mod filesystem;
+pub mod fleet;
 pub mod front;
 pub mod guest;
 pub mod http;
 pub mod life;
 pub mod model;
 mod operation;
+mod partial;
 pub mod schedule;
 pub mod scripts;
 pub mod server;
+pub mod shard;
 pub mod snapshot;
 pub mod sweep;
 pub mod world;

@@ -249,6 +249,24 @@ impl Write {
         }
     }
 
+    /// Does to `state` what is left of it after the sequence `barrier`, if its last operation has the
+    /// sequence `last`: one operation for each point that is upserted, and one for all else.
+    pub fn apply_after(&self, barrier: u64, last: u64, state: &mut State) {
+        let rest = |points: &[(u64, Point)], others: u64| {
+            let first = (last + 1).saturating_sub(points.len() as u64 + others);
+            let done = usize::try_from((barrier + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+            points[done.min(points.len())..].to_vec()
+        };
+        match self {
+            Write::Upsert(points) => Write::Upsert(rest(points, 0)).apply(state),
+            Write::Batch(points, ids) => {
+                let deletions = u64::from(!ids.is_empty());
+                Write::Batch(rest(points, deletions), ids.clone()).apply(state);
+            }
+            whole => whole.apply(state),
+        }
+    }
+
     /// What it does to each point, in order.
     pub fn effects(&self) -> Vec<(u64, Effect)> {
         let upserts = |points: &[(u64, Point)]| -> Vec<_> {
@@ -288,6 +306,24 @@ impl Write {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_above_a_barrier_is_done_and_nothing_else() {
+        let points: Vec<_> = (1..=3).map(|id| (id, Point::stamped(id))).collect();
+        let done = |write: &Write, barrier| {
+            let mut state = State::default();
+            state.points.insert(9, Point::stamped(9));
+            write.apply_after(barrier, 13, &mut state);
+            state.points.into_keys().collect::<Vec<_>>()
+        };
+        let upsert = Write::Upsert(points.clone());
+        assert_eq!(done(&upsert, 10), [1, 2, 3, 9]);
+        assert_eq!(done(&upsert, 12), [3, 9]);
+        let batch = Write::Batch(points, vec![9]);
+        assert_eq!(done(&batch, 9), [1, 2, 3]);
+        assert_eq!(done(&batch, 11), [3]);
+        assert_eq!(done(&batch, 12), [0; 0]);
+    }
 
     fn fate(effects: &[&Effect]) -> Fate {
         let mut fate = Fate::default();

@@ -13,7 +13,7 @@ use super::life::{
     config, options,
 };
 use super::model::{MARK, Point, Write};
-use super::server::{Limits, Rate, Server};
+use super::server::{Happening, Limits, Rate, Server};
 use super::sweep::brief;
 use super::world::{Shared, World};
 
@@ -43,6 +43,10 @@ pub struct Mix {
     pub missing: bool,
     /// The life ends with something that a person has to put right.
     pub trouble: bool,
+    /// The server makes partial snapshots, and the device pulls.
+    pub follows: bool,
+    /// The device makes no payload indexes and removes none: somebody else does.
+    pub leaves_indexes: bool,
 }
 
 /// Most points of one operation.
@@ -51,43 +55,37 @@ const MOST_POINTS: usize = 6;
 /// Own point ids, few, so that points are written again and again.
 const IDS: u64 = 24;
 
+/// Ids of points that are on the server from the beginning: enough that its optimizer builds a segment.
+pub(super) const BASE: u64 = 2000;
+pub(super) const BASE_POINTS: u64 = 80;
+
+/// How many stamps a device has.
+const STAMPS: u64 = 100_000;
+
 /// Openings that may fail for faults before the faults end.
 const PATIENCE: u32 = 4;
 
 /// Lives the schedule of `seed`.
 pub fn run(program: &Program, server: Server, seed: u64, mix: Mix) -> Result<Tally, Violation> {
-    let mut schedule = Schedule::new(program, server, seed, mix);
+    let mut schedule = Schedule::new(program, server, seed, mix, 0);
     let mut taken = Vec::new();
-    schedule.live(&mut taken).map_err(|violation| {
-        let world = schedule.life.world.lock();
-        let mut text = format!("seed {seed}: {violation}\nsteps:");
-        for step in &taken {
-            text.push_str(&format!("\n  {step}"));
-        }
-        text.push_str("\nfaults:");
-        for (call, fault) in &world.happened {
-            text.push_str(&format!("\n  {fault} at {call}"));
-        }
-        text.push_str("\nlast calls:");
-        for call in &world.trail {
-            text.push_str(&format!("\n  {call}"));
-        }
-        Violation(text)
-    })?;
-    let world = schedule.life.world.lock();
-    Ok(Tally {
-        steps: taken.len() as u64,
-        calls: world.calls(),
-        faults: world.happened.len() as u64,
-        recoveries: schedule.recoveries,
-        lost_writes: schedule.life.lost_writes,
-        path: world.path(),
-    })
+    match schedule.live(&mut taken) {
+        Ok(()) => Ok(schedule.tally(taken.len() as u64)),
+        Err(violation) => Err(schedule.told(seed, &violation, &taken)),
+    }
 }
 
-struct Schedule {
+/// Puts the points on the server that are there from the beginning.
+pub(super) fn fill(server: &mut Server) {
+    let stamps = OTHERS_STAMPS_FROM * 2..;
+    let points = (BASE..BASE + BASE_POINTS).zip(stamps);
+    let points: Vec<_> = points.map(|(id, n)| (id, Point::stamped(n))).collect();
+    server.write(&points, &[]);
+}
+
+pub(super) struct Schedule {
     mix: Mix,
-    life: Life,
+    pub(super) life: Life,
     random: fastrand::Rng,
     next_stamp: u64,
     next_other_stamp: u64,
@@ -95,7 +93,14 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(program: &Program, server: Server, seed: u64, mix: Mix) -> Schedule {
+    /// Of the device of that number: its writes have other stamps than those of others.
+    pub(super) fn new(
+        program: &Program,
+        server: Server,
+        seed: u64,
+        mix: Mix,
+        device: u64,
+    ) -> Schedule {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut world = World::new(Disk::new(), server, random.u64(..));
         let mut pick = |choices: &[f64]| choices[random.usize(..choices.len())];
@@ -123,17 +128,54 @@ impl Schedule {
             flush_after_bytes: Some([300, 3000, 30_000][random.usize(..3)]),
             ..options()
         };
+        if mix.follows {
+            life.world.lock().habits.refuses_links = random.u8(..4) == 0;
+        }
         Schedule {
             mix,
             life,
             random,
-            next_stamp: 1,
-            next_other_stamp: OTHERS_STAMPS_FROM,
+            next_stamp: device * STAMPS + 1,
+            next_other_stamp: OTHERS_STAMPS_FROM + device * STAMPS,
             recoveries: 0,
         }
     }
 
+    /// What happened.
+    pub(super) fn tally(&self, steps: u64) -> Tally {
+        let world = self.life.world.lock();
+        Tally {
+            steps,
+            calls: world.calls(),
+            faults: world.happened.len() as u64,
+            recoveries: self.recoveries,
+            lost_writes: self.life.lost_writes,
+            path: world.path(),
+        }
+    }
+
+    /// A violation with what led to it.
+    pub(super) fn told(&self, seed: u64, violation: &Violation, taken: &[String]) -> Violation {
+        let world = self.life.world.lock();
+        let mut text = format!("seed {seed}: {violation}\nsteps:");
+        for step in taken {
+            text.push_str(&format!("\n  {step}"));
+        }
+        text.push_str("\nfaults:");
+        for (call, fault) in &world.happened {
+            text.push_str(&format!("\n  {fault} at {call}"));
+        }
+        text.push_str("\nlast calls:");
+        for call in &world.trail {
+            text.push_str(&format!("\n  {call}"));
+        }
+        Violation(text)
+    }
+
     fn live(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
+        if self.mix.follows {
+            fill(&mut self.life.world.lock().server);
+        }
         self.create(taken)?;
         if self.mix.shared && self.random.u8(..4) == 0 {
             taken.push("(the collection is there, under an alias)".to_owned());
@@ -147,21 +189,10 @@ impl Schedule {
                 taken.push(format!("({limits:?})"));
                 self.life.world.lock().server.limit(limits);
             }
-            let step = self.step();
-            taken.push(brief(&step));
-            self.take(&step)?;
-            // Between two calls, too.
-            if self.random.u8(..20) == 0 {
-                taken.push("(crash)".to_owned());
-                self.crash();
-                self.recover(None, false)?;
-            }
+            self.go_on(taken)?;
         }
         taken.push("(the end)".to_owned());
-        self.life.world.lock().plan = Plan::Quiet;
-        if !self.life.is_open() {
-            self.recover(None, false)?;
-        }
+        self.rest()?;
         self.life.finish()?;
         if self.mix.trouble {
             let trouble = Trouble::ALL[self.random.usize(..Trouble::ALL.len())];
@@ -171,7 +202,30 @@ impl Schedule {
         Ok(())
     }
 
-    fn create(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
+    /// Takes one step, and perhaps crashes after it.
+    pub(super) fn go_on(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
+        let step = self.step();
+        taken.push(brief(&step));
+        self.take(&step)?;
+        // Between two calls, too.
+        if self.random.u8(..20) == 0 {
+            taken.push("(crash)".to_owned());
+            self.crash();
+            self.recover(None, false)?;
+        }
+        Ok(())
+    }
+
+    /// No fault happens any more, and the shard is open.
+    pub(super) fn rest(&mut self) -> Result<(), Violation> {
+        self.life.world.lock().plan = Plan::Quiet;
+        if !self.life.is_open() {
+            self.recover(None, false)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn create(&mut self, taken: &mut Vec<String>) -> Result<(), Violation> {
         for attempt in 0.. {
             if attempt == PATIENCE {
                 self.life.world.lock().plan = Plan::Quiet;
@@ -267,6 +321,7 @@ impl Schedule {
     fn step(&mut self) -> Step {
         // The host holds uploads back between download and switch.
         let restoring = self.life.expected.snapshot.is_some();
+        let follows = self.mix.follows;
         match self.random.u8(..32) {
             20..=25 if restoring => Step::Stage,
             28 if restoring => Step::Promote,
@@ -274,6 +329,10 @@ impl Schedule {
             18 => Step::Flush,
             19 => Step::Optimize,
             20 => Step::Reopen,
+            21..=22 | 26 if follows => Step::Both,
+            24 if follows => Step::Pull,
+            28 if follows && self.random.bool() => Step::Fetch,
+            31 if follows && self.random.bool() => self.happening(),
             21..=23 => Step::Sync,
             24..=25 => Step::Carry,
             26..=27 => Step::Restore(self.source()),
@@ -339,6 +398,7 @@ impl Schedule {
                 Write::SetPayload(ids, payload)
             }
             9..=10 => Write::Batch(self.points(4), self.ids()),
+            _ if self.mix.leaves_indexes => Write::Upsert(self.points(3)),
             _ => {
                 let (field, schema) =
                     [("kind", "keyword"), ("n", "integer")][self.random.usize(..2)];
@@ -349,6 +409,42 @@ impl Schedule {
                 }
             }
         }
+    }
+
+    /// What happens on the server, now or at some later request.
+    fn happening(&mut self) -> Step {
+        let happening = match self.random.u8(..8) {
+            0 => Happening::Restart,
+            1 => Happening::Loses304(self.random.bool()),
+            2..=4 => Happening::OptimizationBegins,
+            5 => Happening::OptimizationEnds,
+            _ => match self.others() {
+                Step::Others(points, deleted) => Happening::Others(points, deleted),
+                _ => Happening::OptimizationEnds,
+            },
+        };
+        let soon = self.random.u32(..8);
+        let mut happenings = match happening {
+            // Between two steps only.
+            Happening::Restart => vec![(0, Happening::Restart)],
+            happening => vec![(soon, happening)],
+        };
+        if let Some((begins, Happening::OptimizationBegins)) = happenings.first() {
+            // A pull waits for the end by so many requests.
+            let lasts = [1, 3, 10, 62, 63, 64, 65, 200][self.random.usize(..8)];
+            let begins = *begins;
+            if self.random.bool() {
+                // What is deleted meanwhile is what a snapshot does not tell.
+                let deleted = vec![
+                    self.random.u64(1..=IDS),
+                    BASE + self.random.u64(..BASE_POINTS),
+                ];
+                let after = begins + self.random.u32(..4);
+                happenings.push((after, Happening::Others(vec![], deleted)));
+            }
+            happenings.push((begins + lasts, Happening::OptimizationEnds));
+        }
+        Step::Happen(happenings)
     }
 
     fn others(&mut self) -> Step {
@@ -363,6 +459,9 @@ impl Schedule {
             self.next_other_stamp += 1;
         }
         let mut deleted = vec![OTHERS_FROM + self.random.u64(..8)];
+        if self.mix.follows {
+            deleted.push(BASE + self.random.u64(..BASE_POINTS));
+        }
         if self.mix.missing && self.random.bool() {
             deleted.push(self.random.u64(1..=IDS));
         }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::bindings::exports::edge_sync::shard::courier::SnapshotSource;
 use super::life::{OTHERS_FROM, OTHERS_STAMPS_FROM, Step};
 use super::model::{Point, Write};
+use super::server::Happening;
 
 fn upsert(ids: impl IntoIterator<Item = u64>, stamp: &mut u64) -> Step {
     Step::Write(Write::Upsert(points(ids, stamp)))
@@ -63,6 +64,93 @@ pub fn life() -> Vec<Step> {
         upsert([12], stamp),
         Step::Sync,
     ]
+}
+
+/// Ids of what is on the server from the beginning: enough that the optimizer builds a segment of it.
+const BASE: std::ops::Range<u64> = 2000..2080;
+
+/// An optimization on the server, from its beginning to its end.
+fn optimization() -> Step {
+    let (begins, ends) = (Happening::OptimizationBegins, Happening::OptimizationEnds);
+    Step::Happen(vec![(0, begins), (0, ends)])
+}
+
+fn happens(happening: Happening) -> Step {
+    Step::Happen(vec![(0, happening)])
+}
+
+/// A restore that leaves a mirror, and every kind of pull: with nothing new, with changes, while writes
+/// wait above the barrier, in one instance and in two, after an optimization on the server, while one
+/// runs, after the server was started again, over a way that loses 304, and after the device has done
+/// to its shard what it can.
+pub fn pulls() -> Vec<Step> {
+    let stamp = &mut 0;
+    let others = &mut { OTHERS_STAMPS_FROM };
+    let deleted = || Step::Write(Write::Delete(vec![3, 2004]));
+    vec![
+        upsert(1..=6, stamp),
+        Step::Write(Write::CreateIndex("kind".into(), "keyword".into())),
+        Step::Sync,
+        Step::Others(points(BASE, others), vec![]),
+        optimization(),
+        Step::Restore(SnapshotSource::Stream),
+        Step::Pull,
+        upsert([2, 7], stamp),
+        Step::Others(points([2001, 3000], others), vec![2000]),
+        Step::Pull,
+        upsert([8], stamp),
+        deleted(),
+        Step::Fetch,
+        upsert([9], stamp),
+        Step::Stage,
+        Step::Write(Write::SetPayload(vec![4], object(json!({"mark": 1})))),
+        Step::Promote,
+        Step::Both,
+        optimization(),
+        Step::Pull,
+        // What is deleted now comes later.
+        happens(Happening::OptimizationBegins),
+        Step::Others(vec![], vec![2005]),
+        Step::Write(Write::Delete(vec![2006])),
+        Step::Both,
+        Step::Others(points([2007], others), vec![]),
+        Step::Both,
+        happens(Happening::OptimizationEnds),
+        Step::Both,
+        upsert([5, 10], stamp),
+        Step::Write(Write::Delete(vec![2010])),
+        Step::Optimize,
+        Step::Write(Write::Delete(vec![2011])),
+        Step::Reopen,
+        Step::Others(points([2012], others), vec![]),
+        happens(Happening::Restart),
+        Step::Both,
+        happens(Happening::Loses304(true)),
+        Step::Pull,
+    ]
+}
+
+/// The same in short, for the mutations: up to a pull while writes wait, in two instances.
+pub fn short_pulls() -> Vec<Step> {
+    let mut steps = pulls();
+    let end = steps.iter().position(|step| matches!(step, Step::Promote));
+    steps.truncate(end.map_or(0, |end| end + 1));
+    steps
+}
+
+/// Ranges of [`pulls`] that pull, each from what is on the disk alone.
+pub fn pull_sections() -> Vec<std::ops::Range<usize>> {
+    let mut sections = Vec::new();
+    let mut fetched = None;
+    for (number, step) in pulls().iter().enumerate() {
+        match step {
+            Step::Restore(_) | Step::Pull | Step::Both => sections.push(number..number + 1),
+            Step::Fetch => fetched = Some(number),
+            Step::Promote => sections.extend(fetched.take().map(|first| first..number + 1)),
+            _ => {}
+        }
+    }
+    sections
 }
 
 /// The same in short, for the mutations: writes, an upload, a restore, writes.

@@ -4,20 +4,42 @@
 //! Whatever else it is asked is a violation that it notes, as is a write without `wait=true`. It
 //! refuses what a Qdrant 1.19 refuses, in its words (`tests/fixtures/real-server/`), and is no kinder:
 //! what stands before a refused operation of a batch stays, a change of a point that is not there is
-//! 404, a collection that is made anew counts its operations anew.
+//! 404, a collection that is made anew counts its operations anew, and a snapshot that is taken while
+//! the optimizer runs has points in it that were deleted since.
+//!
+//! One that was made by [`Server::new`] is of before Qdrant 1.14.1 and knows no partial snapshots;
+//! [`Server::following`] makes one that does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use edge_sync_engine::SnapshotLayout;
 use serde_json::{Map, Value, json};
 
 use super::front::Front;
-use super::model::{Effect, STAMP, State};
+use super::model::{Effect, Point, STAMP, State};
 use super::operation::{self, Fault, Operation};
+use super::partial;
+use super::shard::{Done, Files, History, Maker, Shown};
 
 /// Makes a shard snapshot of a collection: its creation request and what it holds.
 pub type SnapshotMaker = Arc<dyn Fn(&Value, &State) -> Vec<u8> + Send + Sync>;
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// Path and query.
+    pub uri: &'a str,
+    /// The header field of that name.
+    pub content_type: Option<&'a str>,
+    /// Where the part begins that the header field `range` asks for.
+    pub range_from: Option<u64>,
+    /// The body.
+    pub body: &'a [u8],
+}
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -59,24 +81,86 @@ pub struct Rate {
     pub left: usize,
 }
 
+/// What somebody was sent.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What the collection held.
+    pub state: Arc<State>,
+    /// What was deleted while the optimizer ran: each of these may be in the files.
+    pub ghosts: Arc<BTreeMap<u64, Point>>,
+    /// The files, if they came with manifests.
+    pub files: Option<Arc<Files>>,
+    /// Not sent, since the client has them all.
+    pub nothing_new: bool,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").finish_non_exhaustive()
+    }
+}
+
+/// Something that happens on the server by itself, or that somebody else does there.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// An optimization begins. Nothing, if one runs.
+    OptimizationBegins,
+    /// It ends.
+    OptimizationEnds,
+    /// The server is started again; what it did goes on from the beginning, and it forgets what it has
+    /// done. Between two looks at the optimizer nothing would tell of that, and of one that began
+    /// after the first; so this happens between steps only.
+    Restart,
+    /// What stands before it loses answers of 304 from now on, or lets them pass.
+    Loses304(bool),
+    /// Another device writes points and deletes some.
+    Others(Vec<(u64, Point)>, Vec<u64>),
+}
+
+/// An optimization that runs.
+#[derive(Clone)]
+struct Optimizing {
+    /// What the collection was when it began.
+    history: History,
+    state: Arc<State>,
+}
+
+/// How snapshots are made.
+#[derive(Clone)]
+enum Snapshots {
+    /// Of what the collection holds.
+    OfState(SnapshotMaker),
+    /// Of all that was done to it.
+    OfHistory(Arc<Maker>),
+}
+
+/// Who writes what no simulated device writes.
+const OTHERS: usize = usize::MAX;
+
 /// One server with one collection, `/collections/c`.
 #[derive(Clone)]
 pub struct Server {
     config: Option<Value>,
-    state: State,
+    state: Arc<State>,
     /// Number of the last operation on the collection that is there.
     operations: u64,
+    history: History,
+    optimizing: Option<Optimizing>,
+    /// Optimizations that have ended, and those of them that the server has forgotten since.
+    optimized: u64,
+    forgotten: u64,
+    /// What happens at the so-many-th request from now.
+    agenda: Vec<(u32, Happening)>,
     /// What each snapshot held when it was made, the last at the end.
-    pub snapshots: Vec<Arc<State>>,
+    pub snapshots: Vec<Arc<Snapshot>>,
     stored: BTreeMap<String, Arc<Vec<u8>>>,
-    /// The upserts of each write request that were applied, in order of arrival.
-    pub arrivals: Vec<Arc<Vec<Arrived>>>,
-    /// What this device's writes did to points, request by request, in order.
-    pub effects: Vec<Arc<Vec<(u64, Effect)>>>,
-    /// Points that other devices have written or deleted.
-    pub shared: BTreeSet<u64>,
-    /// Points that were not there when a change of them arrived.
-    pub missed: BTreeSet<u64>,
+    /// Whose requests these are.
+    device: usize,
+    arrivals: BTreeMap<usize, Vec<Arc<Vec<Arrived>>>>,
+    effects: BTreeMap<usize, Vec<Arc<Vec<(u64, Effect)>>>>,
+    /// Who has written or deleted each point.
+    writers: BTreeMap<u64, BTreeSet<usize>>,
+    missed: BTreeMap<usize, BTreeSet<u64>>,
     /// What no client should have asked.
     pub violations: Vec<String>,
     refused_ids: Vec<u64>,
@@ -87,7 +171,10 @@ pub struct Server {
     pub made: u64,
     /// What stands before the server.
     pub front: Front,
-    maker: SnapshotMaker,
+    /// An exchange whose answer is 304 fails on the way: a client takes the words behind that head,
+    /// which have no length, for something else.
+    pub loses_304: bool,
+    maker: Snapshots,
     version: u64,
 }
 
@@ -101,24 +188,40 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server without the collection.
+    /// A server without the collection, as before Qdrant 1.14.1.
     pub fn new(maker: SnapshotMaker) -> Server {
+        Server::with(Snapshots::OfState(maker))
+    }
+
+    /// A server without the collection, that makes partial snapshots.
+    pub fn following(maker: Arc<Maker>) -> Server {
+        Server::with(Snapshots::OfHistory(maker))
+    }
+
+    fn with(maker: Snapshots) -> Server {
         Server {
             config: None,
-            state: State::default(),
+            state: Arc::default(),
             operations: 0,
+            history: History::default(),
+            optimizing: None,
+            optimized: 0,
+            forgotten: 0,
+            agenda: Vec::new(),
             snapshots: Vec::new(),
             stored: BTreeMap::new(),
-            arrivals: Vec::new(),
-            effects: Vec::new(),
-            shared: BTreeSet::new(),
-            missed: BTreeSet::new(),
+            device: 0,
+            arrivals: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            missed: BTreeMap::new(),
             violations: Vec::new(),
             refused_ids: Vec::new(),
             limits: Limits::default(),
             alias_of: None,
             made: 0,
             front: Front::Open,
+            loses_304: false,
             maker,
             version: 0,
         }
@@ -134,18 +237,138 @@ impl Server {
         &self.state
     }
 
+    /// Whether it makes partial snapshots.
+    pub fn is_followed(&self) -> bool {
+        matches!(self.maker, Snapshots::OfHistory(_))
+    }
+
     /// Whether the collection is there.
     pub fn has_collection(&self) -> bool {
         self.config.is_some()
     }
 
+    /// From now on requests are this device's.
+    pub fn serve(&mut self, device: usize) {
+        self.device = device;
+    }
+
+    /// The upserts of each of this device's write requests that were applied, in order of arrival.
+    pub fn arrivals(&self) -> &[Arc<Vec<Arrived>>] {
+        self.arrivals.get(&self.device).map_or(&[], Vec::as_slice)
+    }
+
+    /// What this device's writes did to points, request by request, in order.
+    pub fn effects(&self) -> &[Arc<Vec<(u64, Effect)>>] {
+        self.effects.get(&self.device).map_or(&[], Vec::as_slice)
+    }
+
+    /// Points that other devices have written or deleted.
+    pub fn shared(&self) -> BTreeSet<u64> {
+        let by_others = |writers: &BTreeSet<usize>| writers.iter().any(|one| *one != self.device);
+        let points = self.writers.iter();
+        points
+            .filter(|(_, writers)| by_others(writers))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Points that were not there when a change of them by this device arrived.
+    pub fn missed(&self) -> BTreeSet<u64> {
+        self.missed.get(&self.device).cloned().unwrap_or_default()
+    }
+
     /// Lets another device write points and delete others.
-    pub fn write(&mut self, points: &[(u64, super::model::Point)], deleted: &[u64]) {
+    pub fn write(&mut self, points: &[(u64, Point)], deleted: &[u64]) {
+        self.version += 1;
+        let upserts = points
+            .iter()
+            .map(|(id, point)| (*id, Effect::Upsert(Arc::new(point.clone()))));
+        let deletions = deleted.iter().map(|id| (*id, Effect::Delete));
+        for effects in [upserts.collect::<Vec<_>>(), deletions.collect()] {
+            self.operations += 1;
+            for (id, effect) in effects {
+                self.writers.entry(id).or_default().insert(OTHERS);
+                effect.apply(&mut Arc::make_mut(&mut self.state).points, id);
+                self.history.push(Done::Point(id, effect));
+            }
+            self.history.tick();
+        }
+    }
+
+    /// Lets somebody make a payload index of a type, or, without one, remove it.
+    pub fn index(&mut self, field: &str, schema: Option<&str>) {
+        let operation = match schema {
+            Some(schema) => Operation::CreateIndex(field.to_owned(), schema.to_owned()),
+            None => Operation::DeleteIndex(field.to_owned()),
+        };
         self.version += 1;
         self.operations += 2;
-        self.shared.extend(points.iter().map(|(id, _)| *id));
-        self.shared.extend(deleted);
-        super::expected::write_others(&mut self.state, points, deleted);
+        // An operation on the collection misses no point.
+        let _ = self.change(&operation, &mut Vec::new());
+    }
+
+    /// Lets something happen at the so-many-th request from now; 0 is at once.
+    pub fn expect(&mut self, after: u32, happening: Happening) {
+        self.version += 1;
+        match after {
+            0 => self.happen(happening),
+            after => self.agenda.push((after, happening)),
+        }
+    }
+
+    /// Nothing more happens by itself, and no optimization runs.
+    pub fn rest(&mut self) {
+        self.version += 1;
+        self.agenda.clear();
+        self.happen(Happening::OptimizationEnds);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        // Of no collection there is nothing to optimize.
+        if self.config.is_none()
+            && !matches!(happening, Happening::Others(..) | Happening::Loses304(_))
+        {
+            return;
+        }
+        self.version += 1;
+        match happening {
+            Happening::OptimizationBegins if self.optimizing.is_none() => {
+                self.optimizing = Some(Optimizing {
+                    history: self.history.clone(),
+                    state: Arc::clone(&self.state),
+                });
+            }
+            Happening::OptimizationBegins => {}
+            Happening::OptimizationEnds => {
+                if self.optimizing.take().is_some() {
+                    self.optimized += 1;
+                    self.history.push(Done::Optimize);
+                }
+            }
+            Happening::Restart => {
+                self.optimizing = None;
+                self.forgotten = self.optimized;
+                self.history.push(Done::Restart);
+            }
+            Happening::Loses304(loses) => self.loses_304 = loses,
+            Happening::Others(points, deleted) => self.write(&points, &deleted),
+        }
+    }
+
+    fn proceed(&mut self) {
+        let mut due = Vec::new();
+        for (after, _) in &mut self.agenda {
+            *after -= 1;
+        }
+        self.agenda.retain(|(after, happening)| {
+            if *after == 0 {
+                due.push(happening.clone());
+            }
+            *after > 0
+        });
+        for happening in due {
+            self.happen(happening);
+        }
     }
 
     /// From now on, upserts of points with these ids, and no others, are refused with 400.
@@ -163,8 +386,10 @@ impl Server {
     /// Somebody deletes the collection, and makes it anew with the same configuration if `again`.
     pub fn drop_collection(&mut self, again: bool) {
         self.version += 1;
-        self.state = State::default();
+        self.state = Arc::default();
         self.operations = 0;
+        self.history = History::default();
+        self.optimizing = None;
         self.stored.clear();
         if again {
             self.made += u64::from(self.config.is_some());
@@ -195,20 +420,24 @@ impl Server {
         } else {
             self.version += 1;
             self.made += 1;
-            self.state = State::default();
+            self.state = Arc::default();
+            self.history = History::default();
+            self.optimizing = None;
             self.stored.clear();
         }
         self.alias_of = Some("moved");
     }
 
     /// Answers one request.
-    pub fn answer(
-        &mut self,
-        method: &str,
-        uri: &str,
-        range_from: Option<u64>,
-        body: &[u8],
-    ) -> Answer {
+    pub fn answer(&mut self, asked: &Asked<'_>) -> Answer {
+        let Asked {
+            method,
+            uri,
+            range_from,
+            body,
+            ..
+        } = *asked;
+        self.proceed();
         if let Some(answer) = self.front.answer(body) {
             return answer;
         }
@@ -222,6 +451,9 @@ impl Server {
             return self.unexpected(method, uri);
         };
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        if let ("POST", ["shards", "0", "snapshot", "partial", "create"]) = (method, &parts[..]) {
+            return self.changes(asked);
+        }
         let body: Value = if body.is_empty() {
             Value::Null
         } else {
@@ -290,26 +522,16 @@ impl Server {
                 "remote_shards": [],
                 "shard_transfers": [],
             })),
-            ("GET", ["optimizations"]) => success(json!({
-                "summary": {
-                    "queued_optimizations": 0,
-                    "queued_segments": 0,
-                    "queued_points": 0,
-                    "idle_segments": 1,
-                },
-                "running": [],
-            })),
+            ("GET", ["optimizations"]) => self.optimizations(),
             ("POST", ["points"]) => self.retrieve(&body),
             ("POST", ["points", "count"]) => self.count(&body),
             ("GET", ["shards", "0", "snapshot"]) => {
-                let bytes = self.make_snapshot();
+                let bytes = self.make_snapshot(SnapshotLayout::Streamed);
                 // Made while it is sent, so its length is not known.
                 let mut answer = file(&bytes, None);
                 answer.headers.retain(|(name, _)| *name != "content-length");
                 answer
             }
-            // As before Qdrant 1.14.1: what follows is a snapshot of everything.
-            ("POST", ["shards", "0", "snapshot", "partial", "create"]) => plain(404, ""),
             ("GET", ["shards", "0", "snapshots"]) => {
                 let stored = self.stored.iter();
                 success(
@@ -319,7 +541,7 @@ impl Server {
                 )
             }
             ("POST", ["shards", "0", "snapshots"]) => {
-                let bytes = self.make_snapshot();
+                let bytes = self.make_snapshot(SnapshotLayout::Stored);
                 let name = format!("c-shard-0-{}.snapshot", self.snapshots.len());
                 let answer = success(description(&name, &bytes));
                 self.stored.insert(name, Arc::new(bytes));
@@ -346,11 +568,87 @@ impl Server {
         refusal(501, "the simulated server does not know that")
     }
 
-    fn make_snapshot(&mut self) -> Vec<u8> {
-        self.version += 1;
-        let bytes = (self.maker)(self.config.as_ref().unwrap_or(&Value::Null), &self.state);
-        self.snapshots.push(Arc::new(self.state.clone()));
+    fn make_snapshot(&mut self, layout: SnapshotLayout) -> Vec<u8> {
+        let config = self.config.as_ref().unwrap_or(&Value::Null);
+        let bytes = match &self.maker {
+            Snapshots::OfState(maker) => maker(config, &self.state),
+            Snapshots::OfHistory(maker) => maker
+                .files(&self.shown(config))
+                .snapshot(layout)
+                .expect("the engine writes a snapshot"),
+        };
+        self.note_snapshot(None, false);
         bytes
+    }
+
+    fn shown<'a>(&'a self, config: &'a Value) -> Shown<'a> {
+        Shown {
+            config,
+            made: self.made,
+            now: &self.history,
+            frozen: self.optimizing.as_ref().map(|it| &it.history),
+        }
+    }
+
+    fn note_snapshot(&mut self, files: Option<Arc<Files>>, nothing_new: bool) {
+        self.version += 1;
+        let mut ghosts = BTreeMap::new();
+        if let (Some(optimizing), Snapshots::OfHistory(_)) = (&self.optimizing, &self.maker) {
+            let then = optimizing.state.points.iter();
+            ghosts.extend(
+                then.filter(|(id, _)| !self.state.points.contains_key(id))
+                    .map(|(id, point)| (*id, point.clone())),
+            );
+        }
+        self.snapshots.push(Arc::new(Snapshot {
+            state: Arc::clone(&self.state),
+            ghosts: Arc::new(ghosts),
+            files,
+            nothing_new,
+        }));
+    }
+
+    /// A partial snapshot.
+    fn changes(&mut self, asked: &Asked<'_>) -> Answer {
+        let Snapshots::OfHistory(maker) = &self.maker else {
+            // What follows is a request for a snapshot of everything.
+            return plain(404, "");
+        };
+        let Some(config) = &self.config else {
+            return plain(404, "Not found: Collection `c` doesn't exist!");
+        };
+        let files = maker.files(&self.shown(config));
+        let lineage = self.history.lineage(self.operations + 1);
+        let answer = partial::answer(&files, lineage, asked);
+        if matches!(answer.status, 200 | 304) {
+            self.note_snapshot(Some(files), answer.status == 304);
+        }
+        answer
+    }
+
+    fn optimizations(&self) -> Answer {
+        let uuid = |number: u64| format!("00000000-0000-4000-9000-{number:012}");
+        let running: Vec<Value> = self
+            .optimizing
+            .iter()
+            .map(|_| json!({"uuid": uuid(self.optimized + 1), "status": "optimizing"}))
+            .collect();
+        let mut told = json!({
+            "summary": {
+                "queued_optimizations": 0,
+                "queued_segments": 0,
+                "queued_points": 0,
+                "idle_segments": 1,
+            },
+            "running": running,
+        });
+        if let Snapshots::OfHistory(_) = self.maker {
+            let completed = (self.forgotten + 1..=self.optimized).rev().take(16);
+            told["completed"] = completed
+                .map(|number| json!({"uuid": uuid(number)}))
+                .collect();
+        }
+        success(told)
     }
 
     /// Metadata is all that a client changes.
@@ -486,6 +784,9 @@ impl Server {
             }
             results.push(json!({"operation_id": self.operations, "status": "completed"}));
         }
+        for (id, _) in &effects {
+            self.writers.entry(*id).or_default().insert(self.device);
+        }
         let arrived: Vec<Arrived> = effects
             .iter()
             .filter_map(|(id, effect)| {
@@ -501,8 +802,10 @@ impl Server {
             })
             .collect();
         if !effects.is_empty() {
-            self.arrivals.push(Arc::new(arrived));
-            self.effects.push(Arc::new(effects));
+            let arrivals = self.arrivals.entry(self.device).or_default();
+            arrivals.push(Arc::new(arrived));
+            let all = self.effects.entry(self.device).or_default();
+            all.push(Arc::new(effects));
         }
         match outcome {
             Ok(()) if is_batch => success(Value::Array(results)),
@@ -540,9 +843,34 @@ impl Server {
         } else {
             1
         };
-        operation
-            .apply(&mut self.state, effects)
-            .inspect_err(|fault| self.missed.extend(&fault.missing))
+        let outcome = self.change(operation, effects);
+        outcome.inspect_err(|fault| {
+            let missed = self.missed.entry(self.device).or_default();
+            missed.extend(&fault.missing);
+        })
+    }
+
+    /// Does it to what the collection holds and to its shard.
+    fn change(
+        &mut self,
+        operation: &Operation,
+        effects: &mut Vec<(u64, Effect)>,
+    ) -> Result<(), Fault> {
+        let before = effects.len();
+        let outcome = operation.apply(Arc::make_mut(&mut self.state), effects);
+        for (id, effect) in &effects[before..] {
+            self.history.push(Done::Point(*id, effect.clone()));
+        }
+        match operation {
+            Operation::CreateIndex(field, schema) => {
+                let done = Done::CreateIndex(field.clone(), schema.clone());
+                self.history.push(done);
+            }
+            Operation::DeleteIndex(field) => self.history.push(Done::DeleteIndex(field.clone())),
+            Operation::Upsert(_) | Operation::Delete(_) | Operation::Change(..) => {}
+        }
+        self.history.tick();
+        outcome
     }
 
     /// Takes what an operation costs.
@@ -611,7 +939,7 @@ pub(super) fn refusal(status: u16, message: &str) -> Answer {
 }
 
 /// The server's words without its envelope.
-fn plain(status: u16, words: &str) -> Answer {
+pub(super) fn plain(status: u16, words: &str) -> Answer {
     Answer {
         status,
         headers: vec![

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use edge_sync_engine::{CollectionConfig, Point, PointId, Request, Shard, Vector, parse_request};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::model::State;
 use super::server::SnapshotMaker;
+use super::shard::{digest, settle_fields};
 
 /// How many snapshots are kept. Random schedules hardly ever ask for one again.
 const KEPT: usize = 100;
@@ -29,7 +29,10 @@ pub fn maker() -> SnapshotMaker {
     })
 }
 
-fn make(config: &Value, state: &State) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+fn make(
+    config: &Value,
+    state: &State,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let folder = tempfile::tempdir()?;
     let shard_folder = folder.path().join("shard");
     fs::create_dir(&shard_folder)?;
@@ -78,41 +81,4 @@ fn settle_names(segments: &Path) -> std::io::Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// The engine writes the indexed fields in the order of a hash map, and builds them in the order in
-/// which it reads them.
-fn settle_fields(segments: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    for entry in fs::read_dir(segments)? {
-        let file = entry?.path().join("payload_index/config.json");
-        if file.exists() {
-            let mut fields: Value = serde_json::from_slice(&fs::read(&file)?)?;
-            fields.sort_all_objects();
-            fs::write(&file, fields.to_string())?;
-        }
-    }
-    Ok(())
-}
-
-/// Of the names and lengths of all files: enough to tell an empty segment from one with points.
-fn digest(folder: &Path) -> std::io::Result<Vec<u8>> {
-    let mut files: Vec<(PathBuf, u64)> = Vec::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(path) = waiting.pop() {
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                waiting.push(entry.path());
-            } else {
-                files.push((entry.path(), entry.metadata()?.len()));
-            }
-        }
-    }
-    files.sort();
-    let mut hash = Sha256::new();
-    for (path, len) in files {
-        let name = path.strip_prefix(folder).unwrap_or(&path);
-        hash.update(format!("{} {len}\n", name.display()));
-    }
-    Ok(hash.finalize().to_vec())
 }

@@ -8,7 +8,7 @@
 use super::bindings::exports::edge_sync::shard::types::Options;
 use super::disk::{Disk, Names};
 use super::expected::Expected;
-use super::faults::{HostCall, Kind};
+use super::faults::{HostCall, Kind, Plan};
 use super::guest::Program;
 use super::life::{Doubt, Life, Outcome, Settled, Slips, Step, Violation};
 use super::model::{Point, Write};
@@ -163,6 +163,64 @@ impl Recording {
         format!("after {} in {step}", moment.call)
     }
 
+    /// Lives a range of the steps again, from what is on the disk before them, and lets the call
+    /// `failing`, counted from the first, fail; then recovers and lives on. Answers how many calls
+    /// these steps make, if none fails.
+    pub fn fail(
+        &self,
+        program: &Program,
+        steps: &std::ops::Range<usize>,
+        failing: Option<u64>,
+    ) -> Result<u64, Violation> {
+        let moment = self
+            .moments
+            .iter()
+            .position(|moment| moment.mark == steps.start + 1)
+            .ok_or_else(|| Violation("no such step".to_owned()))?;
+        let Moment { disk, server, .. } = &self.moments[moment];
+        let mut life = self.resumed(program, moment, (disk.clone(), server.clone()), false);
+        let outcome = self.failed(&mut life, steps, failing);
+        outcome.map_err(|violation| {
+            let step = brief(&self.steps[steps.start]);
+            let happened = life.world.lock().happened.clone();
+            let what = format!("step {}, {step}, call {failing:?}", steps.start);
+            Violation(format!("{what}, {happened:?}: {violation}"))
+        })
+    }
+
+    fn failed(
+        &self,
+        life: &mut Life,
+        steps: &std::ops::Range<usize>,
+        failing: Option<u64>,
+    ) -> Result<u64, Violation> {
+        life.recover(None, false)?;
+        let first = life.world.lock().calls();
+        if let Some(failing) = failing {
+            life.world.lock().plan = Plan::FailAt(first + failing);
+        }
+        let mut settled = Settled::After;
+        let mut mark = steps.start + 1;
+        for step in &self.steps[steps.clone()] {
+            mark += 1;
+            let snapshots = life.world.lock().server.snapshots.len();
+            let doubt = Life::doubt(step, &life.expected, snapshots);
+            if let Outcome::Refused(error) = life.step(step)? {
+                if life.world.lock().happened.is_empty() {
+                    return Err(Violation(format!("{}: {error:?}", brief(step))));
+                }
+                settled = life
+                    .recover(doubt.as_ref(), false)?
+                    .ok_or_else(|| Violation("a second fault".to_owned()))?;
+                break;
+            }
+        }
+        let calls = life.world.lock().calls() - first;
+        // The steps that were not taken are of no matter: other devices' are before these.
+        self.live_on_from(life, mark - 1, settled, Rest::Short)?;
+        Ok(calls)
+    }
+
     /// Crashes at a moment, recovers, checks, and lives on. Answers how many crashes that took.
     pub fn visit(
         &self,
@@ -248,7 +306,16 @@ impl Recording {
         settled: Settled,
         rest: Rest,
     ) -> Result<(), Violation> {
-        let mark = self.moments[moment].mark;
+        self.live_on_from(life, self.moments[moment].mark, settled, rest)
+    }
+
+    fn live_on_from(
+        &self,
+        life: &mut Life,
+        mark: usize,
+        settled: Settled,
+        rest: Rest,
+    ) -> Result<(), Violation> {
         if settled == Settled::NotThere {
             demand(life.create()?, "create after a crash")?;
         }
@@ -366,6 +433,36 @@ pub struct Report {
     pub crashes: u64,
     /// What must not be.
     pub violations: Vec<Violation>,
+}
+
+/// Lets every so-many-th call of some ranges of steps fail, each in a life of its own.
+pub fn fail_each(
+    program: &Program,
+    recording: &Recording,
+    sections: &[std::ops::Range<usize>],
+    share: Share,
+) -> Report {
+    let report = Mutex::new(Report::default());
+    let note = |outcome: Result<u64, Violation>| {
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.crashes += 1;
+        report.violations.extend(outcome.err());
+        report.violations.len() < share.patience
+    };
+    let mut failing = Vec::new();
+    for section in sections {
+        match recording.fail(program, section, None) {
+            Ok(calls) => failing.extend((1..=calls).map(|call| (section, call))),
+            failed => {
+                note(failed);
+            }
+        }
+    }
+    let failing = failing.into_iter().skip(share.offset);
+    each(failing.step_by(share.stride.max(1)), |(section, call)| {
+        note(recording.fail(program, section, Some(call)))
+    });
+    report.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tries a share of a recording's crashes, on all processors.

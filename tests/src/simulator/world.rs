@@ -37,6 +37,8 @@ pub struct Habits {
     pub ignores_sync_below: Vec<String>,
     /// A rename that replaces a file copies into it and removes the source.
     pub renames_by_copy: bool,
+    /// Files have one name: links are refused, as on FAT. No promise: a device works without links.
+    pub refuses_links: bool,
 }
 
 /// The outside state at one moment.
@@ -178,6 +180,7 @@ impl World {
         if self.trail.len() > 60 {
             self.trail.pop_front();
         }
+        self.disk.set_time(self.now_ns);
         let fault = self.plan.decide(&call);
         if let Some(fault) = fault {
             self.happened.push((call.clone(), fault));

@@ -1,10 +1,16 @@
 //! Every host call of a scripted life as a crash point; see `docs/testing-faults.md`.
 
+use std::sync::Arc;
+
 use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::types::{Durability, Options};
 use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::life::{Step, options};
 use edge_sync_tests::simulator::server::Server;
-use edge_sync_tests::simulator::sweep::{Broken, Recording, Rest, Share, record, sweep};
+use edge_sync_tests::simulator::shard::Maker;
+use edge_sync_tests::simulator::sweep::{
+    Broken, Recording, Report, Rest, Share, fail_each, record, sweep,
+};
+use edge_sync_tests::simulator::world::Habits;
 use edge_sync_tests::simulator::{scripts, snapshot};
 
 use crate::support::{program, setting};
@@ -22,10 +28,37 @@ const CI_STRIDE_UPLOADS: usize = 7;
 const CI_STRIDE_REFUSALS: usize = 7;
 const CI_STRIDE_IDLE: usize = 7;
 
+/// This one is longer, and each of its ends is a pull of everything.
+const CI_STRIDE_PULLS: usize = 53;
+const CI_STRIDE_FAILING: usize = 211;
+
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
     record(program, server, steps, options, seed(), &Broken::default())
         .unwrap_or_else(|violation| panic!("seed {}, without a crash: {violation}", seed()))
+}
+
+/// The life of pulls, with links or where the file system refuses them.
+fn recorded_pulls(program: &Program, refuses_links: bool) -> Recording {
+    let server = Server::following(Arc::new(Maker::default()));
+    let broken = Broken {
+        habits: Habits {
+            refuses_links,
+            ..Habits::default()
+        },
+        ..Broken::default()
+    };
+    let steps = scripts::pulls();
+    let recording = record(program, server, steps, options(), seed(), &broken)
+        .unwrap_or_else(|violation| panic!("seed {}, without a crash: {violation}", seed()));
+    let links = recording.moments.iter().filter(|moment| {
+        // A link changes the disk, so each that was made is a crash point.
+        moment.call.name == "descriptor.link-at"
+    });
+    let links = links.count();
+    println!("{links} links");
+    assert_eq!(links == 0, refuses_links);
+    recording
 }
 
 fn seed() -> u64 {
@@ -50,8 +83,12 @@ fn share(stride: usize, rest: Rest) -> Share {
 
 fn tried(program: &Program, recording: &Recording, share: Share) {
     let report = sweep(program, recording, share);
+    told(recording, &report, share, "crashes");
+}
+
+fn told(recording: &Recording, report: &Report, share: Share, what: &str) {
     println!(
-        "{} host calls, {} of which change something or end a step; {} crashes tried \
+        "{} host calls, {} of which change something or end a step; {} {what} tried \
          (every {}th, from the {}th), {} violations",
         recording.calls,
         recording.moments.len(),
@@ -107,6 +144,35 @@ fn refused_operations_that_are_retried_together_are_queued_or_rejected() {
     let program = program();
     let recording = recorded(&program, scripts::refusals_retried_together(), options());
     tried(&program, &recording, share(CI_STRIDE_REFUSALS, Rest::Short));
+}
+
+#[test]
+fn a_pull_is_all_or_nothing_wherever_it_stops() {
+    let program = program();
+    let recording = recorded_pulls(&program, false);
+    tried(&program, &recording, share(CI_STRIDE_PULLS, Rest::Short));
+}
+
+#[test]
+fn a_pull_is_all_or_nothing_where_links_are_refused() {
+    let program = program();
+    let recording = recorded_pulls(&program, true);
+    tried(
+        &program,
+        &recording,
+        share(2 * CI_STRIDE_PULLS, Rest::Short),
+    );
+}
+
+/// The device goes on from what it has, whichever call of a pull fails.
+#[test]
+#[ignore = "one failure of 93 leaves a linked file of the mirror changed; not understood yet"]
+fn a_call_of_a_pull_that_fails_costs_the_pull_at_most() {
+    let program = program();
+    let recording = recorded_pulls(&program, false);
+    let share = share(CI_STRIDE_FAILING, Rest::Short);
+    let report = fail_each(&program, &recording, &scripts::pull_sections(), share);
+    told(&recording, &report, share, "failures");
 }
 
 /// A checkpoint that is not due must leave the watch over the engine's files in place: what is

@@ -4,7 +4,9 @@
 //! sync, a rename that is a copy, a driver that leaves out a step of a restore. What a component
 //! without checksums would take for its log is made with the log's own code.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 
 use edge_sync_log::{Durability, Log, LogOptions};
 use edge_sync_tests::simulator::disk::{Disk, Inode};
@@ -13,6 +15,7 @@ use edge_sync_tests::simulator::guest::Program;
 use edge_sync_tests::simulator::life::{Life, Outcome, Slips, Step, Violation, options};
 use edge_sync_tests::simulator::model::{Point, Write};
 use edge_sync_tests::simulator::server::Server;
+use edge_sync_tests::simulator::shard::Maker;
 use edge_sync_tests::simulator::sweep::{Broken, Report, Rest, Share, record, sweep};
 use edge_sync_tests::simulator::world::{Habits, Shared, World};
 use edge_sync_tests::simulator::{scripts, snapshot};
@@ -98,6 +101,138 @@ fn without_the_replay() {
         },
         ..Broken::default()
     });
+}
+
+/// Follows a server, with something broken.
+fn run_pulls(broken: &Broken, stride: usize) -> Result<Report, Violation> {
+    let program = program();
+    let server = Server::following(Arc::new(Maker::default()));
+    let steps = scripts::short_pulls();
+    let recording = record(&program, server, steps, options(), 1, broken)?;
+    let share = Share {
+        stride,
+        offset: recording.moments.len() / 2,
+        cuts: 2,
+        rest: Rest::Short,
+        patience: 1,
+    };
+    Ok(sweep(&program, &recording, share))
+}
+
+#[track_caller]
+fn is_noticed_of_pulls(broken: &Broken) {
+    let violation = match run_pulls(broken, 7) {
+        Ok(report) => report.violations.into_iter().next(),
+        Err(violation) => Some(violation),
+    };
+    println!("{}", violation.expect("the simulator notices nothing"));
+}
+
+#[test]
+fn nothing_broken_nothing_noticed_of_pulls() {
+    let report = run_pulls(&Broken::default(), 97).unwrap();
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+}
+
+#[test]
+fn a_pull_without_the_replay() {
+    is_noticed_of_pulls(&Broken {
+        slips: Slips {
+            no_replay: true,
+            ..Slips::default()
+        },
+        ..Broken::default()
+    });
+}
+
+#[test]
+fn a_pull_without_the_sync_of_the_mirror() {
+    is_noticed_of_pulls(&ignoring_syncs_below("mirror"));
+}
+
+#[test]
+fn a_pull_without_the_sync_of_the_links() {
+    is_noticed_of_pulls(&ignoring_syncs_below("shard"));
+}
+
+fn ignoring_syncs_below(folder: &str) -> Broken {
+    let below = (1..9).map(|generation| format!("/generations/{generation}/{folder}"));
+    Broken {
+        habits: Habits {
+            ignores_sync_below: below.collect(),
+            ..Habits::default()
+        },
+        ..Broken::default()
+    }
+}
+
+/// A device that follows a server, after a pull.
+fn following() -> (Life, Shared) {
+    let server = Server::following(Arc::new(Maker::default()));
+    let world = Shared::new(World::new(Disk::new(), server, 1));
+    let mut life = Life::new(&program(), world.clone(), Expected::default());
+    assert!(matches!(life.create(), Ok(Outcome::Done)));
+    for step in scripts::short_pulls() {
+        let outcome = life.step(&step);
+        assert!(
+            matches!(outcome, Ok(Outcome::Done)),
+            "{step:?}: {outcome:?}"
+        );
+    }
+    (life, world)
+}
+
+/// Files of the shard that are files of the mirror, too.
+fn linked(disk: &Disk) -> Vec<(String, Inode)> {
+    let of = |folder: &'static str| {
+        disk.files()
+            .into_iter()
+            .filter(move |it| it.0.contains(folder))
+    };
+    let mirror: BTreeSet<Inode> = of("/mirror/").map(|(_, inode)| inode).collect();
+    of("/shard/")
+        .filter(|(_, inode)| mirror.contains(inode))
+        .collect()
+}
+
+#[test]
+fn a_write_through_a_linked_file() {
+    let (mut life, world) = following();
+    let linked = linked(&world.lock().disk);
+    assert!(linked.len() >= 5, "{linked:?}");
+    for (path, inode) in linked {
+        let whole = world.lock().disk.clone();
+        let at = whole.len(inode) / 2;
+        let byte = whole.read(inode, at, 1).unwrap()[0];
+        world.lock().disk.write(inode, at, &[byte ^ 1]).unwrap();
+        let noticed = life.step(&Step::Flush);
+        let Err(Violation(noticed)) = noticed else {
+            panic!("a write to {path} was not noticed: {noticed:?}");
+        };
+        assert!(
+            noticed.contains("is not what came from the server"),
+            "{noticed}"
+        );
+        world.lock().disk = whole;
+        assert!(matches!(life.step(&Step::Flush), Ok(Outcome::Done)));
+    }
+}
+
+/// The component notices by itself: the time of the change tells, and what the file holds.
+#[test]
+fn what_was_written_through_a_linked_file_is_fetched_again() {
+    let (mut life, world) = following();
+    let linked = linked(&world.lock().disk);
+    let (path, inode) = linked
+        .into_iter()
+        .find(|(path, _)| path.ends_with("matrix.dat"))
+        .expect("vectors that are linked");
+    world.lock().disk.write(inode, 0, b"scribble").unwrap();
+    life.expected.forget_mirror();
+    // It ends with a mirror that is the server's, byte for byte.
+    let outcome = life.step(&Step::Pull);
+    assert!(matches!(outcome, Ok(Outcome::Done)), "{path}: {outcome:?}");
+    assert!(life.expected.has_mirror());
 }
 
 /// Takes what was saved of overwritten bytes out of the journals, and leaves what the checkpoints

@@ -315,11 +315,13 @@ fn an_unsettled_pull_is_told_until_a_settled_one() {
         .upsert((1..=10).map(point).collect())
         .expect("a write");
     one.push().expect("a report").into_result().expect("a push");
+    let running = json!({
+        "summary": {"queued_optimizations": 0},
+        "running": [{"uuid": "x"}],
+        "completed": [],
+    });
     server
-        .set_optimizations(
-            COLLECTION,
-            json!({"summary": {"queued_optimizations": 0}, "running": [{"uuid": "x"}], "completed": []}),
-        )
+        .set_optimizations(COLLECTION, running.clone())
         .expect("set");
     assert!(sync(&one).unsettled.is_some());
     assert!(one.sync_record().unsettled.is_some());
@@ -336,6 +338,22 @@ fn an_unsettled_pull_is_told_until_a_settled_one() {
         "{settled:?}"
     );
     assert_eq!(one.sync_record().unsettled, None);
+
+    // What is deleted while an optimization runs does not show in the server's manifest.
+    server.set_optimizations(COLLECTION, running).expect("set");
+    let nothing = sync(&one);
+    assert!(
+        !nothing.changed() && nothing.unsettled.is_some(),
+        "{nothing:?}"
+    );
+    server
+        .set_optimizations(COLLECTION, Value::Null)
+        .expect("set");
+    let nothing = sync(&one);
+    assert!(
+        !nothing.changed() && nothing.unsettled.is_none(),
+        "{nothing:?}"
+    );
 }
 
 #[test]

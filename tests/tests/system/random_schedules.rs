@@ -1,11 +1,13 @@
 //! Random lives with random faults; see `docs/testing-faults.md`.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use edge_sync_tests::simulator::life::Violation;
 use edge_sync_tests::simulator::schedule::Mix;
 use edge_sync_tests::simulator::server::Server;
+use edge_sync_tests::simulator::shard::Maker;
 use edge_sync_tests::simulator::sweep::each;
-use edge_sync_tests::simulator::{schedule, snapshot};
+use edge_sync_tests::simulator::{fleet, schedule, snapshot};
 
 use crate::support::{program, setting};
 
@@ -39,7 +41,7 @@ fn nothing_is_held_up_by_points_that_others_deleted() {
     live(Mix {
         shared: true,
         missing: true,
-        trouble: false,
+        ..Mix::default()
     });
 }
 
@@ -51,12 +53,47 @@ fn what_a_person_has_to_put_right_is_told() {
         shared: true,
         missing: true,
         trouble: true,
+        ..Mix::default()
+    });
+}
+
+/// The device follows the server: what it uploads and what others write come back by partial snapshots,
+/// while the server optimizes and is started again.
+#[test]
+fn a_device_that_pulls_holds_what_the_server_holds() {
+    live(Mix {
+        shared: true,
+        missing: true,
+        follows: true,
+        ..Mix::default()
+    });
+}
+
+/// Several devices push, pull, restore and optimize. After a quiet end all are equal.
+#[test]
+fn devices_that_sync_end_equal() {
+    let program = program();
+    tally(|seed| {
+        let maker = Arc::new(Maker::default());
+        let server = || Server::following(Arc::clone(&maker));
+        fleet::run(&program, server, seed, 2 + seed as usize % 3)
     });
 }
 
 fn live(mix: Mix) {
     let program = program();
     let maker = snapshot::maker();
+    tally(|seed| {
+        let server = match mix.follows {
+            true => Server::following(Arc::new(Maker::default())),
+            false => Server::new(maker.clone()),
+        };
+        schedule::run(&program, server, seed, mix)
+    });
+}
+
+/// Lives the schedules that the environment asks for.
+fn tally(run: impl Fn(u64) -> Result<schedule::Tally, Violation> + Sync) {
     let seeds = match setting("EDGE_SYNC_SEED") {
         Some(seed) => seed..seed + setting("EDGE_SYNC_SCHEDULES").unwrap_or(1),
         None => 0..setting("EDGE_SYNC_SCHEDULES").unwrap_or(CI_SCHEDULES),
@@ -64,7 +101,7 @@ fn live(mix: Mix) {
     let patience = setting("EDGE_SYNC_SWEEP_PATIENCE").unwrap_or(1) as usize;
     let outcomes = Mutex::new((schedule::Tally::default(), 0_u64, Vec::new()));
     each(seeds, |seed| {
-        let outcome = schedule::run(&program, Server::new(maker.clone()), seed, mix);
+        let outcome = run(seed);
         let mut outcomes = outcomes.lock().expect("no thread panics");
         let (tally, schedules, violations) = &mut *outcomes;
         *schedules += 1;
@@ -110,6 +147,21 @@ fn a_seed_repeats_its_life() {
                 ..Mix::default()
             };
             schedule::run(&program, server, seed, mix).expect("a schedule without a violation")
+        });
+        assert_eq!(first, second, "seed {seed}");
+        true
+    });
+}
+
+#[test]
+fn a_seed_repeats_its_fleet() {
+    let program = program();
+    let repeated = setting("EDGE_SYNC_REPEATED_SCHEDULES").unwrap_or(REPEATED);
+    each(0..repeated / 2, |seed| {
+        let [first, second] = [(); 2].map(|()| {
+            let maker = Arc::new(Maker::default());
+            let server = || Server::following(Arc::clone(&maker));
+            fleet::run(&program, server, seed, 2).expect("a schedule without a violation")
         });
         assert_eq!(first, second, "seed {seed}");
         true
