@@ -1,16 +1,16 @@
 //! The component, compiled, and the engine that runs it.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
+use wasmtime::{Config, Engine, EngineWeak};
 
 use crate::background;
 use crate::bindings::EdgeSyncPre;
+use crate::compiled::CompiledCode;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
 use crate::signal::Cancel;
@@ -29,10 +29,10 @@ const FILE_NAME: &str = "edge_sync.wasm";
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ComponentOptions {
-    /// Folder for compiled code. Compiling takes many seconds, loading from here a fraction of
-    /// one. Wasmtime's own cache is used: entries are keyed by the component's bytes, the
-    /// compiler's version and its settings. The code in it is trusted as the executable is, so it
-    /// must be writable by the user alone. None: compile every time.
+    /// Folder for compiled code. Compiling takes many seconds; from here the code is mapped, in
+    /// milliseconds. Files are keyed by the component's bytes, the compiler's version, its settings
+    /// and the processor. The code is trusted as the executable is, so that nothing is taken from a
+    /// folder that others may write to. None: compile every time.
     pub cache: Option<PathBuf>,
     /// Called before the component is compiled, and not when its code is in the cache: many
     /// seconds pass then, and somebody may be waiting.
@@ -122,24 +122,30 @@ impl Component {
         if let Some(what) = no_component(bytes) {
             return Err(Error::BadComponent(what.to_owned()));
         }
-        let engine = engine(options)?;
-        let mark = options
+        let engine = engine()?;
+        let started = std::time::Instant::now();
+        let code = options
             .cache
             .as_deref()
-            .map(|cache| cache.join(MARKS).join(key(&engine, bytes)));
-        let is_prepared = mark.as_deref().is_some_and(Path::is_file);
-        if let (false, Some(notify)) = (is_prepared, &options.on_compile) {
-            notify();
-        }
-        let started = std::time::Instant::now();
-        let component = wasmtime::component::Component::from_binary(&engine, bytes)
-            .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
-        if let (false, Some(mark)) = (is_prepared, &mark) {
-            note_prepared(mark);
-        }
+            .map(|cache| CompiledCode::of(bytes, &engine, &cache.join(CODE)));
+        let component = match code.as_ref().and_then(|code| code.load(&engine)) {
+            Some(component) => component,
+            None => {
+                if let Some(notify) = &options.on_compile {
+                    notify();
+                }
+                let component = wasmtime::component::Component::from_binary(&engine, bytes)
+                    .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
+                // A convenience: without it the next process compiles as well.
+                if let Some(Err(error)) = code.as_ref().map(|code| code.store(&component)) {
+                    tracing::warn!("compiled code is not kept: {error}");
+                }
+                component
+            }
+        };
         tracing::debug!(
             milliseconds = started.elapsed().as_millis() as u64,
-            "component compiled or loaded from the cache"
+            "component compiled, or mapped from the cache"
         );
         let linker = linker(&engine)?;
         let pre = linker
@@ -200,12 +206,8 @@ impl Component {
     }
 }
 
-/// In the cache folder: Wasmtime's cache, which removes whatever else is in its folder.
+/// In the cache folder: compiled code.
 const CODE: &str = "code";
-
-/// In the cache folder: an empty file for each component whose code has been put into the cache.
-/// Wasmtime tells a hit only afterwards.
-const MARKS: &str = "prepared";
 
 /// What the bytes are, if they are no component.
 fn no_component(bytes: &[u8]) -> Option<&'static str> {
@@ -218,23 +220,6 @@ fn no_component(bytes: &[u8]) -> Option<&'static str> {
         }
         [0, b'a', b's', b'm', ..] => None,
         _ => Some("this is no WebAssembly component: it does not begin as one"),
-    }
-}
-
-/// Names the code of `bytes` as `engine` compiles it.
-fn key(engine: &Engine, bytes: &[u8]) -> String {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-/// Without the mark somebody is told again that the component is compiled, no more.
-fn note_prepared(mark: &Path) {
-    let folder = mark.parent().unwrap_or(mark);
-    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(mark, ""));
-    if let Err(error) = written {
-        tracing::warn!(mark = %mark.display(), "cannot note that the component is compiled: {error}");
     }
 }
 
@@ -253,30 +238,13 @@ fn default_cache() -> Option<PathBuf> {
     Some(root.join("component-cache"))
 }
 
-fn engine(options: &ComponentOptions) -> Result<Engine> {
+fn engine() -> Result<Engine> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK_BYTES);
     config.async_stack_size(2 * GUEST_STACK_BYTES);
-    if let Some(directory) = &options.cache {
-        config.cache(open_cache(&directory.join(CODE)));
-    }
     Engine::new(&config).map_err(|error| Error::BadComponent(format!("{error:#}")))
-}
-
-/// The cache is a convenience: without it the component is compiled anew.
-fn open_cache(directory: &Path) -> Option<Cache> {
-    let directory = std::path::absolute(directory).ok()?;
-    let mut config = CacheConfig::new();
-    config.with_directory(&directory);
-    match Cache::new(config) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!(directory = %directory.display(), "compiled code is not cached: {error:#}");
-            None
-        }
-    }
 }
 
 /// WASI and wasi-http are linked for every instance, since every instance is of the same

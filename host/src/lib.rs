@@ -106,6 +106,7 @@
 mod background;
 mod bindings;
 mod client;
+mod compiled;
 mod component;
 mod connector;
 mod courier;
