@@ -221,7 +221,7 @@ impl Guard for Changes {
         };
         let saved = match &mut watched.journal {
             Some(journal) => journal.before_change(&changes),
-            None => Ok(()),
+            None => watched.check(),
         };
         watched.noted(saved)
     }
@@ -275,8 +275,15 @@ impl Watched {
         self.path(folder, name).is_some() || lock(&INSIDE).contains(&folder)
     }
 
+    /// Whether the tree may be changed. One without a checkpoint is worth nothing after a failure, and
+    /// may share files with another tree: whoever takes a file that cannot be read for one that is not
+    /// there would make it anew, and so empty the other tree's.
     fn check(&self) -> io::Result<()> {
-        self.journal.as_ref().map_or(Ok(()), Journal::check)
+        match (&self.journal, &self.failure) {
+            (Some(journal), _) => journal.check(),
+            (None, Some(_)) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            (None, None) => Ok(()),
+        }
     }
 
     /// The name that the C library has for a place beside the tree.
@@ -405,7 +412,7 @@ fn learn(folder: c_int, name: &CStr) {
 fn open(watched: &mut Watched, folder: c_int, name: &CStr, flags: c_int) -> io::Result<c_int> {
     // SAFETY: `name` ends with a zero.
     let open = |flags| from_c(unsafe { real::openat(folder, name.as_ptr(), flags) });
-    if flags & libc::O_CREAT != 0 {
+    if flags & (libc::O_CREAT | libc::O_TRUNC) != 0 {
         watched.check()?;
     }
     // What is overwritten must be read first.

@@ -128,7 +128,8 @@ impl Plan {
         match self {
             Plan::Quiet => None,
             Plan::At(faults) => faults.get(&call.number).copied(),
-            Plan::FailAt(number) => (call.number == *number).then(|| match call.kind {
+            Plan::FailAt(number) if call.number != *number => None,
+            Plan::FailAt(_) => Some(match call.kind {
                 Kind::Read | Kind::Sync => Fault::Fail(Failure::Io),
                 Kind::Write | Kind::Change => Fault::Fail(Failure::NoSpace),
                 Kind::Http => Fault::Http(HttpFault::DropAnswer),

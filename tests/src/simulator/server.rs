@@ -137,6 +137,9 @@ enum Snapshots {
 /// Who writes what no simulated device writes.
 const OTHERS: usize = usize::MAX;
 
+/// What one request did, point by point.
+pub type Effects = Arc<Vec<(u64, Effect)>>;
+
 /// One server with one collection, `/collections/c`.
 #[derive(Clone)]
 pub struct Server {
@@ -157,7 +160,7 @@ pub struct Server {
     /// Whose requests these are.
     device: usize,
     arrivals: BTreeMap<usize, Vec<Arc<Vec<Arrived>>>>,
-    effects: BTreeMap<usize, Vec<Arc<Vec<(u64, Effect)>>>>,
+    effects: BTreeMap<usize, Vec<Effects>>,
     /// Who has written or deleted each point.
     writers: BTreeMap<u64, BTreeSet<usize>>,
     missed: BTreeMap<usize, BTreeSet<u64>>,
@@ -258,7 +261,7 @@ impl Server {
     }
 
     /// What this device's writes did to points, request by request, in order.
-    pub fn effects(&self) -> &[Arc<Vec<(u64, Effect)>>] {
+    pub fn effects(&self) -> &[Effects] {
         self.effects.get(&self.device).map_or(&[], Vec::as_slice)
     }
 

@@ -55,7 +55,7 @@ pub enum Done {
 pub struct History {
     done: Arc<Vec<Done>>,
     /// Of all of it, so that equal histories are found again.
-    digest: [u8; 32],
+    digest: Digest,
     /// Operations that had a tick of the server's clock.
     ticks: u64,
     /// Drawn, as it were, with the last tick.
@@ -94,7 +94,7 @@ impl History {
 }
 
 /// Of a history with one thing more.
-fn digest_after(digest: [u8; 32], done: &Done) -> [u8; 32] {
+fn digest_after(digest: Digest, done: &Done) -> Digest {
     let mut hash = Sha256::new();
     hash.update(digest);
     hash.update(format!("{done:?}"));
@@ -180,13 +180,19 @@ fn content_of(path: &Path) -> std::io::Result<Content> {
     }
 }
 
+/// SHA-256.
+type Digest = [u8; 32];
+
+/// By what was done until then, and segment and name.
+type Built = HashMap<(Digest, String), Arc<Vec<u8>>>;
+
 /// Makes shards' files, each once: a sweep asks for the same ones again and again.
 #[derive(Default)]
 pub struct Maker {
     made: Mutex<HashMap<String, Arc<Files>>>,
     /// Files of payload indexes that were built once, by what was done until then, segment and name. The
     /// engine writes them in the order of a hash map; what was sent once has to stay what it was.
-    built: Mutex<HashMap<([u8; 32], String), Arc<Vec<u8>>>>,
+    built: Mutex<Built>,
 }
 
 impl Maker {
@@ -240,7 +246,7 @@ impl Maker {
     }
 
     /// Of a file that was built: what it was when it was first built.
-    fn first_built(&self, digest: [u8; 32], name: &str, bytes: Vec<u8>) -> Arc<Vec<u8>> {
+    fn first_built(&self, digest: Digest, name: &str, bytes: Vec<u8>) -> Arc<Vec<u8>> {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = built.entry((digest, name.to_owned()));
         Arc::clone(entry.or_insert_with(|| Arc::new(bytes)))
@@ -426,7 +432,7 @@ impl Built {
     fn note(
         &mut self,
         maker: &Maker,
-        digest: [u8; 32],
+        digest: Digest,
         names: &Names,
         segments: &Path,
     ) -> std::io::Result<()> {
