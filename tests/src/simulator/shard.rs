@@ -184,7 +184,7 @@ fn content_of(path: &Path) -> std::io::Result<Content> {
 type Digest = [u8; 32];
 
 /// By what was done until then, and segment and name.
-type Built = HashMap<(Digest, String), Arc<Vec<u8>>>;
+type FirstBuilt = HashMap<(Digest, String), Arc<Vec<u8>>>;
 
 /// Makes shards' files, each once: a sweep asks for the same ones again and again.
 #[derive(Default)]
@@ -192,7 +192,7 @@ pub struct Maker {
     made: Mutex<HashMap<String, Arc<Files>>>,
     /// Files of payload indexes that were built once, by what was done until then, segment and name. The
     /// engine writes them in the order of a hash map; what was sent once has to stay what it was.
-    built: Mutex<Built>,
+    built: Mutex<FirstBuilt>,
 }
 
 impl Maker {
