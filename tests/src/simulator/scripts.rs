@@ -130,11 +130,13 @@ pub fn pulls() -> Vec<Step> {
     ]
 }
 
-/// The same in short, for the mutations: up to a pull while writes wait, in two instances.
+/// The same in short, for the mutations: up to a pull while writes wait, in two instances, and a look
+/// at what came of it.
 pub fn short_pulls() -> Vec<Step> {
     let mut steps = pulls();
     let end = steps.iter().position(|step| matches!(step, Step::Promote));
     steps.truncate(end.map_or(0, |end| end + 1));
+    steps.push(Step::Reopen);
     steps
 }
 

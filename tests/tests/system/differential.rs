@@ -223,11 +223,14 @@ fn is_plain(path: &str) -> bool {
     ["/healthz", "/livez", "/readyz"].contains(&path)
 }
 
-/// The result without what may differ: numbers of operations, and the order of groups of equal
-/// score.
+/// The result without what may differ: numbers of operations, that of the server in a cluster, and the
+/// order of groups of equal score.
 fn comparable(result: &Value) -> Value {
     let mut result = result.clone();
     forget_operations(&mut result);
+    if let Some(fields) = result.as_object_mut() {
+        fields.remove("peer_id");
+    }
     if let Some(Value::Array(groups)) = result.get_mut("groups") {
         groups.sort_by_key(|group| group["id"].to_string());
     }

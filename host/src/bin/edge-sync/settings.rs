@@ -39,8 +39,13 @@ const VARIABLES: [&str; 8] = [
     "EDGE_SYNC_CACHE",
 ];
 
-/// Variables that others read, under the same prefix: the log's filter, and the repository's tests.
-const VARIABLES_OF_OTHERS: [&str; 2] = ["EDGE_SYNC_LOG", "EDGE_SYNC_BIN"];
+/// Variables that others read, under the same prefix: the log's filter, the repository's tests and
+/// chores.
+const VARIABLES_OF_OTHERS: [&str; 3] = [
+    "EDGE_SYNC_LOG",
+    "EDGE_SYNC_BIN",
+    "EDGE_SYNC_CACHE_LOCK_HELD",
+];
 
 /// How alike names are that one may be taken for the other.
 const ALIKE: f64 = 0.9;
