@@ -100,6 +100,7 @@ pub fn pulls() -> Vec<Step> {
         Step::Pull,
         upsert([8], stamp),
         deleted(),
+        Step::Others(points([2002, 3001], others), vec![2003]),
         Step::Fetch,
         upsert([9], stamp),
         Step::Stage,
