@@ -5,21 +5,22 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 use crate::signal::Cancel;
 
-/// Runs `work` on a thread of its own. Any executor can wait for it. If the future is dropped, `cancel`
-/// is: the work stops at its next good moment.
-pub(crate) async fn run<R, F>(what: &'static str, cancel: &Cancel, work: F) -> Result<R>
+/// Runs `work` on a thread of its own. Any executor can wait for it. If the future is dropped, what
+/// `work` is given is cancelled: the work stops at its next good moment.
+pub(crate) async fn run<R, F>(what: &'static str, work: F) -> Result<R>
 where
     R: Send + 'static,
-    F: FnOnce() -> Result<R> + Send + 'static,
+    F: FnOnce(&Cancel) -> Result<R> + Send + 'static,
 {
     let (reply, outcome) = oneshot::channel();
+    let given_up = CancelOnDrop(Cancel::new());
+    let cancel = given_up.0.clone();
     std::thread::Builder::new()
         .name(format!("edge-sync {what}"))
         .spawn(move || {
-            let _ = reply.send(work());
+            let _ = reply.send(work(&cancel));
         })
         .map_err(Error::io("start a thread for", what))?;
-    let _given_up = CancelOnDrop(cancel.clone());
     outcome.await.map_err(|_| Error::Closed(what))?
 }
 

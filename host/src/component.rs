@@ -13,7 +13,6 @@ use crate::bindings::EdgeSyncPre;
 use crate::compiled::CompiledCode;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
-use crate::signal::Cancel;
 
 /// Stack for guest code. Deeply nested JSON recurses, and Wasmtime's default of 512 KiB is little for
 /// that. The guest's own stack in linear memory ends at 8 MiB; this one is usually met first.
@@ -161,7 +160,7 @@ impl Component {
     /// [`Component::load`] for async callers: compiling takes many seconds.
     pub async fn load_async(path: impl AsRef<Path>) -> Result<Component> {
         let path = path.as_ref().to_owned();
-        background::run("compiling", &Cancel::new(), move || Component::load(path)).await
+        background::run("compiling", move |_| Component::load(path)).await
     }
 
     /// The component file: `explicit` if given, else `$EDGE_SYNC_COMPONENT`, else `edge_sync.wasm`

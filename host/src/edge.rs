@@ -157,27 +157,24 @@ impl Builder {
 
     /// [`Builder::open`] for async callers.
     pub async fn open_async(self) -> Result<EdgeSync> {
-        background::run("opening", &Cancel::new(), move || self.open()).await
+        background::run("opening", move |_| self.open()).await
     }
 
     /// [`Builder::create`] for async callers.
     pub async fn create_async(self, config: &str) -> Result<EdgeSync> {
         let config = config.to_owned();
-        background::run("opening", &Cancel::new(), move || self.create(&config)).await
+        background::run("opening", move |_| self.create(&config)).await
     }
 
     /// [`Builder::open_or_create`] for async callers.
     pub async fn open_or_create_async(self, config: &str) -> Result<EdgeSync> {
         let config = config.to_owned();
-        background::run("opening", &Cancel::new(), move || {
-            self.open_or_create(&config)
-        })
-        .await
+        background::run("opening", move |_| self.open_or_create(&config)).await
     }
 
     /// [`Builder::attach`] for async callers.
     pub async fn attach_async(self) -> Result<EdgeSync> {
-        background::run("opening", &Cancel::new(), move || self.attach()).await
+        background::run("opening", move |_| self.attach()).await
     }
 
     /// Opens the shard if there is one; otherwise it comes with the first restore. See
@@ -281,9 +278,8 @@ impl EdgeSync {
 
     /// [`EdgeSync::sync`] for async callers.
     pub async fn sync_async(&self) -> Result<SyncReport> {
-        let (edge, cancel) = (self.clone(), Cancel::new());
-        let inner = cancel.clone();
-        background::run("sync", &cancel, move || edge.sync_with(&inner, |_| {})).await
+        let edge = self.clone();
+        background::run("sync", move |cancel| edge.sync_with(cancel, |_| {})).await
     }
 
     /// What happens from now on: writes that are queued, what was uploaded, refused and fetched, and
@@ -301,11 +297,10 @@ impl EdgeSync {
 
     /// [`EdgeSync::push`] for async callers.
     pub async fn push_async(&self) -> Result<SyncReport> {
-        let (edge, cancel) = (self.clone(), Cancel::new());
-        let inner = cancel.clone();
+        let edge = self.clone();
         let permissions = SyncPermissions::default();
-        background::run("push", &cancel, move || {
-            edge.sync_permitted(Direction::Push, permissions, &inner, |_| {})
+        background::run("push", move |cancel| {
+            edge.sync_permitted(Direction::Push, permissions, cancel, |_| {})
         })
         .await
     }
@@ -319,9 +314,8 @@ impl EdgeSync {
 
     /// [`EdgeSync::pull`] for async callers.
     pub async fn pull_async(&self) -> Result<PullReport> {
-        let (edge, cancel) = (self.clone(), Cancel::new());
-        let inner = cancel.clone();
-        background::run("pull", &cancel, move || edge.pull_with(&inner, |_| {})).await
+        let edge = self.clone();
+        background::run("pull", move |cancel| edge.pull_with(cancel, |_| {})).await
     }
 
     /// [`EdgeSync::pull`] that can be cancelled and tells its progress.
@@ -509,10 +503,9 @@ impl EdgeSync {
 
     /// [`EdgeSync::restore`] for async callers.
     pub async fn restore_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
-        let (edge, cancel, source) = (self.clone(), Cancel::new(), source.clone());
-        let inner = cancel.clone();
-        background::run("restore", &cancel, move || {
-            edge.restore(&source, &inner, |_| {})
+        let (edge, source) = (self.clone(), source.clone());
+        background::run("restore", move |cancel| {
+            edge.restore(&source, cancel, |_| {})
         })
         .await
     }
@@ -576,10 +569,9 @@ impl EdgeSync {
 
     /// [`EdgeSync::restore_forced`] for async callers.
     pub async fn restore_forced_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
-        let (edge, cancel, source) = (self.clone(), Cancel::new(), source.clone());
-        let inner = cancel.clone();
-        background::run("restore", &cancel, move || {
-            edge.restore_forced(&source, &inner, |_| {})
+        let (edge, source) = (self.clone(), source.clone());
+        background::run("restore", move |cancel| {
+            edge.restore_forced(&source, cancel, |_| {})
         })
         .await
     }
@@ -587,16 +579,13 @@ impl EdgeSync {
     /// [`EdgeSync::skip`] for async callers.
     pub async fn skip_async(&self, count: u32) -> Result<u32> {
         let edge = self.clone();
-        background::run("skip", &Cancel::new(), move || edge.skip(count)).await
+        background::run("skip", move |_| edge.skip(count)).await
     }
 
     /// [`EdgeSync::remove`] for async callers.
     pub async fn remove_async(&self, discard_unsent: bool) -> Result<()> {
         let edge = self.clone();
-        background::run("removal", &Cancel::new(), move || {
-            edge.remove(discard_unsent)
-        })
-        .await
+        background::run("removal", move |_| edge.remove(discard_unsent)).await
     }
 
     /// True if there is a server to keep in step with.
