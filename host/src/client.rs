@@ -52,7 +52,7 @@ impl Client {
     pub(crate) fn new(url: &str, tls: &TlsSettings, connect: Duration) -> Result<Client> {
         let url = server_url(url)?;
         let proxy = Proxy::of_environment(&url)?;
-        let origin = Origin::of_url(url.as_str())?;
+        let origin = Origin::of(&url)?;
         let secured = match origin.is_secure() {
             true => Some(client_config(tls)?),
             false => None,

@@ -89,7 +89,13 @@ impl Origin {
     ///
     /// Errors: [`Error::Setting`] for one that cannot be a server's.
     pub fn of_url(text: &str) -> Result<Origin> {
-        let url = server_url(text)?;
+        Origin::of(&server_url(text)?)
+    }
+
+    /// The origin of a URL that [`server_url`] has read.
+    ///
+    /// Errors: as [`Origin::of_url`].
+    pub(crate) fn of(url: &Url) -> Result<Origin> {
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             return Err(Error::Setting {
                 name: "url",
