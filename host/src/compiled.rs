@@ -48,10 +48,9 @@ impl CompiledCode {
     pub(crate) fn of(bytes: &[u8], engine: &Engine, folder: &Path) -> Self {
         let mut compiler = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut compiler);
-        let component = hex(&Sha256::digest(bytes));
         Self {
             folder: folder.to_owned(),
-            name: format!("{component}-{:016x}", compiler.finish()),
+            name: format!("{:x}-{:016x}", Sha256::digest(bytes), compiler.finish()),
         }
     }
 
@@ -236,10 +235,6 @@ fn check_private(folder: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn check_private(folder: &Path) -> io::Result<()> {
     fs::metadata(folder).map(drop)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
