@@ -18,16 +18,11 @@ pub enum Front {
 
 impl Front {
     /// The answer, if it is not the server's to give.
-    pub fn answer(&self, body: &[u8]) -> Option<Answer> {
+    pub(super) fn answer(&self, body: &[u8]) -> Option<Answer> {
         match self {
             Front::Open => None,
             Front::Page(status) => Some(page(*status)),
-            Front::Portal => {
-                let mut answer = page(302);
-                let location = "http://portal.test/login".to_owned();
-                answer.headers.push(("location", location));
-                Some(answer)
-            }
+            Front::Portal => Some(portal()),
             Front::Firewall(text) => {
                 let text = text.as_bytes();
                 let holds = !text.is_empty() && body.windows(text.len()).any(|part| part == text);
@@ -37,7 +32,16 @@ impl Front {
     }
 }
 
-fn page(status: u16) -> Answer {
+/// What a captive portal sends.
+pub(super) fn portal() -> Answer {
+    let mut answer = page(302);
+    let location = "http://portal.test/login".to_owned();
+    answer.headers.push(("location", location));
+    answer
+}
+
+/// A page with this status.
+pub(super) fn page(status: u16) -> Answer {
     let body = format!("<html><body><h1>{status}</h1></body></html>\n").into_bytes();
     Answer {
         status,

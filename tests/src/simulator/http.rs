@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::faults::{Fault, HttpFault, Kind};
-use super::front::Front;
+use super::front;
 use super::server::{Answer, Asked, refusal};
 use super::world::{Shared, Stopped};
 
@@ -101,11 +101,6 @@ fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpErr
         Some(Fault::Fail(_) | Fault::Short(..)) => Some(HttpFault::DropRequest),
         _ => None,
     };
-    let from = |front: Front| {
-        front
-            .answer(asked.body)
-            .unwrap_or_else(|| refusal(500, "no front"))
-    };
     let outcome = match http_fault {
         Some(HttpFault::DropRequest) => Err(HttpError::ConnectionRefused),
         Some(HttpFault::Refuse(status)) => Ok((refusal(status, "simulated failure"), false)),
@@ -114,8 +109,8 @@ fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpErr
             answer.headers.push(("retry-after", "1".to_owned()));
             Ok((answer, false))
         }
-        Some(HttpFault::Page(status)) => Ok((from(Front::Page(status)), false)),
-        Some(HttpFault::Portal) => Ok((from(Front::Portal), false)),
+        Some(HttpFault::Page(status)) => Ok((front::page(status), false)),
+        Some(HttpFault::Portal) => Ok((front::portal(), false)),
         fault => {
             let mut answer = world.server.answer(asked);
             match fault {
