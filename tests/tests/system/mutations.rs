@@ -23,30 +23,40 @@ use edge_sync_tests::simulator::{scripts, snapshot};
 use crate::support::program;
 
 fn run(broken: &Broken, cuts: u64) -> Result<Report, Violation> {
-    let program = program();
     let server = Server::new(snapshot::maker());
-    let recording = record(
-        &program,
-        server,
-        scripts::short_life(),
-        options(),
-        1,
-        broken,
-    )?;
-    let share = Share {
+    let share = |_| Share {
         stride: 3,
         offset: 0,
         cuts,
         rest: Rest::Short,
         patience: 1,
     };
+    crash(server, scripts::short_life(), broken, share)
+}
+
+/// Lives `steps` with something broken, and crashes that at a share of its moments, which is chosen by
+/// how many there are.
+fn crash(
+    server: Server,
+    steps: Vec<Step>,
+    broken: &Broken,
+    share: impl FnOnce(usize) -> Share,
+) -> Result<Report, Violation> {
+    let program = program();
+    let recording = record(&program, server, steps, options(), 1, broken)?;
+    let share = share(recording.moments.len());
     Ok(sweep(&program, &recording, share))
 }
 
 /// The simulator finds a violation, in the life itself or after a crash.
 #[track_caller]
 fn is_noticed(broken: &Broken) {
-    let violation = match run(broken, 1) {
+    found_in(run(broken, 1));
+}
+
+#[track_caller]
+fn found_in(outcome: Result<Report, Violation>) {
+    let violation = match outcome {
         Ok(report) => report.violations.into_iter().next(),
         Err(violation) => Some(violation),
     };
@@ -105,27 +115,20 @@ fn without_the_replay() {
 
 /// Follows a server, with something broken.
 fn run_pulls(broken: &Broken, stride: usize) -> Result<Report, Violation> {
-    let program = program();
     let server = Server::following(Arc::new(Maker::default()));
-    let steps = scripts::short_pulls();
-    let recording = record(&program, server, steps, options(), 1, broken)?;
-    let share = Share {
+    let share = |moments: usize| Share {
         stride,
-        offset: recording.moments.len() / 2,
+        offset: moments / 2,
         cuts: 2,
         rest: Rest::Short,
         patience: 1,
     };
-    Ok(sweep(&program, &recording, share))
+    crash(server, scripts::short_pulls(), broken, share)
 }
 
 #[track_caller]
 fn is_noticed_of_pulls(broken: &Broken) {
-    let violation = match run_pulls(broken, 7) {
-        Ok(report) => report.violations.into_iter().next(),
-        Err(violation) => Some(violation),
-    };
-    println!("{}", violation.expect("the simulator notices nothing"));
+    found_in(run_pulls(broken, 7));
 }
 
 #[test]
