@@ -150,9 +150,7 @@ impl Shard {
     ///
     /// Errors: as [`Shard::load`].
     pub fn reopen(dir: &Path, stated: &CollectionConfig) -> Result<Self> {
-        if !has_segments(dir)? {
-            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
-        }
+        require_segments(dir)?;
         Self::open(dir, Some(&Self::config_in(dir, stated)?))
     }
 
@@ -160,9 +158,7 @@ impl Shard {
     ///
     /// Errors: [`crate::Error::NotFound`], [`crate::Error::Corrupt`], storage errors.
     pub fn config_shown(dir: &Path) -> Result<CollectionConfig> {
-        if !has_segments(dir)? {
-            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
-        }
+        require_segments(dir)?;
         CollectionConfig::from_edge(segments_config(dir)?)
     }
 
@@ -178,9 +174,7 @@ impl Shard {
     }
 
     fn open(dir: &Path, config: Option<&CollectionConfig>) -> Result<Self> {
-        if !has_segments(dir)? {
-            return Err(Error::NotFound(format!("a shard in {}", dir.display())));
-        }
+        require_segments(dir)?;
         let recorded = EdgeConfig::load(dir)
             .transpose()
             .map_err(|error| from_engine("read the configuration in", dir, error))?;
@@ -343,6 +337,13 @@ impl Shard {
     pub(crate) fn begin_change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn require_segments(dir: &Path) -> Result<()> {
+    if has_segments(dir)? {
+        return Ok(());
+    }
+    Err(Error::NotFound(format!("a shard in {}", dir.display())))
 }
 
 /// Whether a shard's segments are in `dir`.
