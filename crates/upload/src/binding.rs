@@ -1,6 +1,10 @@
 //! Which collection the device's acknowledged writes are in.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::routing::Routing;
 
 /// What was acknowledged is in this collection and in no other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +14,9 @@ pub struct Binding {
     pub url: String,
     /// The collection, as it was asked for: a name or an alias.
     pub collection: String,
+    /// Which part of the collection, in words; none for the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// The collection that the alias led to; none if it is no alias, or the server did not say.
     pub alias_of: Option<String>,
     /// The identity in the collection's metadata, if an edge-sync created it.
@@ -33,7 +40,9 @@ impl Binding {
 
     /// Whether this is the place that the settings name.
     pub fn is_at(&self, target: &Target) -> bool {
-        self.url == target.url && self.collection == target.collection
+        self.url == target.url
+            && self.collection == target.collection
+            && self.part == target.routing.part()
     }
 }
 
@@ -44,6 +53,8 @@ pub struct Target {
     pub url: String,
     /// The collection, or an alias of one.
     pub collection: String,
+    /// Which part of it.
+    pub routing: Routing,
 }
 
 impl Target {
@@ -59,8 +70,47 @@ impl Target {
         Self {
             url,
             collection: collection.to_owned(),
+            routing: Routing::default(),
         }
     }
+
+    /// The same place, but only a part of the collection.
+    #[must_use]
+    pub fn routed(self, routing: Routing) -> Self {
+        Self { routing, ..self }
+    }
+}
+
+/// For people.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        named(
+            f,
+            &self.collection,
+            self.routing.part().as_deref(),
+            &self.url,
+        )
+    }
+}
+
+/// For people.
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        named(f, &self.collection, self.part.as_deref(), &self.url)
+    }
+}
+
+fn named(
+    f: &mut fmt::Formatter<'_>,
+    collection: &str,
+    part: Option<&str>,
+    url: &str,
+) -> fmt::Result {
+    write!(f, "`{collection}`")?;
+    if let Some(part) = part {
+        write!(f, ", {part},")?;
+    }
+    write!(f, " at {url}")
 }
 
 #[cfg(test)]

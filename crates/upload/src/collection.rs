@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use crate::placement::names_no_key;
+use crate::routing::Routing;
+
 /// Where in a collection's metadata the identity is kept.
 const METADATA_KEY: &str = "edge-sync";
 
@@ -83,8 +86,13 @@ impl ServerCollection {
     ///
     /// # Errors
     /// A sentence for people.
-    pub fn may_upload(&self, local: &LocalVectors, changing: &[String]) -> Result<(), String> {
-        self.one_shard()?;
+    pub fn may_upload(
+        &self,
+        local: &LocalVectors,
+        changing: &[String],
+        routing: &Routing,
+    ) -> Result<(), String> {
+        self.has_part(routing)?;
         self.same_vectors(local, changing)
     }
 
@@ -93,30 +101,29 @@ impl ServerCollection {
     ///
     /// # Errors
     /// A sentence for people.
-    pub fn may_restore(&self, local: Option<&LocalVectors>) -> Result<(), String> {
-        self.one_shard()?;
+    pub fn may_restore(
+        &self,
+        local: Option<&LocalVectors>,
+        routing: &Routing,
+    ) -> Result<(), String> {
+        self.has_part(routing)?;
         match local {
             Some(local) => self.same_vectors(local, &[]),
             None => Ok(()),
         }
     }
 
-    fn one_shard(&self) -> Result<(), String> {
-        if self.shard_keys {
-            return Err(
-                "the collection is sharded by keys (sharding_method: custom); a device can only \
-                 be kept in step with a collection of one shard"
-                    .to_owned(),
-            );
+    /// Whether the part that the settings name can be one of this collection.
+    fn has_part(&self, routing: &Routing) -> Result<(), String> {
+        match (routing.own_key(), self.shard_keys) {
+            (None, true) => Err(names_no_key()),
+            // A tenant's points can be told apart in any collection.
+            (Some(key), false) if routing.tenant().is_none() => Err(format!(
+                "the collection has no shard keys (sharding_method: auto), and the settings name \
+                 the shard key {key}"
+            )),
+            _ => Ok(()),
         }
-        if self.shards != 1 {
-            return Err(format!(
-                "the collection has {} shards; a device can only be kept in step with a \
-                 collection of one shard (shard_number: 1)",
-                self.shards
-            ));
-        }
-        Ok(())
     }
 
     fn same_vectors(&self, local: &LocalVectors, changing: &[String]) -> Result<(), String> {
@@ -160,15 +167,21 @@ impl LocalVectors {
     }
 }
 
-/// The body that creates a collection with one shard and an identity. `config` is the body of
-/// `PUT /collections/{c}` that the shard was made from.
+/// The body that creates a collection with one shard, or one shard for each shard key if it is to be
+/// `keyed`, and with an identity. `config` is the body of `PUT /collections/{c}` that the shard was
+/// made from.
 ///
 /// # Errors
 /// `config` is no JSON object.
-pub fn creation_body(config: &str, id: &str) -> Result<String, String> {
+pub fn creation_body(config: &str, id: &str, keyed: bool) -> Result<String, String> {
     let mut body: Map<String, Value> = serde_json::from_str(config)
         .map_err(|error| format!("the shard's configuration is no JSON object: {error}"))?;
     body.insert("shard_number".to_owned(), json!(1));
+    if keyed {
+        body.insert("sharding_method".to_owned(), json!("custom"));
+    } else {
+        body.remove("sharding_method");
+    }
     let metadata = body
         .entry("metadata")
         .or_insert_with(|| Value::Object(Map::new()));
@@ -254,6 +267,10 @@ mod tests {
         ServerCollection::read(&json!({"config": {"params": params}, "points_count": 3})).unwrap()
     }
 
+    fn all() -> Routing {
+        Routing::default()
+    }
+
     fn local(current: &Value, original: &Value) -> LocalVectors {
         LocalVectors::read(&current.to_string(), &original.to_string())
     }
@@ -265,9 +282,12 @@ mod tests {
             "vectors": {"size": 3, "distance": "Euclid", "on_disk": true, "new_in_2.0": {"a": 1}},
             "shard_number": 1, "something_new": [1],
         }));
-        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[]), Ok(()));
-        assert_eq!(theirs.may_restore(Some(&local(&ours, &ours))), Ok(()));
-        assert_eq!(theirs.may_restore(None), Ok(()));
+        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[], &all()), Ok(()));
+        assert_eq!(
+            theirs.may_restore(Some(&local(&ours, &ours)), &all()),
+            Ok(())
+        );
+        assert_eq!(theirs.may_restore(None, &all()), Ok(()));
     }
 
     #[test]
@@ -275,15 +295,15 @@ mod tests {
         let a = json!({"size": 3, "distance": "Euclid"});
         let ours = json!({"vectors": {"a": a, "new": {"size": 9, "distance": "Dot"}}});
         let theirs = info(json!({"vectors": {"a": a, "others": {"size": 5, "distance": "Dot"}}}));
-        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[]), Ok(()));
+        assert_eq!(theirs.may_upload(&local(&ours, &ours), &[], &all()), Ok(()));
         // Its only vector was dropped here, and another made.
         let now = json!({"vectors": {"b": a}});
         let only = info(json!({"vectors": {"a": a}}));
         assert_eq!(
-            only.may_upload(&local(&now, &json!({"vectors": {"a": a}})), &[]),
+            only.may_upload(&local(&now, &json!({"vectors": {"a": a}})), &[], &all()),
             Ok(())
         );
-        assert!(only.may_upload(&local(&now, &now), &[]).is_err());
+        assert!(only.may_upload(&local(&now, &now), &[], &all()).is_err());
     }
 
     #[test]
@@ -291,13 +311,13 @@ mod tests {
         let vector = |size: u64| json!({"vectors": {"a": {"size": size, "distance": "Dot"}}});
         let theirs = info(vector(3));
         let ours = local(&vector(4), &vector(4));
-        let words = theirs.may_upload(&ours, &[]).unwrap_err();
+        let words = theirs.may_upload(&ours, &[], &all()).unwrap_err();
         assert!(words.contains("`a` is 4 x float32, dot here and 3 x float32, dot there"));
-        assert_eq!(theirs.may_upload(&ours, &["a".to_owned()]), Ok(()));
+        assert_eq!(theirs.may_upload(&ours, &["a".to_owned()], &all()), Ok(()));
     }
 
     #[test]
-    fn several_shards_and_keys_are_told() {
+    fn keys_are_named_where_there_are_some_and_only_there() {
         let params = |more: Value| {
             let mut params = json!({"vectors": {"size": 3, "distance": "Dot"}});
             for (name, value) in more.as_object().unwrap() {
@@ -306,11 +326,21 @@ mod tests {
             params
         };
         let ours = local(&params(json!({})), &params(json!({})));
+        let key = Routing::new(Some("a".parse().unwrap()), None, None).unwrap();
+        let tenant = Routing::new(None, Some("user=a".parse().unwrap()), None).unwrap();
         let two = info(params(json!({"shard_number": 2})));
-        assert!(two.may_upload(&ours, &[]).unwrap_err().contains("2 shards"));
-        assert!(two.may_restore(None).is_err());
+        assert_eq!(two.may_upload(&ours, &[], &all()), Ok(()));
+        assert_eq!(two.may_restore(None, &all()), Ok(()));
+        let words = two.may_upload(&ours, &[], &key).unwrap_err();
+        assert!(words.contains("no shard keys"), "{words}");
+        assert_eq!(two.may_restore(None, &tenant), Ok(()));
         let keyed = info(params(json!({"sharding_method": "custom"})));
-        assert!(keyed.may_upload(&ours, &[]).unwrap_err().contains("keys"));
+        let words = keyed.may_upload(&ours, &[], &all()).unwrap_err();
+        assert!(words.contains("sharded by keys"), "{words}");
+        for part in [key, tenant] {
+            assert_eq!(keyed.may_upload(&ours, &[], &part), Ok(()));
+            assert_eq!(keyed.may_restore(None, &part), Ok(()));
+        }
     }
 
     #[test]
@@ -318,6 +348,7 @@ mod tests {
         let body = creation_body(
             r#"{"vectors": {"size": 3, "distance": "Dot"}, "shard_number": 4, "metadata": {"a": 1}}"#,
             "x",
+            false,
         )
         .unwrap();
         let body: Value = serde_json::from_str(&body).unwrap();

@@ -12,6 +12,8 @@
 //!   and put aside, refusals that stop the queue.
 //! - [`backoff`], [`download`]: when to try again.
 //! - [`keeps_enough`]: whether a restore would drop so many points that a mistake is likely.
+//! - [`routing`], [`placement`]: which part of the collection is meant, what that adds to requests,
+//!   and on which shards it is.
 //! - [`facts`]: looking after writes that the server took but did not confirm.
 
 pub mod answer;
@@ -22,6 +24,8 @@ pub mod collection;
 pub mod download;
 pub mod facts;
 mod kept;
+pub mod placement;
+pub mod routing;
 mod sizes;
 mod streak;
 pub mod uploader;
@@ -34,6 +38,8 @@ pub use binding::{Binding, Target};
 pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
 pub use kept::keeps_enough;
+pub use placement::{Parts, Placement};
+pub use routing::{Routing, ShardKey, Tenant};
 pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,

@@ -18,6 +18,7 @@ use crate::behind;
 use crate::binding::{Binding, Target};
 use crate::collection::{LocalVectors, ServerCollection, creation_body};
 use crate::facts::Facts;
+use crate::placement::Placement;
 pub use crate::sizes::Limits;
 use crate::sizes::Sizes;
 use crate::streak::{Streak, is_about_a_point};
@@ -100,6 +101,8 @@ pub struct Permissions {
     /// Everything that the shard holds is queued again: a collection that is gone may be made anew,
     /// and one that is another may be taken.
     pub resend: bool,
+    /// The shard key that the settings name may be created, whoever made the collection.
+    pub create_shard_key: bool,
 }
 
 /// A run of the log that one request carries.
@@ -332,6 +335,8 @@ pub struct Uploader {
     stored: Option<Binding>,
     /// Operation numbers of the collection come from one sequence.
     numbered: bool,
+    /// The collection has shard keys.
+    keyed: bool,
     /// Something was acknowledged although the collection has given no number yet.
     without_number: bool,
 }
@@ -359,8 +364,53 @@ impl Uploader {
             binding: Binding::default(),
             stored: None,
             numbered: false,
+            keyed: false,
             without_number: false,
         }
+    }
+
+    /// A request as it goes to the part of the collection that the settings name.
+    fn address(&self, request: &Request) -> Request {
+        self.target.routing.address(request, self.keyed)
+    }
+
+    fn write<E>(
+        &self,
+        server: &mut impl Server<Error = E>,
+        request: &Request,
+    ) -> Result<(Verdict, Option<u64>), E> {
+        write(server, &self.address(request))
+    }
+
+    fn ask<E>(
+        &self,
+        server: &mut impl Server<Error = E>,
+        request: &Request,
+    ) -> Result<Result<serde_json::Value, Failure>, E> {
+        ask(server, &self.address(request))
+    }
+
+    /// The collection's description, with the number of points of the part that the settings name.
+    fn describe<E>(
+        &mut self,
+        server: &mut impl Server<Error = E>,
+    ) -> Result<Result<ServerCollection, Failure>, E> {
+        let mut description = match describe(server)? {
+            Ok(description) => description,
+            failed => return Ok(failed),
+        };
+        self.keyed = description.shard_keys;
+        if self.target.routing.part().is_none() {
+            return Ok(Ok(description));
+        }
+        let count = Request::new("POST", "/points/count", r#"{"exact":true}"#);
+        description.points = match self.ask(server, &count)? {
+            Ok(counted) => counted.get("count").and_then(serde_json::Value::as_u64),
+            // There is no such key, or strict mode takes no such filter.
+            Err(failure) if matches!(failure.class, Class::Reject | Class::Missing) => None,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        Ok(Ok(description))
     }
 
     /// What a person allows from now on. The collection is looked at again.
@@ -427,7 +477,7 @@ impl Uploader {
             request.path = format!("{}{separator}timeout={}", request.path, self.server_timeout);
         }
         self.before_deletions(queue, &request)?;
-        let (verdict, operation) = write(server, &request)?;
+        let (verdict, operation) = self.write(server, &request)?;
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
         }
@@ -491,9 +541,9 @@ impl Uploader {
     ) -> Result<Option<Step>, E> {
         if self.head.taken > 1
             && batch.operations == 1
-            && let Some(facts) = Facts::of(&batch.request)
+            && let Some(facts) = Facts::of(&self.address(&batch.request))
         {
-            match ask(server, &facts.question())? {
+            match self.ask(server, &facts.question())? {
                 Ok(result) if facts.hold(&result) => return self.advance(queue, batch).map(Some),
                 Ok(_) if !self.head.taken.is_multiple_of(4) => {
                     self.head.taken = self.head.taken.saturating_add(1);
@@ -539,12 +589,14 @@ impl Uploader {
         if !self.head.perhaps_applied {
             return Ok(false);
         }
-        let Some(facts) = Facts::of(&batch.request) else {
+        let Some(facts) = Facts::of(&self.address(&batch.request)) else {
             return Ok(false);
         };
         // A request that was applied may have deleted them since.
         let facts = facts.or_gone(&self.deleted_behind(queue)?);
-        Ok(ask(server, &facts.question())?.is_ok_and(|result| facts.hold(&result)))
+        Ok(self
+            .ask(server, &facts.question())?
+            .is_ok_and(|result| facts.hold(&result)))
     }
 
     /// Whether fewer points than now would mean anything. Before the first number of a collection
@@ -684,7 +736,7 @@ impl Uploader {
             // The others may be there all the same, and then nothing was refused.
             let mut nothing_missing = moot;
             if moot && let Some((question, count)) = behind::question(&batch.request, &deleted) {
-                match ask(server, &question)? {
+                match self.ask(server, &question)? {
                     Ok(found) => {
                         nothing_missing = found.as_array().is_some_and(|it| it.len() == count);
                     }
@@ -840,7 +892,7 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
     ) -> Result<Probe, E> {
         let request = probe_request(true);
-        let answer = write(server, &request)?;
+        let answer = self.write(server, &request)?;
         self.judge_probe(queue, &request, answer)
     }
 
@@ -1063,7 +1115,7 @@ impl Uploader {
         }
         let local = LocalVectors::read(&standing.config, &standing.creation);
         let mut created = false;
-        let description = match describe(server)? {
+        let description = match self.describe(server)? {
             Err(failure) if failure.class == Class::Missing => {
                 let request = failure.request.clone();
                 if !may_create || !(fresh || self.permissions.resend) {
@@ -1083,7 +1135,7 @@ impl Uploader {
                         return Ok(self.passing(Failure { message, ..failure }));
                     }
                 }
-                describe(server)?
+                self.describe(server)?
             }
             other => other,
         };
@@ -1091,11 +1143,11 @@ impl Uploader {
             Ok(description) => description,
             Err(failure) => return Ok(self.passing(failure)),
         };
-        let may = match description.may_upload(&local, &[]) {
+        let may = match description.may_upload(&local, &[], &self.target.routing) {
             Ok(()) => Ok(()),
             Err(_) => {
                 let changing = queue.changing_vectors()?;
-                description.may_upload(&local, &changing)
+                description.may_upload(&local, &changing, &self.target.routing)
             }
         };
         if let Err(why) = may {
@@ -1108,6 +1160,15 @@ impl Uploader {
         let bound = standing.binding.clone();
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
+        }
+        if self.keyed
+            && let Some(step) = self.find_key(queue, server, &standing, &description)?
+        {
+            return Ok(step);
+        }
+        if created && let Some(index) = self.target.routing.tenant_index() {
+            // Without it the tenant's points are found all the same, more slowly.
+            let _ = self.write(server, &index)?;
         }
         // A number alone is not worth a write, unless the stored one is no lower bound: a collection
         // that a person has rebound to may count from the beginning.
@@ -1152,7 +1213,7 @@ impl Uploader {
             Step::Stop(failure) => RestoreCheck::Stop(failure),
             _ => RestoreCheck::Stop(Failure::stop("restore", "the check ended in an odd step")),
         };
-        let description = match describe(server)? {
+        let description = match self.describe(server)? {
             Ok(description) => description,
             Err(failure) if failure.class == Class::Missing => {
                 let words = match standing {
@@ -1169,7 +1230,7 @@ impl Uploader {
         };
         let local =
             standing.map(|standing| LocalVectors::read(&standing.config, &standing.creation));
-        if let Err(why) = description.may_restore(local.as_ref()) {
+        if let Err(why) = description.may_restore(local.as_ref(), &self.target.routing) {
             return Ok(RestoreCheck::Stop(Failure::stop("GET /collections/…", why)));
         }
         let alias = self.alias(server)?;
@@ -1198,6 +1259,7 @@ impl Uploader {
         self.binding = Binding {
             url: self.target.url.clone(),
             collection: self.target.collection.clone(),
+            part: self.target.routing.part(),
             alias_of,
             id: description.id.clone(),
             operation: bound
@@ -1210,7 +1272,7 @@ impl Uploader {
         // How far the collection has counted, so that it can be told from one made anew later. A key
         // that only permits reading does without.
         if self.numbered {
-            let (_, operation) = write(server, &probe_request(false))?;
+            let (_, operation) = self.write(server, &probe_request(false))?;
             if let Err(why) = self.note_operation(operation)
                 && let Some(bound) = &bound
             {
@@ -1289,10 +1351,10 @@ impl Uploader {
         self.confirmed = 0;
         // With a number, deletions by others can be told from a loss later.
         if self.numbered && self.binding.operation.is_none() && self.without_number {
-            let (_, operation) = write(server, &probe_request(false))?;
+            let (_, operation) = self.write(server, &probe_request(false))?;
             self.binding.operation = operation;
         }
-        if let Ok(description) = describe(server)?
+        if let Ok(description) = self.describe(server)?
             && description.id == self.binding.id
             && let Some(points) = description.points
             && (self.without_number || self.count_tells())
@@ -1330,10 +1392,10 @@ impl Uploader {
             Failure::stop(
                 "settings",
                 format!(
-                    "this shard is in step with the collection `{}` at {}, and the settings name \
-                     `{}` at {}. If that is the same collection in a new place, use --rebind; to \
-                     send everything to it, --rebind --resend",
-                    bound.collection, bound.url, self.target.collection, self.target.url
+                    "this shard is in step with the collection {bound}, and the settings name {}. \
+                     If that is the same collection in a new place, use --rebind; to send \
+                     everything to it, --rebind --resend",
+                    self.target
                 ),
             )
         })
@@ -1345,21 +1407,82 @@ impl Uploader {
         config: &str,
     ) -> Result<Result<bool, Failure>, E> {
         let id = server.fresh_id();
-        let body = match creation_body(config, &id) {
+        let body = match creation_body(config, &id, self.target.routing.creates_keys()) {
             Ok(body) => body,
             Err(why) => return Ok(Err(Failure::stop("PUT /collections/…", why))),
         };
-        Ok(match write(server, &Request::new("PUT", "", body))?.0 {
-            Verdict::Confirmed { .. } => Ok(true),
-            // Another device was faster.
-            Verdict::Failed(failure)
-                if failure.class == Class::Reject && failure.status == Some(409) =>
-            {
-                Ok(false)
+        Ok(
+            match self.write(server, &Request::new("PUT", "", body))?.0 {
+                Verdict::Confirmed { .. } => Ok(true),
+                // Another device was faster.
+                Verdict::Failed(failure)
+                    if failure.class == Class::Reject && failure.status == Some(409) =>
+                {
+                    Ok(false)
+                }
+                Verdict::Failed(failure) => Err(failure),
+                Verdict::Taken => Ok(true),
+            },
+        )
+    }
+
+    /// Looks for the shard key that writes go to, and creates it if this device may; a step if it
+    /// stays away.
+    fn find_key<E>(
+        &mut self,
+        queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
+        standing: &Standing,
+        description: &ServerCollection,
+    ) -> Result<Option<Step>, E> {
+        let Some(own) = self.target.routing.own_key() else {
+            return Ok(None);
+        };
+        let shared = self.target.routing.shared_key();
+        let question = Request::new("GET", "/cluster", "");
+        let placement = match self.ask(server, &question)? {
+            Ok(told) => Placement::read(&told),
+            Err(failure) => return Ok(Some(self.passing(failure))),
+        };
+        let placement = match placement {
+            Ok(placement) => placement,
+            Err(message) => {
+                let failure = Failure::stop(&question.describe(), message);
+                return Ok(Some(self.wait(failure.with_class(Class::Unclear))));
             }
-            Verdict::Failed(failure) => Err(failure),
-            Verdict::Taken => Ok(true),
-        })
+        };
+        if placement.has_key(&own) || shared.as_ref().is_some_and(|key| placement.has_key(key)) {
+            return Ok(None);
+        }
+        let wanted = shared.unwrap_or(own);
+        let bound = standing.binding.as_ref();
+        let was_there = bound.is_some_and(|it| it.is_at(&self.target)) && !self.permissions.resend;
+        if was_there {
+            let why = format!("the collection has no shard key {wanted} any more");
+            return self.lost(queue, &question, why).map(Some);
+        }
+        if description.id.is_none() && !self.permissions.create_shard_key {
+            let message = format!(
+                "the collection has no shard key {wanted}. Nothing was uploaded; create the key on \
+                 the server, or let this device create it (--create-shard-key)"
+            );
+            return Ok(Some(
+                self.stop(Failure::stop(&question.describe(), message)),
+            ));
+        }
+        let body = serde_json::json!({ "shard_key": wanted }).to_string();
+        match self.ask(server, &Request::new("PUT", "/shards", body))? {
+            Ok(_) => Ok(None),
+            // Another device was faster.
+            Err(failure) if failure.message.contains("already exists") => Ok(None),
+            Err(failure) => {
+                let message = format!(
+                    "the shard key {wanted} cannot be created: {}",
+                    failure.message
+                );
+                Ok(Some(self.passing(Failure { message, ..failure })))
+            }
+        }
     }
 
     /// Which collection the name leads to, if it is an alias.
@@ -1368,7 +1491,7 @@ impl Uploader {
             server_wide: true,
             ..Request::new("GET", "/aliases", "")
         };
-        let result = match ask(server, &request)? {
+        let result = match self.ask(server, &request)? {
             Ok(result) => result,
             Err(failure) => return Ok(Alias::Unknown(failure)),
         };
@@ -1396,6 +1519,7 @@ impl Uploader {
             None if standing.restored => Binding {
                 url: self.target.url.clone(),
                 collection: self.target.collection.clone(),
+                part: self.target.routing.part(),
                 ..Binding::default()
             },
             None => return Ok(()),
@@ -1427,6 +1551,7 @@ impl Uploader {
         let new = Binding {
             url: self.target.url.clone(),
             collection: self.target.collection.clone(),
+            part: self.target.routing.part(),
             alias_of: match &alias {
                 Alias::Of(name) => name.clone(),
                 Alias::Unknown(_) => None,
@@ -1481,7 +1606,7 @@ impl Uploader {
         // numbers of its operations tell.
         if self.numbered && bound.operation.is_some() {
             let request = probe_request(false);
-            let answer = write(server, &request)?;
+            let answer = self.write(server, &request)?;
             match self.judge_probe(queue, &request, answer)? {
                 Probe::Passes => self.mute = 0,
                 Probe::Fails(failure) => {
@@ -1596,7 +1721,7 @@ const DELETED: &str = "the collection was deleted while operations were uploaded
 
 /// Whether so few points are left that deletions alone are an unlikely reason.
 fn lost_many(before: u64, now: Option<u64>) -> bool {
-    now.unwrap_or_default() < before / 2
+    now.is_some_and(|now| now < before / 2)
 }
 
 fn lost_words(why: &str) -> String {

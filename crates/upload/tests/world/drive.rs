@@ -164,7 +164,11 @@ impl World {
     }
 
     pub fn permit(&mut self, rebind: bool, resend: bool) {
-        self.uploader.permit(Permissions { rebind, resend });
+        self.uploader.permit(Permissions {
+            rebind,
+            resend,
+            ..Permissions::default()
+        });
     }
 
     pub fn qdrant(&mut self) -> &mut Qdrant {
