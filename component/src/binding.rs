@@ -67,6 +67,8 @@ pub fn from_wit(binding: queue::Binding) -> Binding {
     let queue::Binding {
         url,
         collection,
+        shard_key,
+        tenant,
         alias_of,
         id,
         operation,
@@ -76,6 +78,8 @@ pub fn from_wit(binding: queue::Binding) -> Binding {
     Binding {
         url,
         collection,
+        shard_key,
+        tenant,
         alias_of,
         id,
         operation,
@@ -89,6 +93,8 @@ pub fn to_wit(binding: Binding) -> queue::Binding {
     let Binding {
         url,
         collection,
+        shard_key,
+        tenant,
         alias_of,
         id,
         operation,
@@ -98,6 +104,8 @@ pub fn to_wit(binding: Binding) -> queue::Binding {
     queue::Binding {
         url,
         collection,
+        shard_key,
+        tenant,
         alias_of,
         id,
         operation,

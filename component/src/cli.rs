@@ -98,6 +98,9 @@ enum Command {
         /// Fetch only.
         #[arg(long, conflicts_with = "resend")]
         pull: bool,
+        /// Create the shard key if the collection does not have it.
+        #[arg(long)]
+        create_shard_key: bool,
     },
     /// Operations that wait for upload.
     #[command(subcommand)]
@@ -172,9 +175,15 @@ struct ServerArguments {
     /// The collection on the server.
     #[arg(long, env = "EDGE_SYNC_COLLECTION")]
     collection: Option<String>,
-    /// Which of the collection's shards to restore from.
-    #[arg(long, default_value_t = 0)]
-    shard: u32,
+    /// Only this shard of a collection of several.
+    #[arg(long, env = "EDGE_SYNC_SHARD", conflicts_with_all = ["shard_key", "tenant"])]
+    shard: Option<u32>,
+    /// The shard key, in a collection that is sharded by keys.
+    #[arg(long, env = "EDGE_SYNC_SHARD_KEY")]
+    shard_key: Option<String>,
+    /// FIELD=VALUE: only the points of one tenant, told apart by a field of the payload.
+    #[arg(long, env = "EDGE_SYNC_TENANT")]
+    tenant: Option<String>,
 }
 
 impl ServerArguments {
@@ -184,9 +193,19 @@ impl ServerArguments {
             invalid(field, format!("not set; give --{field} or {variable}"))
         };
         let bound = binding::load(directory)?;
-        let (url, collection) = match bound {
-            Some(bound) => (Some(bound.url), Some(bound.collection)),
-            None => (None, None),
+        let (url, collection, shard_key, tenant) = match bound {
+            Some(bound) => (
+                Some(bound.url),
+                Some(bound.collection),
+                bound.shard_key,
+                bound.tenant,
+            ),
+            None => (None, None, None, None),
+        };
+        let names_part = self.shard_key.is_some() || self.tenant.is_some() || self.shard.is_some();
+        let (shard_key, tenant) = match names_part {
+            true => (self.shard_key, self.tenant),
+            false => (shard_key, tenant),
         };
         Server::new(ServerSettings {
             url: self
@@ -198,8 +217,10 @@ impl ServerArguments {
                 .or(collection)
                 .ok_or_else(|| missing("collection", "EDGE_SYNC_COLLECTION"))?,
             api_key: std::env::var("QDRANT_API_KEY").ok(),
-            shard: self.shard,
             connect_timeout_ms: 10_000,
+            shard: self.shard,
+            shard_key,
+            tenant,
         })
     }
 }
@@ -430,6 +451,7 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
             resend,
             push,
             pull,
+            create_shard_key,
         } => {
             let server = server.server(directory)?;
             let options = SyncOptions {
@@ -444,6 +466,7 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                     (false, true) => Direction::Pull,
                     _ => Direction::Both,
                 },
+                create_shard_key,
             };
             let report = sync::sync(&server, &options)?;
             if let Some(failure) = report.failure {

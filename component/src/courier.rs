@@ -3,12 +3,13 @@
 //! What an answer means is decided by `edge_sync_upload`. The API key goes into the request header
 //! and nowhere else; should the server echo it, it is taken out of the answer here.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use edge_sync_engine::encode_segment;
 use edge_sync_upload::{
-    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Target, Verdict, judge_read,
-    judge_write, verdict::no_answer,
+    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, ShardKey,
+    Target, Tenant, Verdict, judge_read, judge_write, verdict::no_answer,
 };
 use serde_json::Value;
 use waki::Method;
@@ -37,16 +38,18 @@ pub struct Server {
     /// For paths: percent-encoded.
     collection: String,
     target: Target,
-    shard: u32,
     api_key: Option<String>,
     connect_timeout: Duration,
+    /// Whether the collection has shard keys, once that was asked.
+    keyed: Cell<Option<bool>>,
 }
 
 impl Server {
     /// Checks the settings. Errors name the field, and never hold the API key.
     pub fn new(settings: ServerSettings) -> Result<Self> {
         let refuse = |why: &str| invalid("server.url", format!("`{}` {why}", settings.url));
-        let target = Target::new(&settings.url, &settings.collection);
+        let routing = routing(&settings)?;
+        let target = Target::new(&settings.url, &settings.collection).routed(routing);
         let Some((scheme, rest)) = target.url.split_once("://") else {
             return Err(refuse("has no http:// or https:// scheme"));
         };
@@ -94,15 +97,10 @@ impl Server {
             prefix: prefix.to_owned(),
             collection: encode_segment(&settings.collection),
             target,
-            shard: settings.shard,
             api_key,
             connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+            keyed: Cell::new(None),
         })
-    }
-
-    /// The shard whose snapshots are meant.
-    pub fn shard(&self) -> u32 {
-        self.shard
     }
 
     /// The place that the settings name.
@@ -129,8 +127,37 @@ impl Server {
         }))
     }
 
+    /// The request as it goes to the part of the collection that the settings name.
+    pub fn address(&self, request: &Request) -> Result<Request> {
+        let routing = &self.target.routing;
+        if routing.part().is_none() {
+            return Ok(request.clone());
+        }
+        Ok(routing.address(request, self.is_keyed()?))
+    }
+
+    /// Whether the collection has shard keys.
+    pub fn is_keyed(&self) -> Result<bool> {
+        if let Some(keyed) = self.keyed.get() {
+            return Ok(keyed);
+        }
+        Ok(self.describe()?.1.shard_keys)
+    }
+
+    /// What the server says of the collection.
+    pub fn describe(&self) -> Result<(Value, ServerCollection)> {
+        let told = self.call("GET", "", "")?;
+        let collection = ServerCollection::read(&told).map_err(|message| {
+            let request = Request::new("GET", "", "").describe();
+            failure(FailureClass::Unclear, None, &request, message)
+        })?;
+        self.keyed.set(Some(collection.shard_keys));
+        Ok((told, collection))
+    }
+
     /// Sends a write and judges the answer. True: applied. False: taken, not applied yet.
     pub fn send(&self, request: &Request) -> Result<bool> {
+        let request = &self.address(request)?;
         let verdict = match self.exchange(request)? {
             Ok(answer) => judge_write(request, &answer, now_ms()),
             Err(no) => Verdict::Failed(no_answer(&no)),
@@ -244,6 +271,30 @@ impl Server {
         text.replace(key, REDACTED)
             .replace(&encode_segment(key), REDACTED)
     }
+}
+
+/// Which part of the collection the settings name. Errors name the field.
+fn routing(settings: &ServerSettings) -> Result<Routing> {
+    let shard_key = (settings.shard_key.as_deref())
+        .map(str::parse::<ShardKey>)
+        .transpose()
+        .map_err(|why| invalid("server.shard-key", why))?;
+    let tenant = (settings.tenant.as_deref())
+        .map(str::parse::<Tenant>)
+        .transpose()
+        .map_err(|why| invalid("server.tenant", why))?;
+    Routing::new(shard_key, tenant, settings.shard).map_err(|why| invalid("server.shard", why))
+}
+
+/// A failed exchange, in words of ours.
+pub fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
+    Error::Server(ServerFailure {
+        class,
+        status,
+        request: request.to_owned(),
+        message,
+        retry_after_ms: None,
+    })
 }
 
 fn method_of(name: &str) -> Result<Method> {

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::courier::{CHUNK_BYTES, Server, server_error};
+use crate::courier::{CHUNK_BYTES, Server, failure, server_error};
 use crate::error::{Error, Result, storage};
 use crate::http::{Broken, Response};
 use crate::ledger::Ledger;
@@ -40,6 +40,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A snapshot on its way to a file.
 pub struct Download {
     server: Server,
+    shard: u32,
     target: PathBuf,
     file: File,
     source: SnapshotSource,
@@ -77,11 +78,17 @@ struct Before {
 
 impl Download {
     /// Creates the file, and deletes from the server what earlier downloads left there.
-    pub fn start(server: Server, source: SnapshotSource, target: PathBuf) -> Result<Self> {
+    pub fn start(
+        server: Server,
+        shard: u32,
+        source: SnapshotSource,
+        target: PathBuf,
+    ) -> Result<Self> {
         let file = create(&target)?;
         let download = Self {
-            ledger: Ledger::beside(&target),
+            ledger: Ledger::beside(&target, shard),
             server,
+            shard,
             target,
             file,
             source,
@@ -104,14 +111,19 @@ impl Download {
     }
 
     /// Of what changed since `manifest`; see `courier.start-partial`.
-    pub fn partial(server: Server, manifest: String, target: PathBuf) -> Result<Self> {
-        let mut download = Self::start(server, SnapshotSource::Stream, target)?;
+    pub fn partial(
+        server: Server,
+        shard: u32,
+        manifest: String,
+        target: PathBuf,
+    ) -> Result<Self> {
+        let mut download = Self::start(server, shard, SnapshotSource::Stream, target)?;
         download.manifest = Some(manifest);
         Ok(download)
     }
 
     fn snapshots_path(&self) -> String {
-        format!("/shards/{}/snapshots", self.server.shard())
+        format!("/shards/{}/snapshots", self.shard)
     }
 
     /// Reads on. After a `retry` failure the next step takes the download up again: where it
@@ -185,7 +197,7 @@ impl Download {
     /// client may fail the exchange (that of Wasmtime 48 does). An exchange that is cut before its
     /// head is therefore tried once more in a way to which there is no 304.
     fn ask_partial(&mut self, manifest: &str) -> Result<(Response, String)> {
-        let path = format!("/shards/{}/snapshot/partial/create", self.server.shard());
+        let path = format!("/shards/{}/snapshot/partial/create", self.shard);
         let ask = |manifest: &str| self.server.open_with("POST", &path, manifest, None);
         if !self.without_304 {
             match ask(manifest) {
@@ -237,7 +249,7 @@ impl Download {
             ),
             None => {
                 self.restart()?;
-                (format!("/shards/{}/snapshot", self.server.shard()), None)
+                (format!("/shards/{}/snapshot", self.shard), None)
             }
         };
         let (response, request) = self.server.open(&path, range)?;
@@ -558,17 +570,6 @@ fn refused(answer: &Answer) -> Error {
     server_error(judged.with_class(class))
 }
 
-/// A failed exchange about a snapshot.
-pub fn failure(class: FailureClass, status: Option<u16>, request: &str, message: String) -> Error {
-    Error::Server(ServerFailure {
-        class,
-        status,
-        request: request.to_owned(),
-        message,
-        retry_after_ms: None,
-    })
-}
-
 fn names(listed: &[Value]) -> Vec<String> {
     listed
         .iter()
@@ -651,7 +652,8 @@ fn is_of_nothing(manifest: &str) -> bool {
     manifest.trim() == "{}"
 }
 
-fn create(path: &Path) -> Result<File> {
+/// Creates the file of a download, and its folder.
+pub fn create(path: &Path) -> Result<File> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)
             .map_err(|error: io::Error| storage("create staging folder", parent, &error))?;

@@ -4,7 +4,7 @@
 //! thread-local slot.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use edge_sync_engine as engine;
 use serde_json::{Value, json};
@@ -16,11 +16,13 @@ use crate::bindings::types::{Options, Point, PointId, Receipt};
 use crate::bindings::{courier, peek, queue, restore, shard, sync};
 use crate::convert;
 use crate::directory::Directory;
+use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::pull::Pull;
 use crate::restore::Staging;
 use crate::room;
 use crate::store::Store;
+use crate::tenant::{PointsDownload, PointsFile};
 
 /// What an instance holds between calls.
 enum State {
@@ -346,63 +348,74 @@ impl peek::Guest for Component {
 impl restore::Guest for Component {
     fn stage(
         directory: String,
-        snapshot: String,
+        snapshots: Vec<String>,
         barrier: u64,
         options: Options,
     ) -> Result<restore::Staged> {
-        with_state(|state| match state {
-            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
-            // The answer to a pull may be a snapshot of everything.
-            State::Closed | State::Pulling(_) => {
-                let (staging, staged) = Staging::stage(
-                    Directory::new(directory),
-                    Path::new(&snapshot),
-                    barrier,
-                    options,
-                )?;
-                *state = State::Staged(Box::new(staging));
-                Ok(staged)
-            }
-        })
+        let snapshots: Vec<PathBuf> = snapshots.into_iter().map(PathBuf::from).collect();
+        stage(|| Staging::stage(Directory::new(directory), &snapshots, barrier, options))
+    }
+
+    fn stage_points(
+        directory: String,
+        points: String,
+        barrier: u64,
+        options: Options,
+    ) -> Result<restore::Staged> {
+        let points = Path::new(&points);
+        stage(|| Staging::stage_points(Directory::new(directory), points, barrier, options))
+    }
+
+    fn compare_points(points: String) -> Result<restore::Difference> {
+        let mut points = PointsFile::open(Path::new(&points))?;
+        with_store(|store| points.compare(store.shard()?))
     }
 
     fn begin_pull(
         directory: String,
-        origin: restore::Origin,
+        origins: Vec<restore::Origin>,
         everything: bool,
-    ) -> Result<restore::Offer> {
+    ) -> Result<Vec<restore::Offer>> {
         with_state(|state| match state {
             State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
             State::Closed | State::Pulling(_) => {
-                let origin = edge_sync_mirror::Origin {
-                    url: origin.url,
-                    collection: origin.collection,
-                    shard: origin.shard,
-                };
-                let pull = Pull::begin(Directory::new(directory), origin, everything)?;
-                let offer = pull.offer();
+                let origins = origins
+                    .into_iter()
+                    .map(|origin| edge_sync_mirror::Origin {
+                        url: origin.url,
+                        collection: origin.collection,
+                        shard: origin.shard,
+                        shard_key: origin.shard_key,
+                    })
+                    .collect();
+                let pull = Pull::begin(Directory::new(directory), origins, everything)?;
+                let offers = pull.offers();
                 *state = State::Pulling(Box::new(pull));
-                Ok(offer)
+                Ok(offers)
             }
         })
     }
 
     fn stage_pull(
-        snapshot: String,
+        snapshots: Vec<Option<String>>,
         barrier: u64,
         settled: bool,
         options: Options,
     ) -> Result<restore::PullOutcome> {
+        let snapshots: Vec<Option<PathBuf>> = snapshots
+            .into_iter()
+            .map(|snapshot| snapshot.map(PathBuf::from))
+            .collect();
         with_state(|state| {
             let State::Pulling(pull) = state else {
                 return Err(invalid("pull", "none was begun in this instance"));
             };
-            match pull.stage(Path::new(&snapshot), barrier, settled, options)? {
+            match pull.stage(&snapshots, barrier, settled, options)? {
                 Some((staging, staged)) => {
                     *state = State::Staged(Box::new(staging));
                     Ok(restore::PullOutcome::Staged(staged))
                 }
-                None => Ok(restore::PullOutcome::Again(pull.offer())),
+                None => Ok(restore::PullOutcome::Again(pull.offers())),
             }
         })
     }
@@ -425,6 +438,13 @@ impl restore::Guest for Component {
         })
     }
 
+    fn lacking(ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        with_staging(|staging| {
+            let lacking = staging.lacking(&convert::ids_in("ids", ids)?)?;
+            Ok(lacking.into_iter().map(convert::id_out).collect())
+        })
+    }
+
     fn delete_again(ids: Vec<PointId>) -> Result<u64> {
         with_staging(|staging| staging.delete_again(&convert::ids_in("ids", ids)?))
     }
@@ -442,8 +462,23 @@ impl restore::Guest for Component {
     }
 }
 
+/// Makes what is staged the state of this instance. The answer to a pull may be a snapshot of
+/// everything.
+fn stage(
+    make: impl FnOnce() -> Result<(Staging, restore::Staged)>,
+) -> Result<restore::Staged> {
+    with_state(|state| match state {
+        State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+        State::Closed | State::Pulling(_) => {
+            let (staging, staged) = make()?;
+            *state = State::Staged(Box::new(staging));
+            Ok(staged)
+        }
+    })
+}
+
 impl courier::Guest for Component {
-    type Download = std::cell::RefCell<crate::download::Download>;
+    type Download = RefCell<Downloading>;
 
     fn exchange(
         server: courier::Server,
@@ -500,28 +535,61 @@ impl courier::Guest for Component {
         Ok(absent.into_iter().map(convert::id_out).collect())
     }
 
+    fn locate(server: courier::Server) -> Result<courier::Placement> {
+        crate::courier::Server::new(server)?.placement()
+    }
+
     fn start_download(
         server: courier::Server,
+        shard: u32,
         source: courier::SnapshotSource,
         file: String,
     ) -> Result<courier::Download> {
         let server = crate::courier::Server::new(server)?;
-        let download = crate::download::Download::start(server, source, file.into())?;
-        Ok(courier::Download::new(std::cell::RefCell::new(download)))
+        let download = Download::start(server, shard, source, file.into())?;
+        Ok(Downloading::Snapshot(download).into())
     }
 
     fn start_partial(
         server: courier::Server,
+        shard: u32,
         manifest: String,
         file: String,
     ) -> Result<courier::Download> {
         let server = crate::courier::Server::new(server)?;
-        let download = crate::download::Download::partial(server, manifest, file.into())?;
-        Ok(courier::Download::new(std::cell::RefCell::new(download)))
+        let download = Download::partial(server, shard, manifest, file.into())?;
+        Ok(Downloading::Snapshot(download).into())
+    }
+
+    fn start_points(server: courier::Server, file: String) -> Result<courier::Download> {
+        let server = crate::courier::Server::new(server)?;
+        let download = PointsDownload::start(server, file.into())?;
+        Ok(Downloading::Points(download).into())
     }
 }
 
-impl courier::GuestDownload for std::cell::RefCell<crate::download::Download> {
+/// What a download resource is.
+pub enum Downloading {
+    Snapshot(Download),
+    Points(PointsDownload),
+}
+
+impl Downloading {
+    pub fn step(&mut self) -> Result<courier::DownloadProgress> {
+        match self {
+            Self::Snapshot(download) => download.step(),
+            Self::Points(download) => download.step(),
+        }
+    }
+}
+
+impl From<Downloading> for courier::Download {
+    fn from(download: Downloading) -> Self {
+        Self::new(RefCell::new(download))
+    }
+}
+
+impl courier::GuestDownload for RefCell<Downloading> {
     fn step(&self) -> Result<courier::DownloadProgress> {
         match self.try_borrow_mut() {
             Ok(mut download) => download.step(),

@@ -21,13 +21,16 @@ pub const FILE: &str = "snapshots-on-server.json";
 /// The list in one staging folder.
 pub struct Ledger {
     folder: PathBuf,
+    /// The shard whose snapshots are meant.
+    shard: u32,
 }
 
 impl Ledger {
     /// The list in the folder of `file`.
-    pub fn beside(file: &Path) -> Self {
+    pub fn beside(file: &Path, shard: u32) -> Self {
         Self {
             folder: file.parent().unwrap_or(Path::new("")).to_owned(),
+            shard,
         }
     }
 
@@ -36,7 +39,7 @@ impl Ledger {
         let entries = self.read()?;
         Ok(entries
             .iter()
-            .filter(|entry| is_of(entry, server))
+            .filter(|entry| self.is_of(entry, server))
             .filter_map(|entry| entry.get("name")?.as_str().map(str::to_owned))
             .collect())
     }
@@ -48,7 +51,7 @@ impl Ledger {
         entries.push(json!({
             "url": target.url,
             "collection": target.collection,
-            "shard": server.shard(),
+            "shard": self.shard,
             "name": name,
         }));
         self.write(&entries)
@@ -58,11 +61,19 @@ impl Ledger {
     pub fn remove(&self, server: &Server, name: &str) -> Result<()> {
         let mut entries = self.read()?;
         let before = entries.len();
-        entries.retain(|entry| !(is_of(entry, server) && entry["name"] == name));
+        entries.retain(|entry| !(self.is_of(entry, server) && entry["name"] == name));
         if entries.len() == before {
             return Ok(());
         }
         self.write(&entries)
+    }
+
+    /// Whether an entry is of this server's collection and of this shard.
+    fn is_of(&self, entry: &Value, server: &Server) -> bool {
+        let target = server.target();
+        entry["url"] == target.url
+            && entry["collection"] == target.collection
+            && entry["shard"] == self.shard
     }
 
     fn path(&self) -> PathBuf {
@@ -92,11 +103,4 @@ impl Ledger {
             .and_then(|folder| folder.sync_all())
             .map_err(|error| storage("sync to disk", &self.folder, &error))
     }
-}
-
-fn is_of(entry: &Value, server: &Server) -> bool {
-    let target = server.target();
-    entry["url"] == target.url
-        && entry["collection"] == target.collection
-        && entry["shard"] == server.shard()
 }

@@ -5,7 +5,8 @@
 //! memory and disk for one, `reserve` holds some of the disk back, `queue` has what waits for upload,
 //! `rejected` what was put aside, `peek` both beside another instance, `resend` how all of it comes to
 //! wait again, `binding` which collection it is for, `http` one exchange over the network, `courier`
-//! the exchange with a Qdrant server, `download` a snapshot on its way, `ledger` the snapshots to
+//! the exchange with a Qdrant server, `placement` where its shards are, `download` a snapshot on its
+//! way, `tenant` the points of one tenant among those of others, `ledger` the snapshots to
 //! delete from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
 //! replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
 //! file and `convert` are glue.
@@ -24,6 +25,7 @@ mod http;
 mod ledger;
 mod listing;
 mod peek;
+mod placement;
 mod pull;
 mod queue;
 mod rejected;
@@ -34,6 +36,7 @@ mod room;
 mod settled;
 mod store;
 mod sync;
+mod tenant;
 
 bindings::export!(Component with_types_in bindings);
 

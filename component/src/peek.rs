@@ -73,7 +73,7 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
         let refusals = peek.rejected.refusals(acknowledged)?;
         Ok(Peeked {
             generation: peek.current.generation,
-            mirror: mirror(directory, peek.current.generation)?,
+            mirrors: mirrors(directory, peek.current.generation)?,
             queue: QueueStatus {
                 logged: peek.log.last(),
                 applied: peek.current.applied,
@@ -89,14 +89,15 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
     })
 }
 
-/// What the next pull compares with; none if it fetches everything.
-fn mirror(directory: &Directory, generation: u64) -> Result<Option<wit::Mirror>> {
+/// What the next pull compares with, by shard; nothing if it fetches everything.
+fn mirrors(directory: &Directory, generation: u64) -> Result<Vec<wit::Mirror>> {
     let folder = directory.mirrors(generation);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(storage("list mirrors", &folder, &error)),
     };
+    let mut mirrors = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| storage("list mirrors", &folder, &error))?;
         let mirror = match Mirror::load(&entry.path()) {
@@ -114,18 +115,21 @@ fn mirror(directory: &Directory, generation: u64) -> Result<Option<wit::Mirror>>
             .segments()
             .values()
             .flat_map(|segment| segment.files.values());
-        return Ok(Some(wit::Mirror {
+        mirrors.push(wit::Mirror {
             of: Origin {
                 url: origin.url.clone(),
                 collection: origin.collection.clone(),
                 shard: origin.shard,
+                shard_key: origin.shard_key.clone(),
             },
+            peer: mirror.lineage().map(|lineage| lineage.peer),
             segments: u32::try_from(mirror.segments().len()).unwrap_or(u32::MAX),
             bytes: files.fold(0, |sum, file| file.data().saturating_add(sum)),
             settled: mirror.settled(),
-        }));
+        });
     }
-    Ok(None)
+    mirrors.sort_by_key(|mirror| mirror.of.shard);
+    Ok(mirrors)
 }
 
 /// See `peek.waiting`.

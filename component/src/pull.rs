@@ -3,7 +3,8 @@
 //! `edge_sync_mirror` decides what to ask with, what an answer means and which files are kept;
 //! `restore` makes a generation of the result. `docs/pull.md` has the invariants.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use edge_sync_log::Current;
 use edge_sync_mirror::{Archive, Limits, Mirror, Offer, Origin};
@@ -11,33 +12,100 @@ use edge_sync_mirror::{Archive, Limits, Mirror, Offer, Origin};
 use crate::bindings::restore as wit;
 use crate::bindings::types::Options;
 use crate::directory::Directory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid};
 use crate::restore::{Prepared, Staging};
 
-/// A pull between its offer and the answer.
+/// A pull between its offers and the answers.
 pub struct Pull {
     directory: Directory,
-    origin: Origin,
-    offer: Offer,
+    parts: Vec<Part>,
+}
+
+/// One of the shards that are pulled.
+pub struct Part {
+    pub origin: Origin,
+    pub offer: Offer,
     doubts: Vec<String>,
 }
 
 impl Pull {
-    /// Looks at the mirror of the generation in force; see `restore.begin-pull`.
-    pub fn begin(directory: Directory, origin: Origin, everything: bool) -> Result<Self> {
+    /// Looks at the mirrors of the generation in force; see `restore.begin-pull`.
+    pub fn begin(directory: Directory, origins: Vec<Origin>, everything: bool) -> Result<Self> {
+        let numbers: BTreeSet<u32> = origins.iter().map(|origin| origin.shard).collect();
+        if origins.is_empty() || numbers.len() < origins.len() {
+            return Err(invalid("origins", "empty, or a shard is in it twice"));
+        }
+        let current = Current::load(directory.root())?.filter(|_| !everything);
+        let generation = current.map(|current| current.generation);
+        let parts = origins
+            .into_iter()
+            .map(|origin| Part::begin(&directory, generation, origin))
+            .collect::<Result<_>>()?;
+        Ok(Self { directory, parts })
+    }
+
+    /// What to ask with, for each shard.
+    pub fn offers(&self) -> Vec<wit::Offer> {
+        self.parts.iter().map(Part::told).collect()
+    }
+
+    /// True if a shard does not go on from its mirror, so that what it lacks may be a mistake.
+    pub fn starts_over(&self) -> bool {
+        self.parts.iter().any(|part| part.offer.is_everything())
+    }
+
+    /// Makes a generation of the answers; `None` among them says that nothing is new. None: they are
+    /// in doubt, and [`Pull::offers`] is what to ask with now.
+    pub fn stage(
+        &mut self,
+        snapshots: &[Option<PathBuf>],
+        barrier: u64,
+        settled: bool,
+        options: Options,
+    ) -> Result<Option<(Staging, wit::Staged)>> {
+        if snapshots.len() != self.parts.len() {
+            return Err(invalid("snapshots", "not one for each offer"));
+        }
+        let archives = snapshots
+            .iter()
+            .map(|snapshot| {
+                let read = |path: &PathBuf| Archive::read(path, Limits::default());
+                snapshot.as_ref().map(read).transpose()
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let answers: Vec<Answer<'_>> = self
+            .parts
+            .iter()
+            .zip(&archives)
+            .map(|(part, archive)| Answer {
+                part,
+                archive: archive.as_ref(),
+                settled,
+            })
+            .collect();
+        match Staging::stage_pull(self.directory.clone(), &answers, barrier, options)? {
+            Prepared::Staged(staging, staged) => Ok(Some((*staging, staged))),
+            Prepared::Again(at, offer, doubts) => {
+                if let Some(part) = self.parts.get_mut(at) {
+                    part.offer = offer;
+                    part.doubts = doubts;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Part {
+    fn begin(directory: &Directory, generation: Option<u64>, origin: Origin) -> Result<Self> {
         let mut doubts = Vec::new();
-        let offer = match Current::load(directory.root())? {
-            Some(current) if !everything => {
-                let folder = directory.mirror(current.generation, origin.shard);
-                match Mirror::load(&folder) {
+        let offer = match generation {
+            None => Offer::everything(),
+            Some(generation) => {
+                match Mirror::load(&directory.mirror(generation, origin.shard)) {
                     Ok(Some(mirror)) => {
                         if mirror.origin() != &origin {
-                            doubts.push(format!(
-                                "what is here came from shard {} of `{}` at {}",
-                                mirror.origin().shard,
-                                mirror.origin().collection,
-                                mirror.origin().url
-                            ));
+                            doubts.push(format!("what is here came from {}", mirror.origin()));
                         }
                         Offer::of(mirror, &origin)
                     }
@@ -53,24 +121,17 @@ impl Pull {
                     Err(error) => return Err(error.into()),
                 }
             }
-            _ => Offer::everything(),
         };
-        doubts.extend(
-            offer
-                .withheld()
-                .iter()
-                .map(|(segment, why)| format!("segment {segment}: {why}")),
-        );
+        let withheld = offer.withheld().iter();
+        doubts.extend(withheld.map(|(segment, why)| format!("segment {segment}: {why}")));
         Ok(Self {
-            directory,
             origin,
             offer,
             doubts,
         })
     }
 
-    /// What to ask with.
-    pub fn offer(&self) -> wit::Offer {
+    fn told(&self) -> wit::Offer {
         wit::Offer {
             manifest: self.offer.manifest().to_json(),
             whole: self.offer.is_whole(),
@@ -78,44 +139,13 @@ impl Pull {
             doubts: self.doubts.clone(),
         }
     }
-
-    /// True if the answer has to bring everything.
-    pub fn is_of_nothing(&self) -> bool {
-        self.offer.is_everything()
-    }
-
-    /// Makes a generation of the answer in `snapshot`. None: it is in doubt, and [`Pull::offer`] is
-    /// what to ask with now.
-    pub fn stage(
-        &mut self,
-        snapshot: &Path,
-        barrier: u64,
-        settled: bool,
-        options: Options,
-    ) -> Result<Option<(Staging, wit::Staged)>> {
-        let archive = Archive::read(snapshot, Limits::default())?;
-        let answer = Answer {
-            offer: &self.offer,
-            origin: &self.origin,
-            archive: &archive,
-            settled,
-        };
-        match Staging::stage_pull(self.directory.clone(), &answer, barrier, options)? {
-            Prepared::Staged(staging, staged) => Ok(Some((*staging, staged))),
-            Prepared::Again(offer, doubts) => {
-                self.offer = offer;
-                self.doubts = doubts;
-                Ok(None)
-            }
-        }
-    }
 }
 
 /// An answer and what it answers.
 pub struct Answer<'a> {
-    pub offer: &'a Offer,
-    pub origin: &'a Origin,
-    pub archive: &'a Archive,
+    pub part: &'a Part,
+    /// None: nothing is new.
+    pub archive: Option<&'a Archive>,
     /// The server did not optimize while it sent the files.
     pub settled: bool,
 }

@@ -4,13 +4,15 @@
 //! force. Replacing `CURRENT` is the switch; until then everything done here is in folders that
 //! the next open removes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, SnapshotLimits};
+use edge_sync_engine::{
+    CollectionConfig, Operation, PointId, ScrollRequest, Selection, Shard, SnapshotLimits,
+};
 use edge_sync_log::{Current, Log};
-use edge_sync_mirror::{Links, Offer, Outcome, Settings};
+use edge_sync_mirror::{Links, Mirror, Offer, Outcome, Settings};
 use edge_sync_rollback::Identity;
 use edge_sync_rollback::wasi::{self as rollback, Watch};
 use edge_sync_upload::Binding;
@@ -19,12 +21,13 @@ use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
-use crate::error::{Error, Result, failed_call, storage};
-use crate::pull::Answer;
+use crate::error::{Error, Result, failed_call, invalid, storage};
+use crate::pull::{Answer, Part};
 use crate::store::{
     FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config, load_shard,
     log_options, mark, or_failed_call, replay,
 };
+use crate::tenant::PointsFile;
 
 /// A generation that is complete but not in force.
 pub struct Staging {
@@ -50,18 +53,21 @@ pub struct Staging {
 
 /// What a generation is made of.
 enum Source<'a> {
-    /// A snapshot of everything.
-    Snapshot(&'a Path),
-    /// What a pull brought, and the mirror that it was asked with.
-    Answer(&'a Answer<'a>),
+    /// Snapshots of everything, one of each shard.
+    Snapshots(&'a [PathBuf]),
+    /// What a pull brought for each shard, and the mirror that it was asked with.
+    Answers(&'a [Answer<'a>]),
+    /// A tenant's points.
+    Points(&'a Path),
 }
 
 /// What became of an answer.
 pub enum Prepared {
     /// A generation.
     Staged(Box<Staging>, Staged),
-    /// Nothing, since it is in doubt for these reasons; what to ask with instead.
-    Again(Offer, Vec<String>),
+    /// Nothing, since the answer at this place is in doubt for these reasons; what to ask with
+    /// instead.
+    Again(usize, Offer, Vec<String>),
 }
 
 /// The engine's files of a new generation.
@@ -71,11 +77,17 @@ struct Files {
 }
 
 /// What a new generation's files are, or what is in doubt about them.
-type Laid = std::result::Result<Files, (Offer, Vec<String>)>;
+type Laid = std::result::Result<Files, Doubted>;
+
+/// Which answer is in doubt, what to ask with instead, and why.
+type Doubted = (usize, Offer, Vec<String>);
 
 /// A pull that brought at least this share of the data has its points read through as after a
 /// restore; one that brought less would cost more than it brought.
 const READ_THROUGH_SHARE: u64 = 4;
+
+/// Points of a page while all are listed.
+const SCROLLED: usize = 10_000;
 
 impl Drop for Staging {
     fn drop(&mut self) {
@@ -103,11 +115,30 @@ impl Staging {
     /// Unpacks, loads, checks, and replays what the log holds above `barrier` by now.
     pub fn stage(
         directory: Directory,
-        snapshot: &Path,
+        snapshots: &[PathBuf],
         barrier: u64,
         options: Options,
     ) -> Result<(Self, Staged)> {
-        match Self::prepare(directory, &Source::Snapshot(snapshot), barrier, options)? {
+        Self::stage_whole(directory, &Source::Snapshots(snapshots), barrier, options)
+    }
+
+    /// As [`Staging::stage`], of a file of a tenant's points.
+    pub fn stage_points(
+        directory: Directory,
+        points: &Path,
+        barrier: u64,
+        options: Options,
+    ) -> Result<(Self, Staged)> {
+        Self::stage_whole(directory, &Source::Points(points), barrier, options)
+    }
+
+    fn stage_whole(
+        directory: Directory,
+        source: &Source<'_>,
+        barrier: u64,
+        options: Options,
+    ) -> Result<(Self, Staged)> {
+        match Self::prepare(directory, source, barrier, options)? {
             Prepared::Staged(staging, staged) => Ok((*staging, staged)),
             Prepared::Again(..) => Err(Error::Internal(
                 "a snapshot of everything was asked for again".to_owned(),
@@ -115,14 +146,14 @@ impl Staging {
         }
     }
 
-    /// As [`Staging::stage`], of the answer to a pull.
+    /// As [`Staging::stage`], of the answers to a pull.
     pub fn stage_pull(
         directory: Directory,
-        answer: &Answer<'_>,
+        answers: &[Answer<'_>],
         barrier: u64,
         options: Options,
     ) -> Result<Prepared> {
-        Self::prepare(directory, &Source::Answer(answer), barrier, options)
+        Self::prepare(directory, &Source::Answers(answers), barrier, options)
     }
 
     fn prepare(
@@ -152,11 +183,12 @@ impl Staging {
         };
         staging.directory.create_generation(staging.generation)?;
         let laid = match source {
-            Source::Snapshot(snapshot) => staging.unpack(snapshot).map(Ok),
-            Source::Answer(answer) => staging.lay_out(answer),
+            Source::Snapshots(snapshots) => staging.unpack(snapshots).map(Ok),
+            Source::Answers(answers) => staging.lay_out(answers),
+            Source::Points(points) => staging.insert(points).map(Ok),
         };
         let built = match laid {
-            Ok(Err((offer, doubts))) => return Ok(Prepared::Again(offer, doubts)),
+            Ok(Err((at, offer, doubts))) => return Ok(Prepared::Again(at, offer, doubts)),
             Ok(Ok(files)) => staging.build(&files),
             Err(error) => Err(error),
         };
@@ -168,41 +200,104 @@ impl Staging {
         Ok(Prepared::Staged(Box::new(staging), staged))
     }
 
-    fn unpack(&mut self, snapshot: &Path) -> Result<Files> {
+    fn unpack(&mut self, snapshots: &[PathBuf]) -> Result<Files> {
         let target = self.directory.shard(self.generation);
+        let limits = SnapshotLimits::default();
+        let (first, others) = snapshots
+            .split_first()
+            .ok_or_else(|| invalid("snapshots", "there is none"))?;
         self.watch = Some(Watch::over_new(&target)?);
-        let segments =
-            edge_sync_engine::unpack_snapshot(snapshot, &target, SnapshotLimits::default())?;
+        let mut segments = edge_sync_engine::unpack_snapshot(first, &target, limits)?;
+        for other in others {
+            // The shard's own files are those of the first; all have the same configuration.
+            let beside = self.directory.generation(self.generation).join("unpacking");
+            segments += edge_sync_engine::unpack_snapshot(other, &beside, limits)?;
+            move_segments(&beside.join("segments"), &target.join("segments"))?;
+            fs::remove_dir_all(&beside).map_err(|error| storage("remove", &beside, &error))?;
+        }
         Ok(Files {
             segments,
             pulled: None,
         })
     }
 
-    /// The mirror, durable, and the engine's files of it.
-    fn lay_out(&mut self, answer: &Answer<'_>) -> Result<Laid> {
-        let folder = self.directory.mirror(self.generation, answer.origin.shard);
+    /// Writes a tenant's points into a shard of their own.
+    fn insert(&mut self, points: &Path) -> Result<Files> {
+        let target = self.directory.shard(self.generation);
+        self.watch = Some(Watch::over_new(&target)?);
+        let shard = PointsFile::open(points)?.build(&target)?;
+        shard.flush()?;
+        Ok(Files {
+            segments: u64::from(shard.info()?.segments),
+            pulled: None,
+        })
+    }
+
+    /// The mirrors, durable, and the engine's files of all of them.
+    fn lay_out(&mut self, answers: &[Answer<'_>]) -> Result<Laid> {
+        let target = self.directory.shard(self.generation);
+        let mut files = Files {
+            segments: 0,
+            pulled: None,
+        };
+        let mut total = no_pull();
+        let mut seen = BTreeSet::new();
+        for (at, answer) in answers.iter().enumerate() {
+            let mirror = match self.lay_out_one(answer, &target, &mut total)? {
+                Ok(mirror) => mirror,
+                Err((offer, doubts)) => return Ok(Err((at, offer, doubts))),
+            };
+            for segment in mirror.segments().keys() {
+                if !seen.insert(segment.clone()) {
+                    return Err(Error::BadSnapshot(format!(
+                        "segment {segment} came from two shards"
+                    )));
+                }
+            }
+            files.segments += mirror.segments().len() as u64;
+        }
+        // The name of the mirrors' folder.
+        directory::sync_path(&self.directory.generation(self.generation))?;
+        directory::sync_path(&self.directory.mirrors(self.generation))?;
+        self.watch = Some(Watch::over_new(&target)?);
+        files.pulled = Some(total);
+        Ok(Ok(files))
+    }
+
+    /// The mirror of one shard, and the engine's files of it beside those of others.
+    fn lay_out_one(
+        &mut self,
+        answer: &Answer<'_>,
+        target: &Path,
+        total: &mut Pulled,
+    ) -> Result<std::result::Result<Mirror, (Offer, Vec<String>)>> {
+        let Part { origin, offer, .. } = answer.part;
+        let folder = self.directory.mirror(self.generation, origin.shard);
         fs::create_dir_all(&folder)
             .map_err(|error| storage("create the mirror's folder", &folder, &error))?;
-        let settings = Settings {
-            origin: answer.origin.clone(),
-            settled: answer.settled,
-            links: Links::Try,
+        let outcome = match answer.archive {
+            Some(archive) => {
+                let settings = Settings {
+                    origin: origin.clone(),
+                    settled: answer.settled,
+                    links: Links::Try,
+                };
+                edge_sync_mirror::apply(offer, archive, &folder, &settings)?
+            }
+            None => edge_sync_mirror::carry(offer, &folder, Links::Try)?,
         };
-        let (mirror, report, unsynced) =
-            match edge_sync_mirror::apply(answer.offer, answer.archive, &folder, &settings)? {
-                Outcome::Applied {
-                    mirror,
-                    report,
-                    unsynced,
-                } => (mirror, report, unsynced),
-                Outcome::Again { offer, why } => {
-                    let doubts = why.iter().map(|(segment, why)| doubt(segment, why));
-                    return Ok(Err((offer, doubts.collect())));
-                }
-                Outcome::Everything { offer, why } => return Ok(Err((offer, vec![why]))),
-            };
-        let target = self.directory.shard(self.generation);
+        let (mirror, report, unsynced) = match outcome {
+            Outcome::Applied {
+                mirror,
+                report,
+                unsynced,
+            } => (mirror, report, unsynced),
+            Outcome::Again { offer, why } => {
+                let doubts = why.iter().map(|(segment, why)| doubt(segment, why));
+                return Ok(Err((offer, doubts.collect())));
+            }
+            Outcome::Everything { offer, why } => return Ok(Err((offer, vec![why]))),
+        };
         let working = match edge_sync_mirror::build(&mirror, &target.join("segments"), Links::Try) {
             Ok(working) => working,
             Err(edge_sync_mirror::Error::Damaged {
@@ -212,7 +307,7 @@ impl Staging {
             }) => {
                 let why = format!("{file}: {message}");
                 let doubts = vec![doubt(&segment, &why)];
-                return match answer.offer.without([(segment, why)]) {
+                return match offer.without([(segment, why)]) {
                     Some(offer) => Ok(Err((offer, doubts))),
                     None => Err(Error::BadSnapshot(doubts.concat())),
                 };
@@ -220,30 +315,21 @@ impl Staging {
             Err(error) => return Err(error.into()),
         };
         unsynced.sync()?;
-        // The names of the mirror's folder and of its parent.
-        for folder in folder.ancestors().skip(1).take(2) {
-            directory::sync_path(folder)?;
-        }
         for link in &working.links {
             let status = edge_sync_rollback::status(link)
                 .map_err(|error| storage("look at", link, &error))?;
             self.links.extend(status.map(|status| status.identity));
         }
-        self.watch = Some(Watch::over_new(&target)?);
-        Ok(Ok(Files {
-            segments: mirror.segments().len() as u64,
-            pulled: Some(Pulled {
-                received_bytes: report.received_bytes,
-                received_files: report.received_files,
-                kept_files: report.kept_files,
-                kept_bytes: report.kept_bytes,
-                segments_kept: report.segments_kept,
-                segments_fetched: report.segments_fetched,
-                segments_removed: report.segments_removed,
-                linked_files: working.linked_files,
-                copied_bytes: working.copied_bytes,
-            }),
-        }))
+        total.received_bytes += report.received_bytes;
+        total.received_files += report.received_files;
+        total.kept_files += report.kept_files;
+        total.kept_bytes += report.kept_bytes;
+        total.segments_kept += report.segments_kept;
+        total.segments_fetched += report.segments_fetched;
+        total.segments_removed += report.segments_removed;
+        total.linked_files += working.linked_files;
+        total.copied_bytes += working.copied_bytes;
+        Ok(Ok(mirror))
     }
 
     fn build(&mut self, files: &Files) -> Result<Staged> {
@@ -315,6 +401,13 @@ impl Staging {
         let mut held = shard.held(ids)?;
         held.retain(|id| !self.written.contains(id));
         Ok(held)
+    }
+
+    /// Those of the points that are not there; see `restore.lacking`.
+    pub fn lacking(&self, ids: &[PointId]) -> Result<Vec<PointId>> {
+        let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
+        let held: HashSet<PointId> = shard.held(ids)?.into_iter().collect();
+        Ok(ids.iter().filter(|id| !held.contains(id)).copied().collect())
     }
 
     /// Deletes points that the snapshot holds by mistake; see `restore.delete-again`.
@@ -429,6 +522,25 @@ impl Staging {
     }
 }
 
+/// All points of the open shard, by id.
+pub fn all_points(store: &Store) -> Result<Vec<PointId>> {
+    let mut ids = Vec::new();
+    let mut offset = None;
+    loop {
+        let page = store.shard()?.scroll(ScrollRequest {
+            offset,
+            limit: SCROLLED,
+            filter: None,
+            selection: Selection::default(),
+        })?;
+        ids.extend(page.points.into_iter().map(|point| point.id));
+        match page.next {
+            Some(next) => offset = Some(next),
+            None => return Ok(ids),
+        }
+    }
+}
+
 /// Points that the log deleted last; see `restore.deleted-here`.
 pub fn deleted_here(store: &Store, until: u64) -> Result<Vec<PointId>> {
     let mut deleted = HashSet::new();
@@ -475,6 +587,36 @@ fn refused_only(store: &Store) -> Result<Option<String>> {
     })
 }
 
+fn no_pull() -> Pulled {
+    Pulled {
+        received_bytes: 0,
+        received_files: 0,
+        kept_files: 0,
+        kept_bytes: 0,
+        segments_kept: 0,
+        segments_fetched: 0,
+        segments_removed: 0,
+        linked_files: 0,
+        copied_bytes: 0,
+    }
+}
+
+/// Moves the folders of segments to those of other shards.
+fn move_segments(from: &Path, to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| storage("move segments from", from, &error);
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if to.join(&name).exists() {
+            return Err(Error::BadSnapshot(format!(
+                "segment {} came from two shards",
+                name.display()
+            )));
+        }
+        fs::rename(from.join(&name), to.join(&name)).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn doubt(segment: &str, why: &str) -> String {
     format!("segment {segment}: {why}")
 }
@@ -505,10 +647,10 @@ fn unloadable(error: edge_sync_engine::Error) -> Error {
     }
 }
 
-/// Where a download for `restore` goes.
-pub fn download_path(directory: &Directory) -> Result<PathBuf> {
+/// Where a download of a shard's snapshot for `restore` goes.
+pub fn download_path(directory: &Directory, shard: u32) -> Result<PathBuf> {
     let staging = directory.staging();
     fs::create_dir_all(&staging)
         .map_err(|error| storage("create staging folder", &staging, &error))?;
-    Ok(staging.join("shard.snapshot"))
+    Ok(staging.join(format!("shard-{shard}.snapshot")))
 }

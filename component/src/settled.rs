@@ -6,13 +6,13 @@
 //! restore knows whether to look for what the server would tell otherwise.
 
 use edge_sync_engine::PointId;
+use edge_sync_upload::Request;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::bindings::courier::OptimizerState;
 use crate::bindings::types::FailureClass;
-use crate::courier::Server;
-use crate::download::failure;
+use crate::courier::{Server, failure};
 use crate::error::{Error, Result};
 
 /// Ids asked for at once.
@@ -44,16 +44,27 @@ impl Server {
     pub fn absent(&self, ids: &[PointId]) -> Result<Vec<PointId>> {
         let mut absent = Vec::new();
         for ids in ids.chunks(IDS) {
-            let body = json!({
-                "ids": ids.iter().map(|id| id.to_json()).collect::<Vec<_>>(),
-                "with_payload": false,
-                "with_vector": false,
-            });
-            let path = "/points";
-            let found = self.call("POST", path, &body.to_string())?;
+            let listed: Vec<Value> = ids.iter().map(|id| id.to_json()).collect();
+            let mut request = Request::new(
+                "POST",
+                "/points",
+                json!({"ids": listed, "with_payload": false, "with_vector": false}).to_string(),
+            );
+            let of_tenant = self.target().routing.tenant().is_some();
+            if of_tenant {
+                // There is no place for a filter beside a list of ids.
+                let filter = json!({"must": [{"has_id": listed}]});
+                request.path = "/points/scroll".to_owned();
+                request.body = json!({"filter": filter, "limit": ids.len()}).to_string();
+            }
+            let request = self.address(&request)?;
+            let mut found = self.call(&request.method, &request.path, &request.body)?;
+            if of_tenant {
+                found = found.get_mut("points").map(Value::take).unwrap_or_default();
+            }
             let Some(found) = found.as_array() else {
                 let message = "the answer is no list of points".to_owned();
-                let request = format!("POST {path}");
+                let request = request.describe();
                 return Err(failure(FailureClass::Retry, None, &request, message));
             };
             absent.extend(ids.iter().filter(|id| {

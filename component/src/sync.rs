@@ -2,7 +2,7 @@
 //! What to ask and what an answer means is `edge_sync_upload`'s; here are only the queue, the
 //! network and the waiting.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use edge_sync_upload::{
 };
 
 use crate::binding;
-use crate::bindings::courier::{Content, DownloadProgress, OptimizerState, SnapshotSource};
+use crate::bindings::courier::{
+    Content, DownloadProgress, OptimizerState, PlacedShard, Placement, SnapshotSource,
+};
 use crate::bindings::queue as wit;
 use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
@@ -25,13 +27,14 @@ use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
 use crate::error::{Error, Result, invalid};
-use crate::exports;
+use crate::exports::{self, Downloading};
 use crate::pull::Pull;
 use crate::queue;
 use crate::resend;
 use crate::restore::{self, Staging, download_path};
 use crate::settled::unsettled;
 use crate::store::{Store, load_current, now_ms};
+use crate::tenant::{PointsDownload, PointsFile};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
 const RESTORE_ATTEMPTS: u32 = 5;
@@ -165,6 +168,7 @@ fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
     uploader.permit(Permissions {
         rebind: options.rebind,
         resend: options.resend,
+        create_shard_key: options.create_shard_key,
     });
     Ok(uploader)
 }
@@ -273,6 +277,7 @@ pub fn restore(
             rebind: false,
             resend: false,
             direction: Direction::Push,
+            create_shard_key: false,
         },
     )?;
     let before = match exports::with_store(|store| {
@@ -303,7 +308,7 @@ pub fn restore(
         SnapshotSource::Stored => Wanted::Stored,
     };
     let kept = before.filter(|_| !force).map(|(_, points)| points);
-    let source = Source::new(server, barrier, binding)?;
+    let source = Source::new(server, &uploader, barrier, binding)?;
     let fetched = fetch(&directory, &source, wanted, kept, options)?;
     fetched.opened.ok_or(Error::Internal(
         "nothing is new where everything was asked for".to_owned(),
@@ -323,7 +328,7 @@ fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
     })?;
     let binding = check(uploader, server, Some(&standing), false)?;
     exports::with_store(|store| uploader.accept(&mut &mut *store, &binding))?;
-    let source = Source::new(server, barrier, binding)?;
+    let source = Source::new(server, uploader, barrier, binding)?;
     let fetched = fetch(
         &directory,
         &source,
@@ -336,6 +341,9 @@ fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
         points_before,
         points: exports::with_store(|store| Ok(store.shard()?.info()?.points))?,
         bytes: fetched.bytes,
+        shards: fetched.shards,
+        peer: fetched.peer,
+        elsewhere: fetched.elsewhere,
         pulled: fetched.pulled,
         reasons: fetched.reasons,
         unsettled: fetched.unsettled.map(str::to_owned),
@@ -372,7 +380,7 @@ fn check(
     }
 }
 
-fn download(download: &mut Download) -> Result<DownloadProgress> {
+fn download(download: &mut Downloading) -> Result<DownloadProgress> {
     let mut attempts = attempts();
     loop {
         match download.step() {
@@ -462,12 +470,20 @@ struct Source<'a> {
     binding: Binding,
     /// What this device deleted, as far as it knows.
     deleted: Vec<PointId>,
+    /// The server has nothing but shard 0.
+    is_shard_0: bool,
 }
 
 impl<'a> Source<'a> {
-    fn new(server: &'a Server, barrier: u64, binding: Binding) -> Result<Self> {
+    fn new(
+        server: &'a Server,
+        uploader: &Uploader,
+        barrier: u64,
+        binding: Binding,
+    ) -> Result<Self> {
         Ok(Self {
             server,
+            is_shard_0: uploader.is_shard_0(),
             barrier,
             above: match exports::with_store(|store| Ok(store.log().last())) {
                 Err(Error::NotOpen) => 0,
@@ -487,6 +503,9 @@ struct Fetched {
     /// None: nothing is new.
     opened: Option<Opened>,
     bytes: u64,
+    shards: Vec<u32>,
+    peer: Option<u64>,
+    elsewhere: u64,
     pulled: Option<Pulled>,
     reasons: Vec<String>,
     unsettled: Option<&'static str>,
@@ -526,82 +545,266 @@ fn fetch_generation(
     kept: Option<u64>,
     options: Options,
 ) -> Result<Fetched> {
-    let server = source.server;
-    let target = server.target();
-    let origin = Origin {
-        url: target.url.clone(),
-        collection: target.collection.clone(),
-        shard: server.shard(),
+    let placement = source.placement()?;
+    let fetching = Fetching {
+        directory,
+        source,
+        kept: kept.map(|held| (held, source.above)),
+        options,
+        fetched: Fetched {
+            opened: None,
+            bytes: 0,
+            shards: placement.shards.iter().map(|it| it.shard).collect(),
+            peer: placement.peer,
+            elsewhere: 0,
+            pulled: None,
+            reasons: Vec::new(),
+            unsettled: None,
+        },
     };
-    let mut pull = Pull::begin(directory.clone(), origin, wanted != Wanted::Changes)?;
-    let mut bytes = 0;
-    let mut reasons = pull.offer().doubts;
-    loop {
-        let before = settle(server)?;
-        let snapshot = download_path(directory)?;
-        let mut running = match wanted {
-            Wanted::Stored => {
-                Download::start(server.clone(), SnapshotSource::Stored, snapshot.clone())?
-            }
-            Wanted::Everything | Wanted::Changes => {
-                Download::partial(server.clone(), pull.offer().manifest, snapshot.clone())?
-            }
-        };
-        let downloaded = download(&mut running);
-        drop(running);
-        let downloaded = downloaded?;
-        bytes += downloaded.bytes;
-        let after = persist(|| server.optimizer())?;
-        let unsettled = unsettled(&before, &after);
-        if downloaded.content == Content::NothingNew {
-            let offer = pull.offer();
-            if !offer.whole {
-                return Err(Error::BadSnapshot(
-                    "the server says that nothing is new, and was not asked with everything"
-                        .to_owned(),
-                ));
-            }
-            return Ok(Fetched {
-                opened: None,
-                bytes,
-                pulled: None,
-                reasons,
-                // The server's manifest tells nothing of what is deleted while an optimization runs.
-                unsettled: unsettled.or((!offer.settled).then_some(UNSETTLED_BEFORE)),
+    if placement.among_others {
+        return fetching.points(&placement);
+    }
+    fetching.shards(&placement, wanted)
+}
+
+impl Source<'_> {
+    /// Where to download from. Of a collection of one shard that is known.
+    fn placement(&self) -> Result<Placement> {
+        if self.is_shard_0 {
+            return Ok(Placement {
+                peer: None,
+                shards: vec![PlacedShard {
+                    shard: 0,
+                    shard_key: None,
+                    points: None,
+                }],
+                among_others: false,
+                moving: false,
             });
         }
-        // A history that goes on is followed, whatever was deleted in it.
-        let kept = kept.filter(|_| pull.is_of_nothing());
-        // One memory cannot hold two generations of any size.
-        close_old();
-        let staged = match downloaded.content {
-            Content::Partial => {
-                pull.stage(&snapshot, source.barrier, unsettled.is_none(), options)?
+        persist(|| self.server.placement())
+    }
+
+    /// What the server says of a shard that it does not send: perhaps where it is.
+    fn explain(&self, error: Error) -> Error {
+        match &error {
+            Error::Server(failure)
+                if failure.class == FailureClass::Stop
+                    && matches!(failure.status, Some(400 | 404)) =>
+            {
+                match self.server.placement() {
+                    Err(Error::Server(placed)) if placed.class == FailureClass::Stop => {
+                        Error::Server(placed)
+                    }
+                    _ => error,
+                }
             }
-            Content::Snapshot | Content::NothingNew => Some(Staging::stage(
-                directory.clone(),
-                &snapshot,
-                source.barrier,
-                options,
-            )?),
-        };
-        let Some((staging, staged)) = staged else {
-            reasons = pull.offer().doubts;
-            continue;
-        };
-        let pulled = staged.pulled;
-        let notes = repair(&staging, &staged, Some((source, unsettled)))?;
-        let kept = kept.map(|held| (held, source.above));
-        let opened = promote(staging, &staged, kept, Some(&source.binding), notes)?;
-        return Ok(Fetched {
-            opened: Some(opened),
-            bytes,
-            pulled,
-            reasons,
-            unsettled,
-        });
+            _ => error,
+        }
     }
 }
+
+/// A download in the instance, and what came of it so far.
+struct Fetching<'a> {
+    directory: &'a Directory,
+    source: &'a Source<'a>,
+    /// Points that the shard holds and operations above the barrier, if losing many points is to be
+    /// refused.
+    kept: Option<(u64, u64)>,
+    options: Options,
+    fetched: Fetched,
+}
+
+/// The answer for one shard.
+struct Arrived {
+    /// What it was asked with.
+    manifest: String,
+    content: Content,
+}
+
+impl Fetching<'_> {
+    fn shards(mut self, placement: &Placement, wanted: Wanted) -> Result<Fetched> {
+        let Source {
+            server, barrier, ..
+        } = *self.source;
+        let target = server.target();
+        let origins: Vec<Origin> = placement
+            .shards
+            .iter()
+            .map(|placed| Origin {
+                url: target.url.clone(),
+                collection: target.collection.clone(),
+                shard: placed.shard,
+                shard_key: placed.shard_key.clone(),
+            })
+            .collect();
+        let files = origins
+            .iter()
+            .map(|origin| download_path(self.directory, origin.shard))
+            .collect::<Result<Vec<_>>>()?;
+        let mut stored = wanted == Wanted::Stored;
+        let everything = wanted != Wanted::Changes;
+        let mut pull = Pull::begin(self.directory.clone(), origins, everything)?;
+        self.fetched.reasons = doubts(&pull);
+        let mut arrived: Vec<Option<Arrived>> = files.iter().map(|_| None).collect();
+        loop {
+            let before = settle(server)?;
+            for (((offer, placed), file), arrived) in pull
+                .offers()
+                .into_iter()
+                .zip(&placement.shards)
+                .zip(&files)
+                .zip(&mut arrived)
+            {
+                let is_there = |it: &Arrived| stored || it.manifest == offer.manifest;
+                if arrived.as_ref().is_some_and(is_there) {
+                    continue;
+                }
+                let (server, shard, file) = (server.clone(), placed.shard, file.clone());
+                let mut running = Downloading::Snapshot(if stored {
+                    Download::start(server, shard, SnapshotSource::Stored, file)?
+                } else {
+                    Download::partial(server, shard, offer.manifest.clone(), file)?
+                });
+                let downloaded = download(&mut running);
+                drop(running);
+                let downloaded = downloaded.map_err(|error| self.source.explain(error))?;
+                self.fetched.bytes += downloaded.bytes;
+                *arrived = Some(Arrived {
+                    manifest: offer.manifest,
+                    content: downloaded.content,
+                });
+            }
+            let after = persist(|| server.optimizer())?;
+            self.fetched.unsettled =
+                unsettled(&before, &after).or(placement.moving.then_some(MOVING));
+            let contents: Vec<Content> = arrived.iter().flatten().map(|it| it.content).collect();
+            let is_any = |content: Content| contents.contains(&content);
+            if !is_any(Content::Snapshot) && !is_any(Content::Partial) {
+                let offers = pull.offers();
+                if offers.iter().any(|offer| !offer.whole) {
+                    return Err(Error::BadSnapshot(
+                        "the server says that nothing is new, and was not asked with everything"
+                            .to_owned(),
+                    ));
+                }
+                // The server's manifest tells nothing of what is deleted while an optimization runs.
+                let settled = offers.iter().all(|offer| offer.settled);
+                let before = (!settled).then_some(UNSETTLED_BEFORE);
+                self.fetched.unsettled = self.fetched.unsettled.or(before);
+                return Ok(self.fetched);
+            }
+            if is_any(Content::Snapshot) && contents.iter().any(|it| *it != Content::Snapshot) {
+                // Parts and wholes do not go together.
+                stored = true;
+                arrived = files.iter().map(|_| None).collect();
+                continue;
+            }
+            let whole = is_any(Content::Snapshot);
+            // A history that goes on is followed, whatever was deleted in it.
+            self.kept = self.kept.filter(|_| whole || pull.starts_over());
+            let held = self.held_before()?;
+            // One memory cannot hold two generations of any size.
+            close_old();
+            let staged = if whole {
+                Some(Staging::stage(
+                    self.directory.clone(),
+                    &files,
+                    barrier,
+                    self.options,
+                )?)
+            } else {
+                let snapshots: Vec<Option<PathBuf>> = files
+                    .iter()
+                    .zip(&contents)
+                    .map(|(file, content)| {
+                        (*content == Content::Partial).then(|| file.clone())
+                    })
+                    .collect();
+                let settled = self.fetched.unsettled.is_none();
+                pull.stage(&snapshots, barrier, settled, self.options)?
+            };
+            match staged {
+                Some((staging, staged)) => return self.finish(staging, &staged, &held),
+                None => self.fetched.reasons = doubts(&pull),
+            }
+        }
+    }
+
+    /// A tenant's points, from among those of others.
+    fn points(mut self, placement: &Placement) -> Result<Fetched> {
+        let Source {
+            server, barrier, ..
+        } = *self.source;
+        let file = download_path(self.directory, 0)?;
+        let mut running = Downloading::Points(PointsDownload::start(server.clone(), file.clone())?);
+        let downloaded = download(&mut running);
+        drop(running);
+        self.fetched.bytes = downloaded?.bytes;
+        if persist(|| server.placement())?.among_others != placement.among_others {
+            self.fetched.unsettled = Some(PROMOTED);
+        } else if placement.moving {
+            self.fetched.unsettled = Some(MOVING);
+        }
+        let same = exports::with_store(|store| {
+            let found = PointsFile::open(&file)?.compare(store.shard()?)?;
+            Ok(found.added + found.changed + found.removed == 0)
+        });
+        match same {
+            Ok(true) => return Ok(self.fetched),
+            Ok(false) | Err(Error::NotOpen) => {}
+            Err(error) => return Err(error),
+        }
+        // The collection was found to be the one that is bound: what is not there was deleted.
+        self.kept = None;
+        close_old();
+        let (staging, staged) =
+            Staging::stage_points(self.directory.clone(), &file, barrier, self.options)?;
+        self.finish(staging, &staged, &[])
+    }
+
+    /// The points of the open shard, where those of other shards are to be told.
+    fn held_before(&self) -> Result<Vec<PointId>> {
+        let routing = &self.source.server.target().routing;
+        if self.source.is_shard_0 || routing.shard().is_none() {
+            return Ok(Vec::new());
+        }
+        match exports::with_store(|store| restore::all_points(store)) {
+            Err(Error::NotOpen) => Ok(Vec::new()),
+            held => held,
+        }
+    }
+
+    fn finish(mut self, staging: Staging, staged: &Staged, held: &[PointId]) -> Result<Fetched> {
+        let lacking = staging.lacking(held)?;
+        if !lacking.is_empty() {
+            let absent = persist(|| self.source.server.absent(&lacking))?;
+            self.fetched.elsewhere = (lacking.len() - absent.len()) as u64;
+            self.kept = None;
+        }
+        self.fetched.pulled = staged.pulled;
+        let mut notes = repair(&staging, staged, Some((self.source, self.fetched.unsettled)))?;
+        if self.fetched.elsewhere > 0 {
+            notes.push(format!(
+                "{} points are in other shards of the collection, and not here any more",
+                self.fetched.elsewhere
+            ));
+        }
+        let binding = Some(&self.source.binding);
+        self.fetched.opened = Some(promote(staging, staged, self.kept, binding, notes)?);
+        Ok(self.fetched)
+    }
+}
+
+fn doubts(pull: &Pull) -> Vec<String> {
+    let offers = pull.offers().into_iter();
+    offers.flat_map(|offer| offer.doubts).collect()
+}
+
+/// Why what came may not be what the server holds.
+const MOVING: &str = "shards were being moved on the server meanwhile";
+const PROMOTED: &str = "the tenant got a shard key of its own meanwhile";
 
 /// Why a mirror that is what the server holds may not be what it should hold.
 const UNSETTLED_BEFORE: &str =
@@ -710,7 +913,8 @@ pub fn restore_file(
             Err(Error::NotFound(_)) => 0,
             Err(error) => return Err(error),
         };
-        let (staging, staged) = Staging::stage(directory.clone(), snapshot, barrier, options)?;
+        let snapshots = [snapshot.to_owned()];
+        let (staging, staged) = Staging::stage(directory.clone(), &snapshots, barrier, options)?;
         let notes = repair(&staging, &staged, None)?;
         let kept = kept.map(|held| (held, staged.replayed));
         promote(staging, &staged, kept, None, notes)

@@ -100,17 +100,53 @@ pub fn apply(
         }
         Err(Doubt::Segments(why)) => return again(offer, why),
     };
+    let next = Recorded {
+        origin: settings.origin.clone(),
+        lineage: archive.lineage().cloned(),
+        settled: settings.settled,
+        segments: BTreeMap::new(),
+    };
+    lay_out(offer, Some(archive), &plan, next, target, settings.links)
+}
+
+/// Builds a mirror in `target` that is the same as the offered one, where the server said that
+/// nothing is new: links to all of its files. `target` is as in [`apply`].
+///
+/// # Errors
+/// [`Error::BadSnapshot`] if not all of a mirror was offered, so that the answer cannot be one;
+/// [`Error::Io`].
+pub fn carry(offer: &Offer, target: &Path, links: Links) -> Result<Outcome> {
+    let Some(mirror) = offer.mirror().filter(|_| offer.is_whole()) else {
+        return Err(Error::bad(
+            "the server says that nothing is new, and was not asked with all that is here",
+        ));
+    };
+    let next = Recorded {
+        segments: BTreeMap::new(),
+        ..mirror.content.clone()
+    };
+    lay_out(offer, None, &plan::of_mirror(mirror), next, target, links)
+}
+
+fn lay_out(
+    offer: &Offer,
+    archive: Option<&Archive>,
+    plan: &Plan<'_>,
+    mut next: Recorded,
+    target: &Path,
+    links: Links,
+) -> Result<Outcome> {
     let mut building = Building {
         target,
-        links: settings.links,
+        links,
         report: Report {
-            received_bytes: archive.bytes(),
+            received_bytes: archive.map_or(0, Archive::bytes),
             ..Report::default()
         },
         unsynced: Unsynced::default(),
         segments: BTreeMap::new(),
     };
-    match building.build(offer, archive, &plan) {
+    match building.build(offer, archive, plan) {
         Ok(()) => {}
         Err(Stop::Failed(error)) => return Err(error),
         Err(Stop::Damaged(why)) => {
@@ -132,14 +168,10 @@ pub fn apply(
             .filter(|segment| !building.segments.contains_key(*segment))
             .count() as u64;
     }
+    next.segments = building.segments;
     let mirror = Mirror {
         folder: target.to_path_buf(),
-        content: Recorded {
-            origin: settings.origin.clone(),
-            lineage: archive.lineage().cloned(),
-            settled: settings.settled,
-            segments: building.segments,
-        },
+        content: next,
     };
     // Last, so that a folder without it is no mirror.
     unsynced.file(mirror.store()?);
@@ -189,8 +221,13 @@ struct Building<'a> {
 }
 
 impl Building<'_> {
-    fn build(&mut self, offer: &Offer, archive: &Archive, plan: &Plan<'_>) -> Result<(), Stop> {
-        let mut unpacking = archive.unpacking()?;
+    fn build(
+        &mut self,
+        offer: &Offer,
+        archive: Option<&Archive>,
+        plan: &Plan<'_>,
+    ) -> Result<(), Stop> {
+        let mut unpacking = archive.map(Archive::unpacking).transpose()?;
         for (segment, planned) in &plan.segments {
             let folder = segment_folder(self.target, segment);
             let mut records = BTreeMap::new();
@@ -200,6 +237,9 @@ impl Building<'_> {
                 make_parents(self.target, &to, &mut self.unsynced)?;
                 let record = match source {
                     Source::Received(entry) => {
+                        let unpacking = unpacking.as_mut().ok_or_else(|| {
+                            Error::bad("a file is to come from an answer that is none")
+                        })?;
                         let record = unpacking.unpack(entry, &to)?;
                         self.report.received_files += 1;
                         self.unsynced.file(to);

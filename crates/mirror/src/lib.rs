@@ -26,7 +26,7 @@ mod plan;
 mod tar_stream;
 mod working;
 
-pub use apply::{Outcome, Report, Settings, apply};
+pub use apply::{Outcome, Report, Settings, apply, carry};
 pub use archive::{Archive, Kind, Limits};
 pub use durable::Unsynced;
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,20 @@ pub struct Origin {
     pub collection: String,
     /// The shard's number in it.
     pub shard: u32,
+    /// Its shard key, as text, in a collection that has them. A number may be another key's later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_key: Option<String>,
+}
+
+/// For people.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}", self.shard)?;
+        if let Some(key) = &self.shard_key {
+            write!(f, " (shard key {key})")?;
+        }
+        write!(f, " of `{}` at {}", self.collection, self.url)
+    }
 }
 
 /// The files of a shard as the server had them at one moment, and what they are.

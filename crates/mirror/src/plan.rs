@@ -84,6 +84,25 @@ pub(crate) fn plan<'a>(offer: &'a Offer, archive: &'a Archive) -> Result<Result<
     })
 }
 
+/// All files of a mirror, kept.
+pub(crate) fn of_mirror(mirror: &Mirror) -> Plan<'_> {
+    let segments = mirror.segments().iter();
+    Plan {
+        segments: segments
+            .map(|(segment, record)| {
+                let files = record.files.iter();
+                let planned = PlannedSegment {
+                    manifest: &record.manifest,
+                    files: files
+                        .map(|(file, record)| (file.as_str(), Source::Kept(record)))
+                        .collect(),
+                };
+                (segment.as_str(), planned)
+            })
+            .collect(),
+    }
+}
+
 /// Whether the answer is a later moment of the mirror's history.
 fn check_lineage(mirror: &Mirror, archive: &Archive) -> Result<(), String> {
     let earlier = mirror

@@ -14,9 +14,12 @@ pub struct Binding {
     pub url: String,
     /// The collection, as it was asked for: a name or an alias.
     pub collection: String,
-    /// Which part of the collection, in words; none for the whole.
+    /// The shard key that the settings named, as [`crate::ShardKey`] reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub part: Option<String>,
+    pub shard_key: Option<String>,
+    /// The tenant, as [`crate::Tenant`] reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The collection that the alias led to; none if it is no alias, or the server did not say.
     pub alias_of: Option<String>,
     /// The identity in the collection's metadata, if an edge-sync created it.
@@ -38,11 +41,29 @@ impl Binding {
         self.url.is_empty()
     }
 
+    /// The binding to a place of which nothing else is known.
+    pub fn to(target: &Target) -> Self {
+        Self {
+            url: target.url.clone(),
+            collection: target.collection.clone(),
+            shard_key: target.routing.named_key().map(ToString::to_string),
+            tenant: target.routing.tenant().map(ToString::to_string),
+            ..Self::default()
+        }
+    }
+
+    /// The part of the collection. What cannot be read is no part.
+    pub fn routing(&self) -> Routing {
+        let key = self.shard_key.as_ref().and_then(|key| key.parse().ok());
+        let tenant = self.tenant.as_ref().and_then(|text| text.parse().ok());
+        Routing::new(key, tenant, None).unwrap_or_default()
+    }
+
     /// Whether this is the place that the settings name.
     pub fn is_at(&self, target: &Target) -> bool {
         self.url == target.url
             && self.collection == target.collection
-            && self.part == target.routing.part()
+            && self.routing().part() == target.routing.part()
     }
 }
 
@@ -96,7 +117,12 @@ impl fmt::Display for Target {
 /// For people.
 impl fmt::Display for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        named(f, &self.collection, self.part.as_deref(), &self.url)
+        named(
+            f,
+            &self.collection,
+            self.routing().part().as_deref(),
+            &self.url,
+        )
     }
 }
 

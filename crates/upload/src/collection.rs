@@ -70,9 +70,14 @@ impl ServerCollection {
         })
     }
 
-    /// Whether operation numbers of this collection come from one sequence.
+    /// Whether each of its shards numbers its operations in one sequence.
     pub fn numbers_operations(&self) -> bool {
-        self.shards == 1 && !self.shard_keys && self.replicas == 1
+        self.replicas == 1
+    }
+
+    /// Whether there is one shard, and cannot be another.
+    pub fn is_one_shard(&self) -> bool {
+        self.shards == 1 && !self.shard_keys
     }
 
     /// Whether it has a vector of this name.

@@ -89,6 +89,18 @@ impl Placement {
         })
     }
 
+    /// So many shards without keys, taken to be at whichever peer is asked.
+    pub fn numbered(count: u32) -> Self {
+        let here = PlacedShard {
+            here: Some(ACTIVE.to_owned()),
+            ..PlacedShard::default()
+        };
+        Self {
+            shards: (0..count).map(|number| (number, here.clone())).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether there are shards of this key.
     pub fn has_key(&self, key: &ShardKey) -> bool {
         self.shards_of(key).next().is_some()

@@ -182,6 +182,11 @@ impl Routing {
         self.shard
     }
 
+    /// The key that the settings name.
+    pub fn named_key(&self) -> Option<&ShardKey> {
+        self.key.as_ref()
+    }
+
     /// The key whose shards hold these points and no others, if there is one.
     pub fn own_key(&self) -> Option<ShardKey> {
         match &self.tenant {

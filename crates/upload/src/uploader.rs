@@ -333,8 +333,10 @@ pub struct Uploader {
     binding: Binding,
     /// What `binding` says in the directory.
     stored: Option<Binding>,
-    /// Operation numbers of the collection come from one sequence.
+    /// The number that the probe's deletion gets tells how far its shard has come.
     numbered: bool,
+    /// All operations of the collection are numbered in one sequence.
+    one_sequence: bool,
     /// The collection has shard keys.
     keyed: bool,
     /// Something was acknowledged although the collection has given no number yet.
@@ -364,6 +366,7 @@ impl Uploader {
             binding: Binding::default(),
             stored: None,
             numbered: false,
+            one_sequence: false,
             keyed: false,
             without_number: false,
         }
@@ -411,6 +414,18 @@ impl Uploader {
             Err(failure) => return Ok(Err(failure)),
         };
         Ok(Ok(description))
+    }
+
+    /// Whether what the settings name is shard 0 of a collection that has no other. Known once the
+    /// collection has been looked at.
+    pub fn is_shard_0(&self) -> bool {
+        let routing = &self.target.routing;
+        self.one_sequence && routing.tenant().is_none() && routing.shard().unwrap_or(0) == 0
+    }
+
+    /// Whether the collection has shard keys. Known once it has been looked at.
+    pub fn is_keyed(&self) -> bool {
+        self.keyed
     }
 
     /// What a person allows from now on. The collection is looked at again.
@@ -478,6 +493,7 @@ impl Uploader {
         }
         self.before_deletions(queue, &request)?;
         let (verdict, operation) = self.write(server, &request)?;
+        let operation = operation.filter(|_| self.one_sequence);
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
         }
@@ -1250,16 +1266,14 @@ impl Uploader {
         {
             return Ok(self.found(bound, &why));
         }
-        self.numbered = description.numbers_operations();
+        self.numbered = description.numbers_operations() && self.target.routing.tenant().is_none();
+        self.one_sequence = description.is_one_shard();
         // Unless the restore comes to its end, the shard stays bound to what it was: this binding is
         // worth nothing then.
         self.stored = None;
         self.ready = false;
         self.known = false;
         self.binding = Binding {
-            url: self.target.url.clone(),
-            collection: self.target.collection.clone(),
-            part: self.target.routing.part(),
             alias_of,
             id: description.id.clone(),
             operation: bound
@@ -1267,7 +1281,7 @@ impl Uploader {
                 .filter(|_| !force)
                 .and_then(|bound| bound.operation),
             points: description.points.unwrap_or_default(),
-            lost: None,
+            ..Binding::to(&self.target)
         };
         // How far the collection has counted, so that it can be told from one made anew later. A key
         // that only permits reading does without.
@@ -1516,12 +1530,7 @@ impl Uploader {
     ) -> Result<(), E> {
         let bound = match &standing.binding {
             Some(bound) => bound.clone(),
-            None if standing.restored => Binding {
-                url: self.target.url.clone(),
-                collection: self.target.collection.clone(),
-                part: self.target.routing.part(),
-                ..Binding::default()
-            },
+            None if standing.restored => Binding::to(&self.target),
             None => return Ok(()),
         };
         self.known = false;
@@ -1547,19 +1556,16 @@ impl Uploader {
     ) -> Result<Option<Step>, E> {
         self.known = false;
         let alias = self.alias(server)?;
-        self.numbered = description.numbers_operations();
+        self.numbered = description.numbers_operations() && self.target.routing.tenant().is_none();
+        self.one_sequence = description.is_one_shard();
         let new = Binding {
-            url: self.target.url.clone(),
-            collection: self.target.collection.clone(),
-            part: self.target.routing.part(),
             alias_of: match &alias {
                 Alias::Of(name) => name.clone(),
                 Alias::Unknown(_) => None,
             },
             id: description.id.clone(),
-            operation: None,
             points: description.points.unwrap_or_default(),
-            lost: None,
+            ..Binding::to(&self.target)
         };
         let nothing_there = bound.is_none() || self.permissions.resend;
         let bound = bound.filter(|bound| !self.permissions.resend && !bound.names_no_place());

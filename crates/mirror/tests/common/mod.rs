@@ -52,6 +52,7 @@ pub fn origin() -> Origin {
         url: "http://localhost:6333".to_owned(),
         collection: "c".to_owned(),
         shard: 0,
+        shard_key: None,
     }
 }
 
