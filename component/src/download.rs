@@ -111,12 +111,7 @@ impl Download {
     }
 
     /// Of what changed since `manifest`; see `courier.start-partial`.
-    pub fn partial(
-        server: Server,
-        shard: u32,
-        manifest: String,
-        target: PathBuf,
-    ) -> Result<Self> {
+    pub fn partial(server: Server, shard: u32, manifest: String, target: PathBuf) -> Result<Self> {
         let mut download = Self::start(server, shard, SnapshotSource::Stream, target)?;
         download.manifest = Some(manifest);
         Ok(download)

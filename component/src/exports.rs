@@ -464,9 +464,7 @@ impl restore::Guest for Component {
 
 /// Makes what is staged the state of this instance. The answer to a pull may be a snapshot of
 /// everything.
-fn stage(
-    make: impl FnOnce() -> Result<(Staging, restore::Staged)>,
-) -> Result<restore::Staged> {
+fn stage(make: impl FnOnce() -> Result<(Staging, restore::Staged)>) -> Result<restore::Staged> {
     with_state(|state| match state {
         State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
         State::Closed | State::Pulling(_) => {

@@ -407,7 +407,11 @@ impl Staging {
     pub fn lacking(&self, ids: &[PointId]) -> Result<Vec<PointId>> {
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
         let held: HashSet<PointId> = shard.held(ids)?.into_iter().collect();
-        Ok(ids.iter().filter(|id| !held.contains(id)).copied().collect())
+        Ok(ids
+            .iter()
+            .filter(|id| !held.contains(id))
+            .copied()
+            .collect())
     }
 
     /// Deletes points that the snapshot holds by mistake; see `restore.delete-again`.

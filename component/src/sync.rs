@@ -718,9 +718,7 @@ impl Fetching<'_> {
                 let snapshots: Vec<Option<PathBuf>> = files
                     .iter()
                     .zip(&contents)
-                    .map(|(file, content)| {
-                        (*content == Content::Partial).then(|| file.clone())
-                    })
+                    .map(|(file, content)| (*content == Content::Partial).then(|| file.clone()))
                     .collect();
                 let settled = self.fetched.unsettled.is_none();
                 pull.stage(&snapshots, barrier, settled, self.options)?
@@ -784,7 +782,11 @@ impl Fetching<'_> {
             self.kept = None;
         }
         self.fetched.pulled = staged.pulled;
-        let mut notes = repair(&staging, staged, Some((self.source, self.fetched.unsettled)))?;
+        let mut notes = repair(
+            &staging,
+            staged,
+            Some((self.source, self.fetched.unsettled)),
+        )?;
         if self.fetched.elsewhere > 0 {
             notes.push(format!(
                 "{} points are in other shards of the collection, and not here any more",

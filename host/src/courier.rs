@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_sync_upload::{Answer, Request, Target};
+use edge_sync_upload::{Answer, Request, Routing, ShardKey, Target, Tenant};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 use wasmtime_wasi::FsPerms;
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::courier::{
-    DownloadProgress, OptimizerState, Server,
+    DownloadProgress, OptimizerState, Placement, Server,
 };
-use crate::bindings::exports::edge_sync::shard::restore::Origin as MirrorOrigin;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::client::Client;
 use crate::component::Component;
@@ -48,8 +47,16 @@ pub struct ServerSettings {
     pub collection: String,
     /// Sent as the `api-key` header.
     pub api_key: Option<Secret>,
-    /// The shard whose snapshot is restored from. Default: 0.
-    pub shard: u32,
+    /// Only this shard of a collection of several. What is written goes to all of them, and what
+    /// belongs to another one is not here any more after a pull. Default: the whole collection.
+    pub shard: Option<u32>,
+    /// The shard key, in a collection that is sharded by keys: the device holds what is in that
+    /// key's shards. A whole number, a name, or a name in double quotes.
+    pub shard_key: Option<String>,
+    /// `FIELD=VALUE`: the device holds the points of one tenant, told apart by a field of the
+    /// payload, which is put on what it writes. VALUE is the tenant's own shard key once there is
+    /// one; until then `shard_key`, or `default`, is the one that it shares with others.
+    pub tenant: Option<String>,
     /// Time-outs and size limits.
     pub http: HttpLimits,
     /// Whom to trust over `https`, and what to show.
@@ -63,7 +70,9 @@ impl ServerSettings {
             url: url.into(),
             collection: collection.into(),
             api_key: None,
-            shard: 0,
+            shard: None,
+            shard_key: None,
+            tenant: None,
             http: HttpLimits::default(),
             tls: TlsSettings::default(),
         }
@@ -94,7 +103,27 @@ impl ServerSettings {
         {
             return refuse("api_key", "holds characters that an HTTP header cannot");
         }
+        self.routing()?;
         Ok(self)
+    }
+
+    /// The place that the settings name.
+    ///
+    /// Errors: [`Error::Setting`] for a shard key or a tenant that cannot be one.
+    pub(crate) fn target(&self) -> Result<Target> {
+        Ok(Target::new(&self.url, &self.collection).routed(self.routing()?))
+    }
+
+    fn routing(&self) -> Result<Routing> {
+        let refuse = |name| move |message| Error::Setting { name, message };
+        let key = self.shard_key.as_deref().map(str::parse::<ShardKey>);
+        let tenant = self.tenant.as_deref().map(str::parse::<Tenant>);
+        Routing::new(
+            key.transpose().map_err(refuse("shard_key"))?,
+            tenant.transpose().map_err(refuse("tenant"))?,
+            self.shard,
+        )
+        .map_err(refuse("shard"))
     }
 
     /// True if the API key goes to another machine in clear, where everybody on the way can read it.
@@ -110,13 +139,29 @@ impl ServerSettings {
         self
     }
 
+    /// Sets the shard key.
+    #[must_use]
+    pub fn shard_key(mut self, key: impl Into<String>) -> ServerSettings {
+        self.shard_key = Some(key.into());
+        self
+    }
+
+    /// Sets the tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<String>) -> ServerSettings {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
     fn for_guest(&self) -> Server {
         Server {
             url: self.url.clone(),
             collection: self.collection.clone(),
             api_key: self.api_key.as_ref().map(|key| key.expose().to_owned()),
-            shard: self.shard,
             connect_timeout_ms: u64::try_from(self.http.connect.as_millis()).unwrap_or(u64::MAX),
+            shard: self.shard,
+            shard_key: self.shard_key.clone(),
+            tenant: self.tenant.clone(),
         }
     }
 }
@@ -157,6 +202,7 @@ impl Default for HttpLimits {
 /// Talks to one collection on one server. Calls wait for those before them.
 pub struct Courier {
     owner: Owner<CourierState>,
+    target: Target,
 }
 
 impl Courier {
@@ -169,6 +215,7 @@ impl Courier {
         server: ServerSettings,
     ) -> Result<Courier> {
         let server = server.checked()?;
+        let target = server.target()?;
         let origin = Origin::of_url(&server.url)?;
         let client = Client::new(&server.url, &server.tls, server.http.connect)?;
         if server.exposes_key() {
@@ -189,7 +236,7 @@ impl Courier {
                 cancel: Cancel::new(),
             },
         )?;
-        Ok(Courier { owner })
+        Ok(Courier { owner, target })
     }
 
     /// Sends one request and reads the answer, whatever its status.
@@ -243,18 +290,28 @@ impl Courier {
         })
     }
 
-    /// Downloads a snapshot into the file `name` of the staging folder and returns its size in
-    /// bytes. `progress` is told after each piece and may stop it.
+    /// Which shards hold what is meant.
+    pub(crate) fn locate(&self) -> Result<Placement> {
+        self.owner.call(|state| {
+            state.run("locate", Body::Answer, |guest, store, server| {
+                guest.edge_sync_shard_courier().call_locate(store, server)
+            })
+        })
+    }
+
+    /// Downloads a snapshot of a shard into the file `name` of the staging folder and returns its
+    /// size in bytes. `progress` is told after each piece and may stop it.
     ///
     /// Errors: [`Error::Server`], [`Error::Storage`], [`Error::BadSnapshot`] for a wrong checksum,
     /// [`Error::Cancelled`].
     pub fn download(
         &self,
+        shard: u32,
         source: SnapshotSource,
         name: &str,
         mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
     ) -> Result<u64> {
-        let mut download = self.begin_download(source, name, &Cancel::new())?;
+        let mut download = self.begin_download(shard, source, name, &Cancel::new())?;
         loop {
             let so_far = download.step()?;
             let go_on = progress(so_far.bytes, so_far.total);
@@ -270,6 +327,7 @@ impl Courier {
     /// Starts a download; only one can be under way. `cancel` ends a step that waits for the server.
     pub(crate) fn begin_download(
         &self,
+        shard: u32,
         source: SnapshotSource,
         name: &str,
         cancel: &Cancel,
@@ -277,7 +335,7 @@ impl Courier {
         self.begin(name, cancel, move |guest, store, server, file| {
             guest
                 .edge_sync_shard_courier()
-                .call_start_download(store, server, source, file)
+                .call_start_download(store, server, shard, source, file)
         })
     }
 
@@ -285,6 +343,7 @@ impl Courier {
     /// snapshot.
     pub(crate) fn begin_partial(
         &self,
+        shard: u32,
         manifest: &str,
         name: &str,
         cancel: &Cancel,
@@ -293,7 +352,16 @@ impl Courier {
         self.begin(name, cancel, move |guest, store, server, file| {
             guest
                 .edge_sync_shard_courier()
-                .call_start_partial(store, server, &manifest, file)
+                .call_start_partial(store, server, shard, &manifest, file)
+        })
+    }
+
+    /// Starts a download of the tenant's points.
+    pub(crate) fn begin_points(&self, name: &str, cancel: &Cancel) -> Result<Download<'_>> {
+        self.begin(name, cancel, |guest, store, server, file| {
+            guest
+                .edge_sync_shard_courier()
+                .call_start_points(store, server, file)
         })
     }
 
@@ -326,17 +394,9 @@ impl Courier {
         Ok(Download(self))
     }
 
-    /// The shard that is meant, and where it is.
-    pub(crate) fn mirrored(&self) -> Result<MirrorOrigin> {
-        self.owner.call(|state| {
-            let server = &state.for_guest;
-            let target = Target::new(&server.url, &server.collection);
-            Ok(MirrorOrigin {
-                url: target.url,
-                collection: target.collection,
-                shard: server.shard,
-            })
-        })
+    /// The place that the settings name.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 }
 

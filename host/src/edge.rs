@@ -21,11 +21,25 @@ use crate::sync::{
 use crate::syncer::{Syncer, SyncerOptions};
 use crate::types::Corruption;
 
-/// The URL and the collection that the shard in `directory` was synced with; none before the first
-/// sync. Can be asked beside the process that has the directory.
+/// The place that a shard was synced with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BoundServer {
+    /// The server's URL.
+    pub url: String,
+    /// The collection, or an alias of it.
+    pub collection: String,
+    /// As [`ServerSettings::shard_key`](crate::ServerSettings).
+    pub shard_key: Option<String>,
+    /// As [`ServerSettings::tenant`](crate::ServerSettings).
+    pub tenant: Option<String>,
+}
+
+/// The place that the shard in `directory` was synced with; none before the first sync. Can be asked
+/// beside the process that has the directory.
 ///
 /// Errors: [`Error::Io`]; [`Error::Corrupt`] if the file is not readable as one.
-pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<(String, String)>> {
+pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<BoundServer>> {
     let path = directory.as_ref().join("server.json");
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -39,7 +53,12 @@ pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<(String, Strin
             message: format!("not a binding to a collection: {error}"),
         })
     })?;
-    Ok((!binding.names_no_place()).then_some((binding.url, binding.collection)))
+    Ok((!binding.names_no_place()).then_some(BoundServer {
+        url: binding.url,
+        collection: binding.collection,
+        shard_key: binding.shard_key,
+        tenant: binding.tenant,
+    }))
 }
 
 /// A shard, kept in step with a collection on a server if there is one.
@@ -206,8 +225,8 @@ impl Builder {
         let server = match self.server {
             Some(settings) => {
                 let staging = staging_folder(&self.directory)?;
-                let uploader = uploader(&settings, &self.sync);
                 let courier = Courier::start(&self.component, staging, settings)?;
+                let uploader = uploader(courier.target().clone(), &self.sync);
                 Some(Server {
                     courier: Arc::new(courier),
                     uploader: Arc::new(Mutex::new(uploader)),
@@ -418,7 +437,7 @@ impl EdgeSync {
         if permissions.resend {
             self.inner.shard.resend()?;
         }
-        if permissions.resend || permissions.rebind {
+        if permissions.resend || permissions.rebind || permissions.create_shard_key {
             permit(&mut uploader, permissions);
         }
         self.note(|record| record.begin(Exchange::Sync));

@@ -137,7 +137,7 @@ mod types;
 
 pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, HttpLimits, ServerSettings};
-pub use edge::{Builder, EdgeSync, bound_server};
+pub use edge::{BoundServer, Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
 pub use events::{Event, Events};
 pub use instance::TimeLimits;
@@ -145,7 +145,7 @@ pub use lock::{DirectoryLock, Holder};
 pub use origin::Origin;
 pub use peek::Peek;
 pub use pull::PullReport;
-pub use restore::{RestoreProgress, RestoreReport, RestoreSource};
+pub use restore::{RestoreProgress, RestoreReport, RestoreSource, SourceShard};
 pub use secret::Secret;
 pub use shard::{RetryReport, Shard, ShardOptions};
 pub use signal::Cancel;
@@ -156,10 +156,10 @@ pub use sync::{
 pub use syncer::{Syncer, SyncerOptions};
 pub use tls::{ClientCertificate, TlsSettings};
 pub use types::{
-    BatchLimits, Binding, Corruption, Durability, FailureClass, Info, MemoryShortage, Mirror,
-    NamedVector, Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits, QueueProgress,
-    QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
-    ScrollRequest, SearchRequest, Selection, SequenceRange, ServerFailure, SnapshotSource,
-    SparseVector, StorageFailure, StorageKind, StoredPoint, Target, UploadBatch, UploadRequest,
-    Vector, WaitingOperation, to_json,
+    BatchLimits, Binding, Corruption, Difference, Durability, FailureClass, Info, MemoryShortage,
+    Mirror, NamedVector, Opened, Peeked, Point, PointId, PointTarget, Pulled, QueueLimits,
+    QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint,
+    ScrollPage, ScrollRequest, SearchRequest, Selection, SequenceRange, ServerFailure,
+    SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target, UploadBatch,
+    UploadRequest, Vector, WaitingOperation, to_json,
 };

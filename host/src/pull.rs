@@ -10,7 +10,8 @@ use edge_sync_upload::{Binding, Uploader};
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::restore::{
-    Exchange, Fetched, Generation, RestoreProgress, RestoreSource, Staging, Wanted, check,
+    Exchange, Fetched, Generation, RestoreProgress, RestoreSource, SourceShard, Staging, Wanted,
+    check,
 };
 use crate::shard::Shard;
 use crate::signal::Cancel;
@@ -31,6 +32,13 @@ pub struct PullReport {
     pub replayed: u64,
     /// Bytes downloaded.
     pub bytes: u64,
+    /// The shards that it came from; none for a tenant whose points lie among those of others.
+    pub shards: Vec<SourceShard>,
+    /// The peer of the cluster that sent them; none if it was not asked.
+    pub peer: Option<u64>,
+    /// Points that the server has and the shard lost, because they belong to other shards of the
+    /// collection than the one that the settings name.
+    pub elsewhere: u64,
     /// What came and what was kept; none if nothing is new, and if the server sends snapshots of
     /// everything only (before Qdrant 1.14.1).
     pub pulled: Option<Pulled>,
@@ -81,14 +89,17 @@ pub(crate) fn pull(
         options,
         cancel,
     };
-    let generation = match exchange.fetch(&staging, Wanted::Changes, barrier, progress)? {
-        Fetched::NothingNew { unsettled } => {
+    let generation = match exchange.fetch(&staging, uploader, Wanted::Changes, barrier, progress)? {
+        Fetched::NothingNew { unsettled, from } => {
             return Ok(PullReport {
                 opened: None,
                 points_before,
                 points: points_before,
                 replayed: 0,
                 bytes: 0,
+                shards: from.shards,
+                peer: from.peer,
+                elsewhere: 0,
                 pulled: None,
                 reasons: Vec::new(),
                 duplicates_removed: 0,
@@ -123,6 +134,8 @@ pub(crate) fn pull(
         deletes_applied,
         unsettled,
         reasons,
+        elsewhere,
+        from,
         ..
     } = generation;
     let opened = shard.promote(stager.into_inner()?, Some(wit_binding(&binding)))?;
@@ -134,6 +147,9 @@ pub(crate) fn pull(
         points: shard.info()?.points,
         replayed,
         bytes,
+        shards: from.shards,
+        peer: from.peer,
+        elsewhere,
         pulled: staged.pulled,
         reasons,
         duplicates_removed: staged.duplicates_removed,

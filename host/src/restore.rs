@@ -25,7 +25,7 @@ use edge_sync_upload::{
 use wasmtime::Store;
 
 use crate::bindings::exports::edge_sync::shard::courier::{
-    Content, DownloadProgress, OptimizerState,
+    Content, DownloadProgress, OptimizerState, PlacedShard, Placement,
 };
 use crate::bindings::exports::edge_sync::shard::restore::{Offer, Origin, PullOutcome, Staged};
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
@@ -117,6 +117,13 @@ pub struct RestoreReport {
     /// Points that this device had deleted, that the snapshot held all the same and the server does
     /// not, and that were deleted again.
     pub deletes_applied: u64,
+    /// The shards that it came from.
+    pub shards: Vec<SourceShard>,
+    /// The peer of the cluster that sent them; none if it was not asked.
+    pub peer: Option<u64>,
+    /// Points that the server has and the shard lost, because they belong to other shards of the
+    /// collection than the one that the settings name.
+    pub elsewhere: u64,
     /// Why the generation may not be what the server held: points that others deleted may be in it
     /// until the next restore. None for a snapshot that is sound, and for a file.
     pub unsettled: Option<String>,
@@ -180,7 +187,7 @@ pub(crate) fn restore(
                 options,
                 cancel,
             };
-            match exchange.fetch(&staging, wanted, barrier, progress)? {
+            match exchange.fetch(&staging, uploader, wanted, barrier, progress)? {
                 Fetched::NothingNew { .. } => {
                     return Err(Error::BadSnapshot(
                         "the server says that nothing is new, though everything was asked for"
@@ -200,10 +207,12 @@ pub(crate) fn restore(
             cancel.check()?;
             progress(RestoreProgress::Staging);
             let stager = Stager::start(shard)?;
-            let staged = stager.stage(staging.name, barrier)?;
+            let staged = stager.stage(vec![in_staging(staging.name)], barrier)?;
             // Its bytes are in the new generation now; the switch may need the room.
-            staging.remove_snapshot();
+            staging.remove(staging.name);
             Generation {
+                elsewhere: 0,
+                from: Provenance::default(),
                 staged,
                 stager,
                 bytes,
@@ -233,6 +242,8 @@ pub(crate) fn restore(
         bytes,
         deletes_applied,
         unsettled,
+        elsewhere,
+        from,
         ..
     } = generation;
     let opened = shard.promote(stager.into_inner()?, binding.as_ref().map(wit_binding))?;
@@ -247,6 +258,9 @@ pub(crate) fn restore(
         uploaded,
         duplicates_removed: staged.duplicates_removed,
         deletes_applied,
+        shards: from.shards,
+        peer: from.peer,
+        elsewhere,
         unsettled,
     })
 }
@@ -268,9 +282,50 @@ pub(crate) enum Fetched {
     NothingNew {
         /// Why that may not be what the server should hold.
         unsettled: Option<String>,
+        /// Who said so.
+        from: Provenance,
     },
     /// A generation that is complete but not in force.
     Staged(Box<Generation>),
+}
+
+/// The answer for one shard.
+struct Arrived {
+    /// What it was asked with.
+    manifest: String,
+    content: Content,
+}
+
+/// The shards that something came from, and the peer that sent them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Provenance {
+    pub(crate) shards: Vec<SourceShard>,
+    pub(crate) peer: Option<u64>,
+}
+
+impl Provenance {
+    fn of(placement: &Placement) -> Provenance {
+        let shards = placement.shards.iter();
+        Provenance {
+            shards: shards
+                .map(|placed| SourceShard {
+                    shard: placed.shard,
+                    shard_key: placed.shard_key.clone(),
+                })
+                .collect(),
+            peer: placement.peer,
+        }
+    }
+}
+
+/// A shard of a collection on a server.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SourceShard {
+    /// Its number.
+    pub shard: u32,
+    /// Its shard key, in a collection that is sharded by keys.
+    pub shard_key: Option<String>,
 }
 
 /// A staged generation, and what is known of it.
@@ -281,6 +336,9 @@ pub(crate) struct Generation {
     pub(crate) bytes: u64,
     pub(crate) deletes_applied: u64,
     pub(crate) unsettled: Option<String>,
+    /// Points that are in shards of the collection that the device does not follow.
+    pub(crate) elsewhere: u64,
+    pub(crate) from: Provenance,
     /// It does not go on from the mirror, so that what it lacks may be a mistake.
     started_over: bool,
     /// Why more was fetched than changed.
@@ -314,11 +372,32 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Downloads and stages. What the server's answer puts in doubt is asked for again, at most
+    /// Downloads and stages. What the server's answers put in doubt is asked for again, at most
     /// until everything was.
     pub(crate) fn fetch(
         &self,
         staging: &Staging,
+        uploader: &Uploader,
+        wanted: Wanted,
+        barrier: u64,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<Fetched> {
+        let placement = match uploader.is_shard_0() {
+            true => shard_0(),
+            false => persist(self.options, self.cancel, progress, || {
+                self.courier.locate()
+            })?,
+        };
+        if placement.among_others {
+            return self.fetch_points(staging, &placement, barrier, progress);
+        }
+        self.fetch_shards(staging, &placement, wanted, barrier, progress)
+    }
+
+    fn fetch_shards(
+        &self,
+        staging: &Staging,
+        placement: &Placement,
         wanted: Wanted,
         barrier: u64,
         progress: &mut dyn FnMut(RestoreProgress<'_>),
@@ -329,82 +408,226 @@ impl Exchange<'_> {
             options,
             cancel,
         } = self;
+        let target = courier.target();
+        let origins = placement.shards.iter().map(|placed| Origin {
+            url: target.url.clone(),
+            collection: target.collection.clone(),
+            shard: placed.shard,
+            shard_key: placed.shard_key.clone(),
+        });
+        let names: Vec<String> = placement
+            .shards
+            .iter()
+            .map(|placed| format!("shard-{}.snapshot", placed.shard))
+            .collect();
+        let mut stored = wanted == Wanted::Stored;
         let stager = Stager::start(shard)?;
-        let mut offer = match wanted {
-            Wanted::Stored => None,
-            Wanted::Everything | Wanted::Changes => {
-                Some(stager.begin_pull(courier.mirrored()?, wanted == Wanted::Everything)?)
-            }
-        };
-        let mut reasons = offer
-            .as_ref()
-            .map(|offer| offer.doubts.clone())
-            .unwrap_or_default();
+        let mut offers = stager.begin_pull(origins.collect(), wanted != Wanted::Changes)?;
+        let mut reasons = doubts(&offers);
+        let mut arrived: Vec<Option<Arrived>> = names.iter().map(|_| None).collect();
         let mut bytes = 0;
         loop {
             let before = settle(courier, options, cancel, progress)?;
-            let asked = match &offer {
-                Some(offer) => Asked::Partial(&offer.manifest),
-                None => Asked::Snapshot(SnapshotSource::Stored),
-            };
-            let downloaded = download(courier, asked, options, cancel, progress)?;
-            bytes += downloaded.bytes;
-            let unsettled = match persist(options, cancel, progress, || courier.optimizer()) {
-                Ok(after) => unsettled(&before, &after),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => Some(format!(
-                    "the server did not tell whether its optimizer ran meanwhile: {error}"
-                )),
-            };
-            if downloaded.content == Content::NothingNew {
-                return match &offer {
-                    Some(offer) if offer.whole => Ok(Fetched::NothingNew {
-                        // The server's manifest tells nothing of what is deleted while an optimization
-                        // runs.
-                        unsettled: unsettled
-                            .or_else(|| (!offer.settled).then(|| UNSETTLED_BEFORE.to_owned())),
-                    }),
-                    _ => Err(Error::BadSnapshot(
+            for (((offer, placed), name), arrived) in (offers.iter().zip(&placement.shards))
+                .zip(&names)
+                .zip(&mut arrived)
+            {
+                let is_there = |it: &Arrived| stored || it.manifest == offer.manifest;
+                if arrived.as_ref().is_some_and(is_there) {
+                    continue;
+                }
+                let asked = match stored {
+                    true => Asked::Stored(placed.shard),
+                    false => Asked::Partial(placed.shard, &offer.manifest),
+                };
+                let downloaded = download(courier, asked, name, options, cancel, progress)
+                    .map_err(|error| self.explain(error))?;
+                bytes += downloaded.bytes;
+                *arrived = Some(Arrived {
+                    manifest: offer.manifest.clone(),
+                    content: downloaded.content,
+                });
+            }
+            let unsettled = self.unsettled(&before, placement, progress)?;
+            let contents: Vec<Content> = arrived.iter().flatten().map(|it| it.content).collect();
+            let is_any = |content: Content| contents.contains(&content);
+            if !is_any(Content::Snapshot) && !is_any(Content::Partial) {
+                if offers.iter().any(|offer| !offer.whole) {
+                    return Err(Error::BadSnapshot(
                         "the server says that nothing is new, and was not asked with all that is \
                          here"
                             .to_owned(),
-                    )),
-                };
+                    ));
+                }
+                // The server's manifest tells nothing of what is deleted while an optimization runs.
+                let settled = offers.iter().all(|offer| offer.settled);
+                return Ok(Fetched::NothingNew {
+                    unsettled: unsettled
+                        .or_else(|| (!settled).then(|| UNSETTLED_BEFORE.to_owned())),
+                    from: Provenance::of(placement),
+                });
+            }
+            if is_any(Content::Snapshot) && contents.iter().any(|it| *it != Content::Snapshot) {
+                // Parts and wholes do not go together.
+                stored = true;
+                arrived = names.iter().map(|_| None).collect();
+                continue;
             }
             cancel.check()?;
 
             progress(RestoreProgress::Staging);
-            let partial = downloaded.content == Content::Partial;
-            let staged = if partial {
-                match stager.stage_pull(staging.name, barrier, unsettled.is_none())? {
+            let whole = is_any(Content::Snapshot);
+            let staged = if whole {
+                stager.stage(names.iter().map(|name| in_staging(name)).collect(), barrier)?
+            } else {
+                let snapshots = names
+                    .iter()
+                    .zip(&contents)
+                    .map(|(name, content)| (*content == Content::Partial).then(|| in_staging(name)))
+                    .collect();
+                match stager.stage_pull(snapshots, barrier, unsettled.is_none())? {
                     PullOutcome::Staged(staged) => staged,
                     PullOutcome::Again(narrower) => {
-                        reasons.clone_from(&narrower.doubts);
-                        offer = Some(narrower);
+                        reasons = doubts(&narrower);
+                        offers = narrower;
                         continue;
                     }
                 }
-            } else {
-                stager.stage(staging.name, barrier)?
             };
-            // Its bytes are in the new generation now; the switch may need the room.
-            staging.remove_snapshot();
-            let started_over = !partial
-                || offer
-                    .as_ref()
-                    .is_none_or(|offer| offer.manifest.trim() == "{}");
+            // Their bytes are in the new generation now; the switch may need the room.
+            for name in &names {
+                staging.remove(name);
+            }
+            let starts_over = whole || offers.iter().any(|offer| offer.manifest.trim() == "{}");
             let mut generation = Generation {
                 staged,
                 stager,
                 bytes,
                 deletes_applied: 0,
                 unsettled,
-                started_over,
+                started_over: starts_over,
+                elsewhere: 0,
+                from: Provenance::of(placement),
                 reasons,
             };
+            self.count_elsewhere(&mut generation, progress)?;
             self.delete_again(&mut generation, barrier, progress)?;
             return Ok(Fetched::Staged(Box::new(generation)));
         }
+    }
+
+    /// A tenant's points, from among those of others.
+    fn fetch_points(
+        &self,
+        staging: &Staging,
+        placement: &Placement,
+        barrier: u64,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<Fetched> {
+        let Exchange {
+            shard,
+            courier,
+            options,
+            cancel,
+        } = self;
+        let name = "points.jsonl";
+        let downloaded = download(courier, Asked::Points, name, options, cancel, progress)?;
+        let now = persist(options, cancel, progress, || courier.locate())?;
+        let unsettled = if !now.among_others {
+            Some("the tenant got a shard key of its own meanwhile".to_owned())
+        } else {
+            (placement.moving || now.moving).then(|| MOVING.to_owned())
+        };
+        cancel.check()?;
+        if shard.is_present()? {
+            let found = shard.compare_points(&in_staging(name))?;
+            if found.added + found.changed + found.removed == 0 {
+                staging.remove(name);
+                return Ok(Fetched::NothingNew {
+                    unsettled,
+                    from: Provenance::of(placement),
+                });
+            }
+        }
+        progress(RestoreProgress::Staging);
+        let stager = Stager::start(shard)?;
+        let staged = stager.stage_points(name, barrier)?;
+        staging.remove(name);
+        Ok(Fetched::Staged(Box::new(Generation {
+            staged,
+            stager,
+            bytes: downloaded.bytes,
+            deletes_applied: 0,
+            unsettled,
+            // The collection was found to be the one that is bound: what is not there was deleted.
+            started_over: false,
+            elsewhere: 0,
+            from: Provenance::of(placement),
+            reasons: Vec::new(),
+        })))
+    }
+
+    /// Why what was downloaded since `before` may not be what the server held.
+    fn unsettled(
+        &self,
+        before: &OptimizerState,
+        placement: &Placement,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<Option<String>> {
+        let after = persist(self.options, self.cancel, progress, || {
+            self.courier.optimizer()
+        });
+        Ok(match after {
+            Ok(after) => {
+                unsettled(before, &after).or_else(|| placement.moving.then(|| MOVING.to_owned()))
+            }
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(error) => Some(format!(
+                "the server did not tell whether its optimizer ran meanwhile: {error}"
+            )),
+        })
+    }
+
+    /// What the server says of a shard that it does not send: perhaps where it is.
+    fn explain(&self, error: Error) -> Error {
+        match &error {
+            Error::Server(failure)
+                if failure.class == FailureClass::Stop
+                    && matches!(failure.status, Some(400 | 404)) =>
+            {
+                match self.courier.locate() {
+                    Err(Error::Server(placed)) if placed.class == FailureClass::Stop => {
+                        Error::Server(placed)
+                    }
+                    _ => error,
+                }
+            }
+            _ => error,
+        }
+    }
+
+    /// Counts points of this device that are in shards of the collection that it does not follow.
+    fn count_elsewhere(
+        &self,
+        generation: &mut Generation,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<()> {
+        let one_of_several = self.courier.target().routing.shard().is_some();
+        if !one_of_several || !self.shard.is_present()? {
+            return Ok(());
+        }
+        let lacking = generation.stager.lacking(self.shard.all_points()?)?;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let ask = || self.courier.absent(lacking.clone());
+        let absent = persist(self.options, self.cancel, progress, ask)?;
+        generation.elsewhere = (lacking.len() - absent.len()) as u64;
+        if absent.is_empty() {
+            // Nothing is lost that the server does not have.
+            generation.started_over = false;
+        }
+        Ok(())
     }
 
     /// Deletes those points again that this device had deleted, that an unsettled snapshot holds all
@@ -445,6 +668,30 @@ impl Exchange<'_> {
 /// Why a mirror that is what the server holds may not be what the server should hold.
 const UNSETTLED_BEFORE: &str =
     "the server's optimizer ran while the last snapshot was taken, and nothing is new since";
+
+/// Why what came may not be what the server holds.
+const MOVING: &str = "shards were being moved on the server meanwhile";
+
+/// The one shard of a collection that has no other.
+fn shard_0() -> Placement {
+    Placement {
+        peer: None,
+        shards: vec![PlacedShard {
+            shard: 0,
+            shard_key: None,
+            points: None,
+        }],
+        among_others: false,
+        moving: false,
+    }
+}
+
+fn doubts(offers: &[Offer]) -> Vec<String> {
+    offers
+        .iter()
+        .flat_map(|offer| offer.doubts.clone())
+        .collect()
+}
 
 /// Whether the collection may be restored from; asked again while failures are passing ones.
 pub(crate) fn check(
@@ -608,28 +855,53 @@ impl Stager {
         })
     }
 
-    fn begin_pull(&self, origin: Origin, everything: bool) -> Result<Offer> {
+    fn begin_pull(&self, origins: Vec<Origin>, everything: bool) -> Result<Vec<Offer>> {
         self.call(
             "begin-pull",
             self.options.times.open,
-            move |guest, store| guest.call_begin_pull(store, GUEST_DATA, &origin, everything),
+            move |guest, store| guest.call_begin_pull(store, GUEST_DATA, &origins, everything),
         )
     }
 
-    fn stage(&self, name: &str, barrier: u64) -> Result<Staged> {
-        let (snapshot, options) = (in_staging(name), self.options.for_guest());
+    /// `snapshots` are guest paths.
+    fn stage(&self, snapshots: Vec<String>, barrier: u64) -> Result<Staged> {
+        let options = self.options.for_guest();
         self.call("stage", self.options.times.open, move |guest, store| {
-            guest.call_stage(store, GUEST_DATA, &snapshot, barrier, options)
+            guest.call_stage(store, GUEST_DATA, &snapshots, barrier, options)
         })
     }
 
-    fn stage_pull(&self, name: &str, barrier: u64, settled: bool) -> Result<PullOutcome> {
-        let (snapshot, options) = (in_staging(name), self.options.for_guest());
+    /// `snapshots` are guest paths.
+    fn stage_pull(
+        &self,
+        snapshots: Vec<Option<String>>,
+        barrier: u64,
+        settled: bool,
+    ) -> Result<PullOutcome> {
+        let options = self.options.for_guest();
         self.call(
             "stage-pull",
             self.options.times.open,
-            move |guest, store| guest.call_stage_pull(store, &snapshot, barrier, settled, options),
+            move |guest, store| guest.call_stage_pull(store, &snapshots, barrier, settled, options),
         )
+    }
+
+    fn stage_points(&self, name: &str, barrier: u64) -> Result<Staged> {
+        let (points, options) = (in_staging(name), self.options.for_guest());
+        self.call(
+            "stage-points",
+            self.options.times.open,
+            move |guest, store| {
+                guest.call_stage_points(store, GUEST_DATA, &points, barrier, options)
+            },
+        )
+    }
+
+    /// Those of the points that the staged generation does not hold.
+    fn lacking(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
+        self.call("lacking", self.options.times.read, move |guest, store| {
+            guest.call_lacking(store, &ids)
+        })
     }
 
     /// Those of the points that the staged generation has from its snapshot.
@@ -669,9 +941,12 @@ fn in_staging(name: &str) -> String {
 /// What a download asks for.
 #[derive(Clone, Copy)]
 enum Asked<'a> {
-    Snapshot(SnapshotSource),
-    /// What changed since this manifest.
-    Partial(&'a str),
+    /// A stored snapshot of this shard.
+    Stored(u32),
+    /// What changed in this shard since this manifest.
+    Partial(u32, &'a str),
+    /// A tenant's points.
+    Points,
 }
 
 /// Downloads with attempts. A step after a failure in passing takes a stored snapshot up where it
@@ -679,6 +954,7 @@ enum Asked<'a> {
 fn download(
     courier: &Courier,
     asked: Asked<'_>,
+    name: &str,
     options: &SyncOptions,
     cancel: &Cancel,
     progress: &mut dyn FnMut(RestoreProgress<'_>),
@@ -690,13 +966,13 @@ fn download(
         cancel.check()?;
         let outcome = match &mut download {
             None => match asked {
-                Asked::Partial(manifest) if !stored_instead => {
-                    courier.begin_partial(manifest, SNAPSHOT, cancel)
+                Asked::Partial(shard, manifest) if !stored_instead => {
+                    courier.begin_partial(shard, manifest, name, cancel)
                 }
-                Asked::Partial(_) => {
-                    courier.begin_download(SnapshotSource::Stored, SNAPSHOT, cancel)
+                Asked::Partial(shard, _) | Asked::Stored(shard) => {
+                    courier.begin_download(shard, SnapshotSource::Stored, name, cancel)
                 }
-                Asked::Snapshot(source) => courier.begin_download(source, SNAPSHOT, cancel),
+                Asked::Points => courier.begin_points(name, cancel),
             }
             .map(|begun| {
                 download = Some(begun);
@@ -707,7 +983,7 @@ fn download(
         match outcome {
             Ok(None) => {}
             Ok(Some(so_far)) => {
-                let was_stored = matches!(asked, Asked::Snapshot(SnapshotSource::Stored));
+                let was_stored = matches!(asked, Asked::Stored(_));
                 if so_far.source == SnapshotSource::Stored && !was_stored && !stored_instead {
                     stored_instead = true;
                     progress(RestoreProgress::StoredInstead);
@@ -838,9 +1114,12 @@ impl Staging {
         copy(&file, &target, total, cancel, progress)
     }
 
-    fn remove_snapshot(&self) {
-        if let Err(error) = std::fs::remove_file(self.snapshot()) {
-            tracing::debug!("the staged snapshot stays for now: {error}");
+    /// Removes a file that was downloaded or copied, if it is there.
+    fn remove(&self, name: &str) {
+        if let Err(error) = std::fs::remove_file(self.folder.join(name))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!("the staged file {name} stays for now: {error}");
         }
     }
 }
@@ -935,7 +1214,7 @@ mod tests {
             assert!(!folder.join("left over").exists());
             staging.take(&file, &Cancel::new(), &mut |_| {}).unwrap();
             assert_eq!(std::fs::read(staging.snapshot()).unwrap(), b"snapshot");
-            staging.remove_snapshot();
+            staging.remove(staging.name);
             drop(staging);
             assert_eq!(std::fs::read(&file).unwrap(), b"snapshot");
             assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);

@@ -730,6 +730,11 @@ calls! {
     [read Reads] deleted_here / deleted_here_async = edge_sync_shard_restore.call_deleted_here
     (until: u64 = until => until) -> Vec<PointId>;
 
+    /// How a tenant's points that were downloaded to a file (a guest path) differ from those here.
+    [optimize Reads] compare_points / compare_points_async
+        = edge_sync_shard_restore.call_compare_points
+    (points: &str = points.to_owned() => &points) -> Difference;
+
     /// Where the upload queue stands.
     [read Queue] queue_status / queue_status_async = edge_sync_shard_queue.call_status
     () -> QueueStatus;

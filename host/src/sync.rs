@@ -9,7 +9,7 @@ use edge_sync_upload::{
     Standing, Step, Target, Uploader,
 };
 
-use crate::courier::{Courier, ServerSettings};
+use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::pull::PullReport;
 use crate::restore::RestoreProgress;
@@ -76,6 +76,9 @@ pub struct SyncPermissions {
     /// Queue everything that the shard holds again, for a collection that has lost it or is another
     /// one; it is created if it is not there.
     pub resend: bool,
+    /// Create the shard key of the settings if the collection does not have it, whoever made the
+    /// collection.
+    pub create_shard_key: bool,
 }
 
 /// What a sync did. One that gave up has a `failure`, and everything it did before that.
@@ -232,6 +235,8 @@ pub(crate) fn standing(standing: crate::types::QueueStanding) -> Standing {
         binding: standing.binding.map(|bound| Binding {
             url: bound.url,
             collection: bound.collection,
+            shard_key: bound.shard_key,
+            tenant: bound.tenant,
             alias_of: bound.alias_of,
             id: bound.id,
             operation: bound.operation,
@@ -248,6 +253,8 @@ pub(crate) fn wit_binding(binding: &Binding) -> crate::types::Binding {
     crate::types::Binding {
         url: binding.url.clone(),
         collection: binding.collection.clone(),
+        shard_key: binding.shard_key.clone(),
+        tenant: binding.tenant.clone(),
         alias_of: binding.alias_of.clone(),
         id: binding.id.clone(),
         operation: binding.operation,
@@ -320,10 +327,10 @@ pub(crate) fn server_error(failure: Failure) -> Error {
 }
 
 /// The machine for one server.
-pub(crate) fn uploader(server: &ServerSettings, options: &SyncOptions) -> Uploader {
+pub(crate) fn uploader(target: Target, options: &SyncOptions) -> Uploader {
     let defaults = upload::Options::default();
     Uploader::new(
-        Target::new(&server.url, &server.collection),
+        target,
         upload::Options {
             limits: Limits {
                 operations: options.batch.operations,
@@ -343,6 +350,7 @@ pub(crate) fn permit(uploader: &mut Uploader, permissions: SyncPermissions) {
     uploader.permit(Permissions {
         rebind: permissions.rebind,
         resend: permissions.resend,
+        create_shard_key: permissions.create_shard_key,
     });
 }
 

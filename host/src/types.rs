@@ -11,7 +11,7 @@ pub use wit::queue::{
     BatchLimits as QueueLimits, Binding, Progress as QueueProgress, QueueStanding, QueueStatus,
     RejectedOperation, UploadBatch, UploadRequest, WaitingOperation,
 };
-pub use wit::restore::Pulled;
+pub use wit::restore::{Difference, Pulled};
 pub use wit::shard::{
     Opened, PointTarget, Refusal, ScrollPage, ScrollRequest, SearchRequest, Selection,
     ShardInfo as Info, Target,

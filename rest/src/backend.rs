@@ -157,6 +157,24 @@ pub trait Backend: Send + Sync + 'static {
         }))
     }
 
+    /// `PUT /collections/{c}/shards`: makes a shard key, and a shard for it.
+    ///
+    /// # Errors
+    /// As the API has them; by default there are no shard keys.
+    fn create_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        let _ = (collection, body);
+        Err(no_shard_keys())
+    }
+
+    /// `POST /collections/{c}/shards/delete`: removes a shard key, and what is in its shards.
+    ///
+    /// # Errors
+    /// As the API has them; by default there are no shard keys.
+    fn delete_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        let _ = (collection, body);
+        Err(no_shard_keys())
+    }
+
     /// What changed of one shard since `manifest`, segment manifests by segment, for
     /// `POST /collections/{c}/shards/{s}/snapshot/partial/create`. None: nothing.
     ///
@@ -174,6 +192,12 @@ pub trait Backend: Send + Sync + 'static {
             shard: Some(shard),
         }))
     }
+}
+
+fn no_shard_keys() -> Error {
+    Error::Unsupported(
+        "shard keys: the API is there, but this is one shard, without keys and peers".to_owned(),
+    )
 }
 
 fn no_snapshots(scope: SnapshotScope<'_>) -> Error {
@@ -196,13 +220,25 @@ pub struct CollectionState {
     pub indexed_vectors: u64,
     /// Segments of the shard.
     pub segments: u64,
-    /// Points of each shard that is there, by number. Empty: one shard, with all points.
-    pub shards: Vec<(u32, u64)>,
+    /// Each shard that is there, by number. Empty: one shard, with all points, unless the collection is
+    /// sharded by keys.
+    pub shards: Vec<ShardState>,
     /// What the optimizers do, as `GET /collections/{collection}/optimizations` answers it with all
     /// its lists. Null: nothing.
     pub optimizations: Value,
     /// This server's number in a cluster. None: 1.
     pub peer: Option<u64>,
+}
+
+/// One shard of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardState {
+    /// Its number.
+    pub number: u32,
+    /// Its shard key, a string or a number, in a collection that is sharded by keys.
+    pub key: Option<Value>,
+    /// Points in it.
+    pub points: u64,
 }
 
 /// Another name of a collection.

@@ -29,7 +29,7 @@ mod service;
 mod snapshots;
 
 pub use backend::{
-    Alias, Backend, CollectionState, SnapshotDescription, SnapshotScope, StoredSnapshot,
+    Alias, Backend, CollectionState, ShardState, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
 pub use collection_info::collection_info;
 pub use error::Error;

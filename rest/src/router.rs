@@ -131,7 +131,11 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
         )
         .route(
             "/collections/{collection}/shards",
-            get(shard_keys::<B>).put(async || service::unsupported("shard keys")),
+            get(shard_keys::<B>).put(create_shard_key::<B>),
+        )
+        .route(
+            "/collections/{collection}/shards/delete",
+            post(delete_shard_key::<B>),
         )
         .route(
             "/collections/{collection}/optimizations",
@@ -235,17 +239,40 @@ async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) ->
     envelope::answer(started, result.await)
 }
 
-/// There are no shard keys.
 async fn shard_keys<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
     let result = app.blocking(move |backend| {
         let state = backend.collection(&name)?;
         Ok(match state.config["sharding_method"].as_str() {
-            Some("custom") => json!({"shard_keys": []}),
+            Some("custom") => {
+                let keys = state.shards.iter().filter_map(|shard| shard.key.as_ref());
+                let keys: Vec<_> = keys.map(|key| json!({ "key": key })).collect();
+                json!({ "shard_keys": keys })
+            }
             _ => json!({}),
         })
     });
     envelope::answer(started, result.await)
+}
+
+async fn create_shard_key<B: Backend>(
+    State(app): Shared<B>,
+    Path(name): Path<String>,
+    body: String,
+) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| backend.create_shard_key(&name, &body));
+    envelope::answer(started, result.await.map(|()| true))
+}
+
+async fn delete_shard_key<B: Backend>(
+    State(app): Shared<B>,
+    Path(name): Path<String>,
+    body: String,
+) -> Response {
+    let started = Instant::now();
+    let result = app.blocking(move |backend| backend.delete_shard_key(&name, &body));
+    envelope::answer(started, result.await.map(|()| true))
 }
 
 async fn optimizations<B: Backend>(

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, any, get, post};
 use serde_json::{Value, json};
 
 use crate::router::App;
-use crate::{Backend, CollectionState, Error, Result, envelope};
+use crate::{Backend, CollectionState, Error, Result, ShardState, envelope};
 
 /// What the server says about itself, path by path.
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
@@ -39,13 +39,12 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
     routes
 }
 
-const NOT_OFFERED: [(&str, &str); 12] = [
+const NOT_OFFERED: [(&str, &str); 11] = [
     ("/telemetry", "telemetry"),
     ("/quotas", "quotas"),
     ("/cluster/telemetry", "cluster operations"),
     ("/cluster/recover", "cluster operations"),
     ("/cluster/peer/{peer_id}", "cluster operations"),
-    ("/collections/{collection}/shards/delete", "shard keys"),
     (
         "/collections/{collection}/snapshots/upload",
         "restore over REST",
@@ -110,17 +109,28 @@ async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<String> {
 
 /// The shards of a collection, as `GET /collections/{collection}/cluster` lists them.
 pub(crate) fn shards_of(state: &CollectionState) -> Vec<Value> {
-    let one = [(0, state.points)];
     let is_keyed = state.config["sharding_method"] == "custom";
-    let shards: &[(u32, u64)] = if state.shards.is_empty() && !is_keyed {
-        &one
-    } else {
-        &state.shards
+    let one = [ShardState {
+        number: 0,
+        key: None,
+        points: state.points,
+    }];
+    let shards = match state.shards.is_empty() && !is_keyed {
+        true => &one[..],
+        false => &state.shards,
     };
     shards
         .iter()
-        .map(
-            |(shard, points)| json!({"shard_id": shard, "points_count": points, "state": "Active"}),
-        )
+        .map(|shard| {
+            let mut told = json!({
+                "shard_id": shard.number,
+                "points_count": shard.points,
+                "state": "Active",
+            });
+            if let Some(key) = &shard.key {
+                told["shard_key"] = key.clone();
+            }
+            told
+        })
         .collect()
 }

@@ -52,7 +52,9 @@ class EdgeSync {
     if (!(everyMs > 0)) throw invalid("everyMs", "expected milliseconds");
     if (!(memoryMiB >= 64 && memoryMiB <= 4095)) throw invalid("memoryMiB", "expected 64 to 4095");
     this.#path = resolve(path);
-    const named = url === undefined ? undefined : serverOf(url, collection, apiKey, timeoutMs);
+    const part = partOf(options);
+    const named =
+      url === undefined ? undefined : serverOf(url, collection, part, apiKey, timeoutMs);
     const settings = {
       path: this.#path,
       memoryBytes: Math.floor(memoryMiB) * 2 ** 20,
@@ -65,7 +67,7 @@ class EdgeSync {
       throw new EdgeSyncError("locked", `${this.#path} is in use by ${holder}`);
     }
     try {
-      this.#server = named ?? (await bound(this.#path, apiKey, timeoutMs));
+      this.#server = named ?? (await bound(this.#path, part, apiKey, timeoutMs));
       if (background && !this.#server) throw invalid("background", "needs url and collection");
       this.#settings = { ...settings, origin: this.#server?.origin };
       await this.#start();
@@ -346,6 +348,7 @@ class EdgeSync {
   async sync(options = {}) {
     const { direction = "both", attempts = 5, patienceMs = 60_000 } = options;
     const { batchOperations = 10, batchBytes = 8 << 20, rebind = false, resend = false } = options;
+    const { createShardKey = false } = options;
     if (!this.#server) throw invalid("url", "no server is set: EdgeSync.open({ url, collection })");
     if (!["both", "push", "pull"].includes(direction)) {
       throw invalid("direction", "expected 'both', 'push' or 'pull'");
@@ -364,6 +367,7 @@ class EdgeSync {
       rebind,
       resend,
       direction,
+      createShardKey,
     };
     try {
       const server = this.#server.record;
@@ -539,7 +543,14 @@ function selected(points) {
   return { points: [points] };
 }
 
-function serverOf(url, collection, apiKey, timeoutMs) {
+/** Which part of a collection. */
+function partOf({ shard, shardKey, tenant }) {
+  // Text that looks like a number is text.
+  const key = typeof shardKey === "string" ? JSON.stringify(shardKey) : shardKey?.toString();
+  return { shard, shardKey: key, tenant };
+}
+
+function serverOf(url, collection, part, apiKey, timeoutMs) {
   let parsed;
   try {
     parsed = new URL(url);
@@ -561,23 +572,26 @@ function serverOf(url, collection, apiKey, timeoutMs) {
     url: `${parsed.origin}${parsed.pathname.replace(/\/+$/, "")}`,
     collection,
     apiKey,
-    shard: 0,
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
+    ...part,
   };
   return { record, origin: { secure, authority: parsed.host, timeoutMs } };
 }
 
 /** The server that a sync has bound the shard to. */
-async function bound(path, apiKey, timeoutMs) {
+async function bound(path, part, apiKey, timeoutMs) {
   let binding;
   try {
     binding = JSON.parse(await readFile(join(path, "server.json"), "utf8"));
   } catch {
     return undefined;
   }
-  const { url, collection } = binding ?? {};
+  const { url, collection, shard_key: shardKey, tenant } = binding ?? {};
   // Empty after a contact with a server that nobody named.
-  return url && collection ? serverOf(url, collection, apiKey, timeoutMs) : undefined;
+  if (!url || !collection) return undefined;
+  const isNamed = Object.values(part).some((value) => value !== undefined);
+  const known = isNamed ? part : { shard: undefined, shardKey, tenant };
+  return serverOf(url, collection, known, apiKey, timeoutMs);
 }
 
 module.exports = { EdgeSync, EdgeSyncError };

@@ -89,6 +89,15 @@ export interface Options {
   collection?: string;
   /** Sent to that server only, and never shown. */
   apiKey?: string;
+  /** Only the shard of this number of a collection of several. */
+  shard?: number;
+  /** The shards of this key, in a collection that is sharded by keys. */
+  shardKey?: string | number;
+  /**
+   * `FIELD=VALUE`: only the points of one tenant, told apart by a field of the payload. VALUE is its own
+   * shard key once there is one; until then `shardKey`, or `default`, is the one that it shares.
+   */
+  tenant?: string;
   /** Sync by itself: soon after a write, and every `everyMs` to fetch what others wrote. */
   background?: boolean;
   /** A minute unless told otherwise. */
@@ -122,6 +131,8 @@ export interface SyncOptions {
   rebind?: boolean;
   /** Queue everything that the shard holds again, for a server that has lost it. */
   resend?: boolean;
+  /** Make the shard key if the collection does not have it. */
+  createShardKey?: boolean;
 }
 
 /** What a pull did. */
@@ -132,6 +143,12 @@ export interface PullReport {
   points: number;
   /** Bytes downloaded. */
   bytes: number;
+  /** The shards that it came from. */
+  shards: number[];
+  /** The peer of the cluster that sent them, if it was asked. */
+  peer?: number;
+  /** Points that the shard lost to other shards of the collection, where the server has them. */
+  elsewhere: number;
   /** Why more was fetched than changed. */
   reasons: string[];
   /** Why the shard may not be what the server held; the next pull gets it. */

@@ -14,6 +14,7 @@
 mod exchange;
 mod faults;
 mod history;
+mod keys;
 mod native;
 mod optimizations;
 mod parts;
@@ -305,6 +306,21 @@ impl QdrantDouble {
         self.shared
             .backend
             .set_optimizations(collection, optimizations)
+    }
+
+    /// Gives a tenant a shard key of its own: moves the points that `filter` selects from the shard of
+    /// the key `from` to a new one of the key `to`.
+    ///
+    /// # Errors
+    /// There is no such collection or key, or the new key is there.
+    pub fn promote(
+        &self,
+        collection: &str,
+        filter: &Value,
+        from: &Value,
+        to: &Value,
+    ) -> edge_sync_rest::Result<()> {
+        self.shared.backend.promote(collection, filter, from, to)
     }
 
     /// Merges segments and builds indexes. A server does that by itself; the double only here.

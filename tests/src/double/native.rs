@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness, Write,
-    parse_request_as, unpack_snapshot,
+    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness,
+    Write, parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
     Alias, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::history::History;
+use super::keys::Keys;
 use super::optimizations::{Optimized, Segments};
 use super::parts::{self, Parts};
 use super::settings::{self, Aliases, CHANGES_FILE};
@@ -49,12 +50,14 @@ pub(super) struct NativeBackend {
     peer: u64,
 }
 
-struct Collection {
+pub(super) struct Collection {
     directory: PathBuf,
     /// None after a write failed half-way, until the next call opens it again.
     shard: Option<Shard>,
     /// Beside the shard above if there are several.
     parts: Parts,
+    /// Behind the shard above, which holds nothing then, if the collection is sharded by keys.
+    keys: Keys,
     history: History,
     /// What was changed of the configuration since the creation.
     changes: Map<String, Value>,
@@ -70,6 +73,7 @@ impl Collection {
             directory,
             shard: Some(shard),
             parts,
+            keys: Keys::default(),
             history: History::default(),
             changes: Map::new(),
             rate: None,
@@ -83,8 +87,74 @@ impl Collection {
         collection
     }
 
+    /// Makes a collection in `directory`.
+    pub(super) fn create(directory: PathBuf, config: &CollectionConfig) -> Result<Self> {
+        fs::create_dir_all(&directory).map_err(|error| internal("create", &directory, &error))?;
+        let shard = Shard::create(&directory.join("shard"), config).map_err(refusal)?;
+        let parts = Parts::create(&directory, config).map_err(refusal)?;
+        Ok(Self::new(directory, shard, parts))
+    }
+
+    /// Closes it without storing what is in memory.
+    pub(super) fn discard(&mut self) {
+        if let Some(shard) = self.shard.take() {
+            shard.discard();
+        }
+        self.parts.discard();
+        self.keys.all().for_each(Collection::discard);
+    }
+
+    /// Points in it, whatever its keys.
+    pub(super) fn points(&mut self) -> Result<u64> {
+        let own = self.shard()?.info().map_err(refusal)?.points;
+        let keyed = self.keys.states()?.into_iter().map(|shard| shard.points);
+        Ok(own + keyed.sum::<u64>())
+    }
+
+    fn is_keyed(&mut self) -> Result<bool> {
+        Ok(self.config()?["sharding_method"] == "custom")
+    }
+
+    /// Answers a request on points or of the collection.
+    pub(super) fn answer(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+        whole_writes: bool,
+    ) -> Result<Value> {
+        if self.is_keyed()? {
+            if path.starts_with("/points") {
+                let answer = self.keys.answer(method, path, body, whole_writes)?;
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+            } else if !path.is_empty() {
+                for shard in self.keys.all() {
+                    shard.own_answer(method, path, body, whole_writes)?;
+                }
+            }
+        }
+        self.own_answer(method, path, body, whole_writes)
+    }
+
+    fn own_answer(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+        whole_writes: bool,
+    ) -> Result<Value> {
+        let request = parse_request_as(Strictness::Server, method, path, body);
+        match request.map_err(refusal)? {
+            Request::Read(read) => self.shard()?.read(read).map_err(refusal),
+            Request::Write(write) if whole_writes => self.write_whole(write, path),
+            Request::Write(write) => self.write(write, method, path, body),
+        }
+    }
+
     /// Takes up a collection that an earlier double left.
-    fn load(directory: PathBuf) -> io::Result<Self> {
+    pub(super) fn load(directory: PathBuf) -> io::Result<Self> {
         let shard = Shard::load(&directory.join("shard")).map_err(io::Error::other)?;
         let parts = Parts::load(&directory).map_err(io::Error::other)?;
         let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
@@ -92,6 +162,7 @@ impl Collection {
         let changes = read(CHANGES_FILE).and_then(|text| serde_json::from_str(&text).ok());
         let mut collection = Self::new(directory, shard, parts);
         collection.history = history;
+        collection.keys = Keys::load(&collection.directory)?;
         collection.changes = changes.unwrap_or_default();
         collection.rate = collection
             .config()
@@ -120,15 +191,25 @@ impl Collection {
 
     /// The shard of which snapshots with this number are made.
     fn numbered(&mut self, number: u32) -> Result<&Shard> {
-        let is_keyed = self.config()?["sharding_method"] == "custom";
         let missing = || refusal(parts::no_shard(number));
+        if self.is_keyed()? {
+            return self.keys.get(number).ok_or_else(missing)?.shard();
+        }
         if !self.parts.is_empty() {
             return self.parts.get(number).ok_or_else(missing);
         }
-        if number > 0 || is_keyed {
+        if number > 0 {
             return Err(missing());
         }
         self.shard()
+    }
+
+    /// The moment that a snapshot of the shard with this number is of.
+    fn lineage(&mut self, number: u32, peer: u64) -> Lineage {
+        match self.keys.get(number) {
+            Some(keyed) => keyed.history.lineage(peer),
+            None => self.history.lineage(peer),
+        }
     }
 
     fn shard_directory(&self) -> PathBuf {
@@ -390,9 +471,42 @@ impl NativeBackend {
             if !shard.optimize().map_err(refusal)? {
                 return Ok(false);
             }
+            collection.parts.optimize().map_err(refusal)?;
+            let shard = collection.shard()?;
             let after = Segments::of(shard, &directory).map_err(refusal)?;
             collection.optimized.add(&before, &after, started);
             Ok(true)
+        })
+    }
+
+    pub(super) fn promote(
+        &self,
+        name: &str,
+        filter: &Value,
+        from: &Value,
+        to: &Value,
+    ) -> Result<()> {
+        self.create_shard_key(name, &json!({ "shard_key": to }).to_string())?;
+        self.with(name, |collection| {
+            let mut ask = |path: &str, body: Value| {
+                collection.answer("POST", path, &body.to_string(), self.whole_writes)
+            };
+            let found = ask(
+                "/points/scroll",
+                json!({"filter": filter, "shard_key": from, "limit": 100_000,
+                       "with_payload": true, "with_vector": true}),
+            )?;
+            let mut points = found["points"].clone();
+            for point in points.as_array_mut().into_iter().flatten() {
+                if let Some(point) = point.as_object_mut() {
+                    point.remove("shard_key");
+                }
+            }
+            let operations = json!([
+                {"upsert": {"points": points, "shard_key": to}},
+                {"delete": {"filter": filter, "shard_key": from}},
+            ]);
+            ask("/points/batch", json!({ "operations": operations })).map(drop)
         })
     }
 
@@ -450,7 +564,9 @@ impl Backend for NativeBackend {
     fn collection(&self, collection: &str) -> Result<CollectionState> {
         self.with(collection, |collection| {
             let config = collection.config()?;
-            let shards = collection.parts.counts().map_err(refusal)?;
+            let mut shards = collection.parts.states().map_err(refusal)?;
+            shards.extend(collection.keys.states()?);
+            let points = collection.points()?;
             let info = collection.shard()?.info().map_err(refusal)?;
             let optimizations = match &collection.optimizations {
                 Value::Null => collection.optimized.while_idle(info.segments),
@@ -459,7 +575,7 @@ impl Backend for NativeBackend {
             Ok(CollectionState {
                 config,
                 payload_schema: info.payload_schema,
-                points: info.points,
+                points,
                 indexed_vectors: info.indexed_vectors,
                 segments: u64::from(info.segments),
                 shards,
@@ -494,16 +610,8 @@ impl Backend for NativeBackend {
             return Err(Error::collection_exists(collection));
         }
         let directory = self.directory.join(collection);
-        let shard = fs::create_dir_all(&directory)
-            .map_err(|error| internal("create", &directory, &error))
-            .and_then(|()| {
-                let shard = Shard::create(&directory.join("shard"), &config);
-                let parts = Parts::create(&directory, &config);
-                Ok((shard.map_err(refusal)?, parts.map_err(refusal)?))
-            });
-        match shard {
-            Ok((shard, parts)) => {
-                let created = Collection::new(directory, shard, parts);
+        match Collection::create(directory.clone(), &config) {
+            Ok(created) => {
                 collections.insert(collection.to_owned(), Arc::new(Mutex::new(created)));
                 Ok(())
             }
@@ -531,10 +639,7 @@ impl Backend for NativeBackend {
             return Ok(false);
         };
         let mut removed = lock(&removed);
-        if let Some(shard) = removed.shard.take() {
-            shard.discard();
-        }
-        removed.parts.discard();
+        removed.discard();
         fs::remove_dir_all(&removed.directory)
             .map_err(|error| internal("remove", &removed.directory, &error))?;
         Ok(true)
@@ -548,12 +653,7 @@ impl Backend for NativeBackend {
         body: &str,
     ) -> Result<Box<RawValue>> {
         let result = self.with(collection, |collection| {
-            let request = parse_request_as(Strictness::Server, method, path, body);
-            match request.map_err(refusal)? {
-                Request::Read(read) => collection.shard()?.read(read).map_err(refusal),
-                Request::Write(write) if self.whole_writes => collection.write_whole(write, path),
-                Request::Write(write) => collection.write(write, method, path, body),
-            }
+            collection.answer(method, path, body, self.whole_writes)
         })?;
         to_raw_value(&result).map_err(|error| Error::Internal(format!("result: {error}")))
     }
@@ -651,6 +751,32 @@ impl Backend for NativeBackend {
         })
     }
 
+    fn create_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        self.with(collection, |found| {
+            if !found.is_keyed()? {
+                return Err(Error::BadRequest(
+                    "Shard Key cannot be created with Auto sharding method".to_owned(),
+                ));
+            }
+            let schema = found.shard()?.info().map_err(refusal)?.payload_schema;
+            let mut config = found.shard()?.config().to_json();
+            if let Some(config) = config.as_object_mut() {
+                config.remove("sharding_method");
+            }
+            let config = CollectionConfig::from_value(&config).map_err(refusal)?;
+            let directory = found.directory.clone();
+            let keys = &mut found.keys;
+            keys.create(&directory, collection, &config, &schema, body)
+        })
+    }
+
+    fn delete_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        self.with(collection, |found| {
+            let directory = found.directory.clone();
+            found.keys.delete(&directory, body)
+        })
+    }
+
     fn partial_snapshot(
         &self,
         collection: &str,
@@ -661,7 +787,7 @@ impl Backend for NativeBackend {
             let folder = tempfile::tempdir_in(&self.directory)
                 .map_err(|error| internal("create a folder in", &self.directory, &error))?;
             let path = folder.path().join("shard.snapshot");
-            let lineage = collection.history.lineage(self.peer);
+            let lineage = collection.lineage(shard, self.peer);
             let changed = collection
                 .numbered(shard)?
                 .create_partial_snapshot(manifest, &path, lineage)
@@ -752,7 +878,7 @@ fn sha256(path: &Path) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
-fn internal(doing: &str, path: &Path, error: &io::Error) -> Error {
+pub(super) fn internal(doing: &str, path: &Path, error: &io::Error) -> Error {
     Error::Internal(format!("{doing} {}: {error}", path.display()))
 }
 

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
 use edge_sync_engine::{CollectionConfig, Error, Operation, PointId, Result, Shard};
+use edge_sync_rest::ShardState;
 
 /// The shards beside the whole; none if there is one shard.
 #[derive(Debug, Default)]
@@ -49,11 +50,24 @@ impl Parts {
     }
 
     /// Points of each, by number.
-    pub(super) fn counts(&self) -> Result<Vec<(u32, u64)>> {
+    pub(super) fn states(&self) -> Result<Vec<ShardState>> {
         (0..)
             .zip(&self.0)
-            .map(|(number, shard)| Ok((number, shard.info()?.points)))
+            .map(|(number, shard)| {
+                Ok(ShardState {
+                    number,
+                    key: None,
+                    points: shard.info()?.points,
+                })
+            })
             .collect()
+    }
+
+    /// Merges segments and builds indexes in each.
+    pub(super) fn optimize(&self) -> Result<()> {
+        self.0
+            .iter()
+            .try_for_each(|shard| shard.optimize().map(drop))
     }
 
     /// Does to each what concerns its points.

@@ -124,8 +124,10 @@ fn address() -> Address {
         url: "http://server.test:6333".to_owned(),
         collection: "c".to_owned(),
         api_key: Some("secret".to_owned()),
-        shard: 0,
         connect_timeout_ms: 1000,
+        shard: None,
+        shard_key: None,
+        tenant: None,
     }
 }
 
@@ -145,22 +147,26 @@ fn sync_options() -> SyncOptions {
         patience_ms: 60_000,
         rebind: false,
         resend: false,
+        create_shard_key: false,
         direction: Direction::Push,
     }
 }
 
 fn origin() -> restore::Origin {
     let Address {
-        url,
-        collection,
-        shard,
-        ..
+        url, collection, ..
     } = address();
     restore::Origin {
         url,
         collection,
-        shard,
+        shard: 0,
+        shard_key: None,
     }
+}
+
+/// The offer for the one shard that there is.
+fn one_offer(offers: Vec<restore::Offer>) -> [restore::Offer; 1] {
+    <[restore::Offer; 1]>::try_from(offers).expect("one offer for one origin")
 }
 
 /// Attempts at every exchange.
@@ -370,10 +376,11 @@ impl Life {
                 }
                 let barrier = acknowledged(shard)?;
                 let mut instance = start(&self.program, &self.world)?;
-                let offer = instance.call(|guest, store| {
+                let offers = instance.call(|guest, store| {
                     let restore = guest.edge_sync_shard_restore();
-                    restore.call_begin_pull(store, GUEST_ROOT, &origin(), false)
+                    restore.call_begin_pull(store, GUEST_ROOT, &[origin()], false)
                 })?;
+                let [offer] = one_offer(offers);
                 let fetched = Fetched {
                     instance,
                     settled: true,
@@ -488,7 +495,7 @@ impl Life {
                     guest.edge_sync_shard_restore().call_stage(
                         store,
                         GUEST_ROOT,
-                        &format!("{GUEST_ROOT}/{SNAPSHOT}"),
+                        &[format!("{GUEST_ROOT}/{SNAPSHOT}")],
                         barrier,
                         options,
                     )
@@ -655,7 +662,7 @@ impl Life {
             let outcome = fetched.instance.call(|guest, store| {
                 guest.edge_sync_shard_restore().call_stage_pull(
                     store,
-                    &format!("{GUEST_ROOT}/{SNAPSHOT}"),
+                    &[Some(format!("{GUEST_ROOT}/{SNAPSHOT}"))],
                     barrier,
                     settled,
                     options,
@@ -663,7 +670,8 @@ impl Life {
             })?;
             match outcome {
                 restore::PullOutcome::Staged(_) => self.staged = Some(fetched.instance),
-                restore::PullOutcome::Again(offer) => {
+                restore::PullOutcome::Again(offers) => {
+                    let [offer] = one_offer(offers);
                     let barrier = self.expected.snapshot.take().map_or(0, |it| it.0);
                     self.fetch(fetched, barrier, &offer)?;
                 }
@@ -1564,10 +1572,10 @@ fn download(shard: &mut Instance, from: &Source) -> Result<Brings, Failed> {
             let courier = guest.edge_sync_shard_courier();
             match from {
                 Source::Snapshot(source) => {
-                    courier.call_start_download(store, &address(), *source, &file)
+                    courier.call_start_download(store, &address(), 0, *source, &file)
                 }
                 Source::Changes(manifest) => {
-                    courier.call_start_partial(store, &address(), manifest, &file)
+                    courier.call_start_partial(store, &address(), 0, manifest, &file)
                 }
             }
         })

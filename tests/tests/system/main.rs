@@ -44,5 +44,6 @@ mod real_server;
 mod recorded_pulls;
 mod serve;
 mod served;
+mod sharding;
 mod stock_engine;
 mod support;

@@ -73,7 +73,10 @@ fn a_directory_of_every_earlier_version_opens_and_goes_on() {
         );
         let rejected = shard.rejected(0, 9).expect("the rejected log");
         assert_eq!(rejected[0].message, "skipped by hand", "{name}");
-        let (_, collection) = bound_server(&data).expect("a binding").expect("one");
+        let collection = bound_server(&data)
+            .expect("a binding")
+            .expect("one")
+            .collection;
         assert_eq!(collection, COLLECTION, "{name}");
         shard.retry_all_rejected().expect("queued again");
         edge.shard().close().expect("closed");

@@ -89,7 +89,7 @@ fn origin() -> Origin {
         url: "http://localhost".to_owned(),
         collection: "c".to_owned(),
         shard: 0,
-            shard_key: None,
+        shard_key: None,
     }
 }
 

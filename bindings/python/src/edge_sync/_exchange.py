@@ -25,6 +25,18 @@ LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part of a collection; all of it without any."""
+
+    shard: int | None = None
+    shard_key: str | None = None
+    tenant: str | None = None
+
+    def __bool__(self) -> bool:
+        return self != Part()
+
+
+@dataclass(frozen=True)
 class Server:
     """Which collection on which server."""
 
@@ -32,9 +44,12 @@ class Server:
     collection: str
     api_key: str | None = field(repr=False)
     origin: Origin = field(repr=False)
+    part: Part
 
     @classmethod
-    def of(cls, url: str, collection: str, api_key: str | None, timeout: float) -> Server:
+    def of(
+        cls, url: str, collection: str, part: Part, api_key: str | None, timeout: float
+    ) -> Server:
         """Raises: `InvalidInput`."""
         try:
             parts = urlsplit(url)
@@ -51,15 +66,17 @@ class Server:
             raise errors.InvalidInput("collection", "expected the collection's name")
         path = parts.path.rstrip("/")
         origin = Origin(parts.scheme == "https", parts.netloc, timeout)
-        return cls(f"{parts.scheme}://{parts.netloc}{path}", collection, api_key, origin)
+        return cls(f"{parts.scheme}://{parts.netloc}{path}", collection, api_key, origin, part)
 
     def record(self) -> Any:
         return record(
             url=self.url,
             collection=self.collection,
             api_key=self.api_key,
-            shard=0,
             connect_timeout_ms=CONNECT_TIMEOUT_MS,
+            shard=self.part.shard,
+            shard_key=self.part.shard_key,
+            tenant=self.part.tenant,
         )
 
 
@@ -81,6 +98,7 @@ class Exchange:
         batch_bytes: int = 8 << 20,
         rebind: bool = False,
         resend: bool = False,
+        create_shard_key: bool = False,
     ) -> SyncReport:
         """Raises: `ServerError` with what was done before it gave up; anything that a call can."""
         options = record(
@@ -91,6 +109,7 @@ class Exchange:
             rebind=rebind,
             resend=resend,
             direction=direction,
+            create_shard_key=create_shard_key,
         )
         try:
             answer = fields(self._shard.call("sync", "sync", self.server.record(), options))

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from wasmtime.component import Variant
 
 from . import _component, _json, errors
-from ._exchange import Exchange, Server, Worker
+from ._exchange import Exchange, Part, Server, Worker
 from ._instance import fields
 from ._shard import Settings, Shard
 from .results import (
@@ -78,6 +78,9 @@ class EdgeSync:
         url: str | None = None,
         collection: str | None = None,
         api_key: str | None = None,
+        shard: int | None = None,
+        shard_key: str | int | None = None,
+        tenant: str | None = None,
         background: bool = False,
         every: float = 60.0,
         on_sync: Callable[[SyncReport], None] | None = None,
@@ -94,6 +97,11 @@ class EdgeSync:
             not there is restored from the server.
         url, collection: the server; without them, the one that the shard is bound to.
         api_key: sent to that server only, and never shown.
+        shard: only the shard of this number of a collection of several.
+        shard_key: the shards of this key, in a collection that is sharded by keys.
+        tenant: `FIELD=VALUE`: only the points of one tenant, told apart by a field of the payload.
+            VALUE is its own shard key once there is one; until then `shard_key`, or `default`, is
+            the one that it shares with others.
         background: sync on a thread of its own: soon after a write, and every `every` seconds to
             fetch what others wrote. `on_sync` is told of each that did something, on that thread.
         timeout: longest silence of the server, in seconds. No call returns while one is waited for.
@@ -114,9 +122,10 @@ class EdgeSync:
                 "url" if url is None else "collection", "expected both url and collection, or none"
             )
         # What is wrong is told before anything is made.
+        part = Part(shard, None if shard_key is None else _shard_key(shard_key), tenant)
         server = None
         if url is not None and collection is not None:
-            server = Server.of(url, collection, api_key, timeout)
+            server = Server.of(url, collection, part, api_key, timeout)
         settings = Settings(self.path, _durability(durability), memory_mib << 20)
         shard = Shard(_component.load(component, progress), settings)
         self._shard = shard
@@ -126,7 +135,8 @@ class EdgeSync:
             if server is None and shard.is_present:
                 bound = _binding(self.path)
                 if bound is not None:
-                    server = Server.of(*bound, api_key, timeout)
+                    url, collection, bound_part = bound
+                    server = Server.of(url, collection, part or bound_part, api_key, timeout)
             if server is not None:
                 shard.admit(server.origin)
                 self._exchange = Exchange(shard, server)
@@ -484,6 +494,7 @@ class EdgeSync:
         batch_bytes: int = 8 << 20,
         rebind: bool = False,
         resend: bool = False,
+        create_shard_key: bool = False,
     ) -> SyncReport:
         """Uploads what waits, then fetches what others wrote.
 
@@ -492,6 +503,7 @@ class EdgeSync:
         batch_operations, batch_bytes: of one request.
         rebind: the collection is the one that was bound before, in a new place.
         resend: queues everything that the shard holds again, for a server that has lost it.
+        create_shard_key: makes the shard key if the collection does not have it.
 
         Raises: `ServerError`, whose `report` says what was done; what waits stays in the queue.
         """
@@ -507,7 +519,14 @@ class EdgeSync:
         if patience < 0:
             raise errors.InvalidInput("patience", "expected seconds")
         return self._server().sync(
-            direction, attempts, patience, batch_operations, batch_bytes, rebind, resend
+            direction,
+            attempts,
+            patience,
+            batch_operations,
+            batch_bytes,
+            rebind,
+            resend,
+            create_shard_key,
         )
 
     def restore(
@@ -654,7 +673,12 @@ def _config(config: Body) -> Any:
     raise errors.InvalidInput("config", "expected the body of PUT /collections/{c}")
 
 
-def _binding(path: pathlib.Path) -> tuple[str, str] | None:
+def _shard_key(key: str | int) -> str:
+    """Text that looks like a number is text."""
+    return json.dumps(key) if isinstance(key, str) else str(key)
+
+
+def _binding(path: pathlib.Path) -> tuple[str, str, Part] | None:
     """The server that a sync has bound the shard to."""
     try:
         binding = json.loads((path / "server.json").read_text("utf-8"))
@@ -663,7 +687,8 @@ def _binding(path: pathlib.Path) -> tuple[str, str] | None:
         return None
     # Empty after a contact with a server that nobody named.
     if isinstance(url, str) and isinstance(collection, str) and url and collection:
-        return url, collection
+        part = Part(None, binding.get("shard_key"), binding.get("tenant"))
+        return url, collection, part
     return None
 
 

@@ -84,6 +84,12 @@ class PullReport:
     points: int
     bytes: int
     """Bytes downloaded."""
+    shards: list[int]
+    """The shards that it came from."""
+    peer: int | None
+    """The peer of the cluster that sent them, if it was asked."""
+    elsewhere: int
+    """Points that the shard lost to other shards of the collection, where the server has them."""
     reasons: list[str]
     """Why more was fetched than changed."""
     unsettled: str | None

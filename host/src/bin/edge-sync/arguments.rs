@@ -9,9 +9,9 @@ use crate::settings::Flags;
 
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
-data_dir, url, collection, api_key_file, shard, component, cache_dir, durability, memory_mib,
-batch_operations, batch_bytes, attempts, listen and serve_api_key_file. The server's API key comes
-from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
+data_dir, url, collection, api_key_file, shard, shard_key, tenant, component, cache_dir, durability,
+memory_mib, batch_operations, batch_bytes, attempts, listen and serve_api_key_file. The server's API
+key comes from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
@@ -413,6 +413,10 @@ pub struct Sync {
     /// one; creates it if it is not there
     #[arg(long)]
     pub resend: bool,
+    /// Create the shard key if the collection does not have it. In a collection that edge-sync made,
+    /// that needs no permission
+    #[arg(long)]
+    pub create_shard_key: bool,
     /// Upload only
     #[arg(long, conflicts_with = "pull")]
     pub push: bool,

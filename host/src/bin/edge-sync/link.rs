@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use edge_sync_host::{
     Direction, EdgeSync, Error, Progress, PullReport, RestoreProgress, RestoreReport,
-    RestoreSource, SnapshotSource, SyncOptions, SyncPermissions, SyncRecord, SyncReport,
-    SyncerOptions, WorkerState,
+    RestoreSource, SnapshotSource, SourceShard, SyncOptions, SyncPermissions, SyncRecord,
+    SyncReport, SyncerOptions, WorkerState,
 };
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -42,10 +42,12 @@ impl Session {
                 ..SyncerOptions::default()
             });
         }
-        if arguments.watch && (arguments.rebind || arguments.resend) {
+        if arguments.watch && (arguments.rebind || arguments.resend || arguments.create_shard_key) {
             return Err(Error::Setting {
                 name: "watch",
-                message: "--rebind and --resend are for one sync; run that first".to_owned(),
+                message:
+                    "--rebind, --resend and --create-shard-key are for one sync; run that first"
+                        .to_owned(),
             });
         }
         let edge = builder.open()?;
@@ -59,6 +61,7 @@ impl Session {
         let permissions = SyncPermissions {
             rebind: arguments.rebind,
             resend: arguments.resend,
+            create_shard_key: arguments.create_shard_key,
         };
         let direction = match (arguments.push, arguments.pull) {
             (true, _) => Direction::Push,
@@ -283,6 +286,9 @@ fn pull_json(report: &PullReport) -> Value {
         "points": report.points,
         "replayed": report.replayed,
         "received_bytes": report.bytes,
+        "shards": report.shards,
+        "peer": report.peer,
+        "elsewhere": report.elsewhere,
         "received_files": report.pulled.map(|pulled| pulled.received_files),
         "kept_bytes": report.pulled.map(|pulled| pulled.kept_bytes),
         "kept_files": report.pulled.map(|pulled| pulled.kept_files),
@@ -332,8 +338,34 @@ fn pull_text(report: &PullReport) -> String {
             counted(pulled.segments_fetched, "segment")
         ));
     }
+    text.push_str(&sources_text(&report.shards));
     text.push_str(&format!(" ({})", wait(report.elapsed)));
     text
+}
+
+/// Which shards something came from, unless it is the one of a collection that has no other.
+fn sources_text(shards: &[SourceShard]) -> String {
+    let is_shard_0 = |it: &SourceShard| it.shard == 0 && it.shard_key.is_none();
+    if shards.is_empty() || (shards.len() == 1 && shards.iter().all(is_shard_0)) {
+        return String::new();
+    }
+    let shards = shards
+        .iter()
+        .map(|it| shard_text(it.shard, it.shard_key.as_deref()));
+    format!("; from {}", shards.collect::<Vec<_>>().join(", "))
+}
+
+/// What a person should know of points that went to shards that the device does not follow.
+fn elsewhere_note(elsewhere: u64) -> Option<String> {
+    (elsewhere > 0).then(|| {
+        format!(
+            "{} {} to other shards of the collection than the one that is followed: the server has \
+             {}, and this shard no longer",
+            counted(elsewhere, "point"),
+            if elsewhere == 1 { "belongs" } else { "belong" },
+            if elsewhere == 1 { "it" } else { "them" },
+        )
+    })
 }
 
 fn pull_notes(report: &PullReport) -> Vec<String> {
@@ -342,6 +374,7 @@ fn pull_notes(report: &PullReport) -> Vec<String> {
         .iter()
         .map(|reason| format!("fetched more than changed: {reason}"))
         .collect();
+    notes.extend(elsewhere_note(report.elsewhere));
     notes.extend(repair_notes(
         report.duplicates_removed,
         report.deletes_applied,
@@ -376,6 +409,9 @@ fn restore_json(report: &RestoreReport, points: u64) -> Value {
     let mut value = json!({
         "points": points,
         "snapshot_bytes": report.snapshot_bytes,
+        "shards": report.shards,
+        "peer": report.peer,
+        "elsewhere": report.elsewhere,
         "uploaded": report.uploaded,
         "replayed_while_staging": report.replayed,
         "duplicates_removed": report.duplicates_removed,
@@ -388,12 +424,14 @@ fn restore_json(report: &RestoreReport, points: u64) -> Value {
 
 /// What a person should know of a snapshot that was not sound.
 fn restore_notes(report: &RestoreReport) -> Vec<String> {
-    repair_notes(
+    let mut notes = repair_notes(
         report.duplicates_removed,
         report.deletes_applied,
         report.unsettled.as_deref(),
         "restore",
-    )
+    );
+    notes.extend(elsewhere_note(report.elsewhere));
+    notes
 }
 
 /// `verb`: what brings right what is unsettled.
@@ -433,11 +471,12 @@ fn repair_notes(
 
 fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String {
     format!(
-        "restored {} from {} into {}, generation {}",
+        "restored {} from {} into {}, generation {}{}",
         counted(points, "point"),
         bytes(report.snapshot_bytes),
         directory.display(),
-        report.opened.generation
+        report.opened.generation,
+        sources_text(&report.shards)
     )
 }
 

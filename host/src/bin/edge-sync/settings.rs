@@ -28,9 +28,12 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
 const BATCH_OPERATIONS: u32 = 100;
 
 /// Every variable that the command reads.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 11] = [
     "EDGE_SYNC_DATA_DIR",
     "EDGE_SYNC_COLLECTION",
+    "EDGE_SYNC_SHARD",
+    "EDGE_SYNC_SHARD_KEY",
+    "EDGE_SYNC_TENANT",
     "EDGE_SYNC_COMPONENT",
     "EDGE_SYNC_DURABILITY",
     "EDGE_SYNC_MEMORY_MIB",
@@ -91,6 +94,20 @@ pub struct Flags {
     /// Collection on the server [EDGE_SYNC_COLLECTION]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
     pub collection: Option<String>,
+    /// Only this shard of a collection of several [EDGE_SYNC_SHARD]
+    #[arg(long, global = true, value_name = "N", help_heading = "Settings")]
+    pub shard: Option<u32>,
+    /// Shard key of the device, in a collection that is sharded by keys [EDGE_SYNC_SHARD_KEY]
+    #[arg(long, global = true, value_name = "KEY", help_heading = "Settings")]
+    pub shard_key: Option<String>,
+    /// Only the points of one tenant, told apart by a field of the payload [EDGE_SYNC_TENANT]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FIELD=VALUE",
+        help_heading = "Settings"
+    )]
+    pub tenant: Option<String>,
     /// File that holds the API key; otherwise it is taken from QDRANT_API_KEY
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub api_key_file: Option<PathBuf>,
@@ -142,6 +159,23 @@ impl TryFrom<String> for DurabilitySetting {
     }
 }
 
+/// A shard key: in the TOML file a number is a number.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum ShardKeySetting {
+    Number(u64),
+    Text(String),
+}
+
+impl std::fmt::Display for ShardKeySetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ShardKeySetting::Number(number) => write!(f, "{number}"),
+            ShardKeySetting::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 /// One source of settings; also the form of the TOML file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -162,6 +196,8 @@ struct Layer {
     client_certificate_file: Option<PathBuf>,
     client_key_file: Option<PathBuf>,
     shard: Option<u32>,
+    shard_key: Option<ShardKeySetting>,
+    tenant: Option<String>,
     component: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
     durability: Option<DurabilitySetting>,
@@ -183,6 +219,9 @@ impl Layer {
             collection: flags.collection.clone(),
             api_key_file: flags.api_key_file.clone(),
             ca_file: flags.ca_file.clone(),
+            shard: flags.shard,
+            shard_key: flags.shard_key.clone().map(ShardKeySetting::Text),
+            tenant: flags.tenant.clone(),
             component: flags.component.clone(),
             durability: flags.durability,
             memory_mib: flags.memory_mib,
@@ -203,6 +242,12 @@ impl Layer {
             url: text("QDRANT_URL")?,
             collection: text("EDGE_SYNC_COLLECTION")?,
             api_key: text("QDRANT_API_KEY")?.map(Secret::new),
+            shard: text("EDGE_SYNC_SHARD")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|_| setting("EDGE_SYNC_SHARD", "is not the number of a shard"))?,
+            shard_key: text("EDGE_SYNC_SHARD_KEY")?.map(ShardKeySetting::Text),
+            tenant: text("EDGE_SYNC_TENANT")?,
             component: raw("EDGE_SYNC_COMPONENT").map(PathBuf::from),
             listen: text("EDGE_SYNC_LISTEN")?,
             serve_api_key: text("EDGE_SYNC_SERVE_API_KEY")?.map(Secret::new),
@@ -241,6 +286,10 @@ impl Layer {
         Ok(layer)
     }
 
+    fn names_part(&self) -> bool {
+        self.shard.is_some() || self.shard_key.is_some() || self.tenant.is_some()
+    }
+
     /// What this layer says, else what `below` says.
     fn over(self, below: Layer) -> Layer {
         // The two ways to give a key are one setting: a file named by a flag beats the
@@ -273,6 +322,8 @@ impl Layer {
                 .or(below.client_certificate_file),
             client_key_file: self.client_key_file.or(below.client_key_file),
             shard: self.shard.or(below.shard),
+            shard_key: self.shard_key.or(below.shard_key),
+            tenant: self.tenant.or(below.tenant),
             component: self.component.or(below.component),
             cache_dir: self.cache_dir.or(below.cache_dir),
             durability: self.durability.or(below.durability),
@@ -322,9 +373,14 @@ impl Settings {
         }
         let mut settings = Settings(merged);
         // Once a shard is in step with a collection, that is where its commands go.
-        if let Some((url, collection)) = bound_server(settings.data_dir())? {
-            settings.0.url.get_or_insert(url);
-            settings.0.collection.get_or_insert(collection);
+        if let Some(bound) = bound_server(settings.data_dir())? {
+            let of_settings = &mut settings.0;
+            of_settings.url.get_or_insert(bound.url);
+            of_settings.collection.get_or_insert(bound.collection);
+            if !of_settings.names_part() {
+                of_settings.shard_key = bound.shard_key.map(ShardKeySetting::Text);
+                of_settings.tenant = bound.tenant;
+            }
         }
         Ok(settings)
     }
@@ -473,7 +529,9 @@ impl Settings {
         }
         let mut server = ServerSettings::new(url, collection);
         server.api_key = self.0.api_key.clone();
-        server.shard = self.0.shard.unwrap_or(0);
+        server.shard = self.0.shard;
+        server.shard_key = self.0.shard_key.as_ref().map(ToString::to_string);
+        server.tenant = self.0.tenant.clone();
         server.tls = self.tls()?;
         server.checked()
     }

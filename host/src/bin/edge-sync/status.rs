@@ -32,7 +32,7 @@ impl Session {
         let first = edge.shard().rejected(0, 1)?;
         let record = edge.sync_record();
         self.close(edge)?;
-        let mirror = self.peek()?.status()?.mirror;
+        let mirrors = self.peek()?.status()?.mirrors;
         let server = self.settings.server_name();
         let next = next_step(&queue, &record, server.is_some());
         let mut value = json!({
@@ -46,7 +46,7 @@ impl Session {
         value["not_loaded"] = json!(not_loaded.as_ref().map(describe));
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
-        value["mirror"] = mirror_json(mirror.as_ref());
+        value["mirrors"] = mirrors_json(&mirrors);
         let mut lines = Vec::new();
         if let Some(info) = &info {
             lines.push(line(
@@ -70,7 +70,7 @@ impl Session {
         }
         lines.push(line("queue", &queue_text(&queue)));
         lines.push(line("server", server.as_deref().unwrap_or("none set")));
-        lines.push(line("mirror", &mirror_text(mirror.as_ref())));
+        lines.push(line("mirror", &mirrors_text(&mirrors)));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
         lines.push(line("next", &next));
@@ -84,7 +84,7 @@ impl Session {
         let peek = self.peek()?;
         let Peeked {
             generation,
-            mirror,
+            mirrors,
             queue,
         } = peek.status()?;
         let first = peek.rejected(0, 1)?;
@@ -108,7 +108,7 @@ impl Session {
         });
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
-        value["mirror"] = mirror_json(mirror.as_ref());
+        value["mirrors"] = mirrors_json(&mirrors);
         let mut lines = vec![
             line(
                 "shard",
@@ -121,7 +121,7 @@ impl Session {
             },
             line("points", points),
             line("queue", &queue_text(&queue)),
-            line("mirror", &mirror_text(mirror.as_ref())),
+            line("mirror", &mirrors_text(&mirrors)),
         ];
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
@@ -283,28 +283,51 @@ pub fn queue_text(queue: &QueueStatus) -> String {
     text
 }
 
-/// What the next pull need not fetch.
-fn mirror_json(mirror: Option<&Mirror>) -> Value {
-    mirror.map_or(Value::Null, |mirror| {
-        json!({
-            "url": mirror.of.url,
-            "collection": mirror.of.collection,
-            "shard": mirror.of.shard,
-            "segments": mirror.segments,
-            "bytes": mirror.bytes,
-            "settled": mirror.settled,
+/// What the next pull need not fetch, shard by shard of the server.
+fn mirrors_json(mirrors: &[Mirror]) -> Value {
+    mirrors
+        .iter()
+        .map(|mirror| {
+            json!({
+                "url": mirror.of.url,
+                "collection": mirror.of.collection,
+                "shard": mirror.of.shard,
+                "shard_key": mirror.of.shard_key,
+                "peer": mirror.peer,
+                "segments": mirror.segments,
+                "bytes": mirror.bytes,
+                "settled": mirror.settled,
+            })
         })
-    })
+        .collect()
 }
 
-fn mirror_text(mirror: Option<&Mirror>) -> String {
-    match mirror {
-        Some(mirror) => format!(
-            "{} in {}; a pull fetches what changed since",
-            bytes(mirror.bytes),
-            counted(mirror.segments.into(), "segment")
-        ),
-        None => "none; a pull fetches everything".to_owned(),
+fn mirrors_text(mirrors: &[Mirror]) -> String {
+    if mirrors.is_empty() {
+        return "none; a pull fetches everything".to_owned();
+    }
+    let segments = mirrors.iter().map(|it| u64::from(it.segments)).sum();
+    let mut text = format!(
+        "{} in {}",
+        bytes(mirrors.iter().map(|it| it.bytes).sum()),
+        counted(segments, "segment")
+    );
+    let is_shard_0 = |mirror: &Mirror| mirror.of.shard == 0 && mirror.of.shard_key.is_none();
+    if mirrors.len() > 1 || !mirrors.iter().all(is_shard_0) {
+        let shards = mirrors
+            .iter()
+            .map(|mirror| shard_text(mirror.of.shard, mirror.of.shard_key.as_deref()));
+        text.push_str(&format!(", of {}", shards.collect::<Vec<_>>().join(", ")));
+    }
+    text.push_str("; a pull fetches what changed since");
+    text
+}
+
+/// A shard of a collection on a server, for people.
+pub fn shard_text(shard: u32, shard_key: Option<&str>) -> String {
+    match shard_key {
+        Some(key) => format!("shard {shard} (key {key})"),
+        None => format!("shard {shard}"),
     }
 }
 
