@@ -563,7 +563,7 @@ fn fetch_generation(
         },
     };
     if placement.among_others {
-        return fetching.points(&placement);
+        return fetching.points(&placement, wanted);
     }
     fetching.shards(&placement, wanted)
 }
@@ -731,7 +731,7 @@ impl Fetching<'_> {
     }
 
     /// A tenant's points, from among those of others.
-    fn points(mut self, placement: &Placement) -> Result<Fetched> {
+    fn points(mut self, placement: &Placement, wanted: Wanted) -> Result<Fetched> {
         let Source {
             server, barrier, ..
         } = *self.source;
@@ -745,14 +745,14 @@ impl Fetching<'_> {
         } else if placement.moving {
             self.fetched.unsettled = Some(MOVING);
         }
-        let same = exports::with_store(|store| {
-            let found = PointsFile::open(&file)?.compare(store.shard()?)?;
-            Ok(found.added + found.changed + found.removed == 0)
-        });
-        match same {
-            Ok(true) => return Ok(self.fetched),
-            Ok(false) | Err(Error::NotOpen) => {}
-            Err(error) => return Err(error),
+        let is_same = || {
+            exports::with_store(|store| {
+                let found = PointsFile::open(&file)?.compare(store.shard()?)?;
+                Ok(found.added + found.changed + found.removed == 0)
+            })
+        };
+        if wanted == Wanted::Changes && is_same()? {
+            return Ok(self.fetched);
         }
         // The collection was found to be the one that is bound: what is not there was deleted.
         self.kept = None;

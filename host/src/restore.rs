@@ -36,7 +36,7 @@ use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, Shard, ShardOptions};
 use crate::signal::Cancel;
 use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
-use crate::types::{FailureClass, Opened, PointId, SnapshotSource};
+use crate::types::{FailureClass, Opened, PointId, ScrollRequest, Selection, SnapshotSource};
 
 /// Name of the staging folder in the data directory.
 const STAGING: &str = "staging";
@@ -52,6 +52,9 @@ const LEDGER: &str = "snapshots-on-server.json";
 
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
+
+/// Points of a page while all are listed.
+const SCROLLED: u32 = 10_000;
 
 /// Where the snapshot comes from.
 #[derive(Clone, Debug)]
@@ -389,7 +392,7 @@ impl Exchange<'_> {
             })?,
         };
         if placement.among_others {
-            return self.fetch_points(staging, &placement, barrier, progress);
+            return self.fetch_points(staging, &placement, wanted, barrier, progress);
         }
         self.fetch_shards(staging, &placement, wanted, barrier, progress)
     }
@@ -521,6 +524,7 @@ impl Exchange<'_> {
         &self,
         staging: &Staging,
         placement: &Placement,
+        wanted: Wanted,
         barrier: u64,
         progress: &mut dyn FnMut(RestoreProgress<'_>),
     ) -> Result<Fetched> {
@@ -539,7 +543,7 @@ impl Exchange<'_> {
             (placement.moving || now.moving).then(|| MOVING.to_owned())
         };
         cancel.check()?;
-        if shard.is_present()? {
+        if wanted == Wanted::Changes && shard.is_present()? {
             let found = shard.compare_points(&in_staging(name))?;
             if found.added + found.changed + found.removed == 0 {
                 staging.remove(name);
@@ -606,6 +610,25 @@ impl Exchange<'_> {
         }
     }
 
+    /// Ids of all points of the shard.
+    fn all_points(&self) -> Result<Vec<PointId>> {
+        let mut ids = Vec::new();
+        let mut offset = None;
+        loop {
+            let page = self.shard.scroll(ScrollRequest {
+                offset,
+                limit: SCROLLED,
+                filter: None,
+                selection: Selection::none(),
+            })?;
+            ids.extend(page.points.into_iter().map(|point| point.id));
+            match page.next {
+                Some(next) => offset = Some(next),
+                None => return Ok(ids),
+            }
+        }
+    }
+
     /// Counts points of this device that are in shards of the collection that it does not follow.
     fn count_elsewhere(
         &self,
@@ -616,7 +639,7 @@ impl Exchange<'_> {
         if !one_of_several || !self.shard.is_present()? {
             return Ok(());
         }
-        let lacking = generation.stager.lacking(self.shard.all_points()?)?;
+        let lacking = generation.stager.lacking(self.all_points()?)?;
         if lacking.is_empty() {
             return Ok(());
         }

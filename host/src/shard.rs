@@ -17,9 +17,10 @@ use crate::lock::DirectoryLock;
 use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::types::{
-    Binding, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits, QueueProgress,
-    QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
-    ScrollRequest, SearchRequest, Selection, StoredPoint, UploadBatch, WaitingOperation,
+    Binding, Difference, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits,
+    QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint,
+    ScrollPage, ScrollRequest, SearchRequest, Selection, StoredPoint, UploadBatch,
+    WaitingOperation,
 };
 
 /// The data directory's name in the guest.

@@ -19,6 +19,7 @@ use crate::binding::{Binding, Target};
 use crate::collection::{LocalVectors, ServerCollection, creation_body};
 use crate::facts::Facts;
 use crate::placement::Placement;
+use crate::routing::ShardKey;
 pub use crate::sizes::Limits;
 use crate::sizes::Sizes;
 use crate::streak::{Streak, is_about_a_point};
@@ -1046,7 +1047,7 @@ impl Uploader {
         self.ready = false;
         if let Some(advice) = advice(failure.status)
             && !failure.message.contains(advice)
-            && !["`queue skip`", "`sync", "configure"]
+            && !["`queue skip`", "`sync", "configure", "--create-shard-key"]
                 .iter()
                 .any(|way| failure.message.contains(way))
         {
@@ -1173,12 +1174,25 @@ impl Uploader {
             );
             return Ok(self.stop(Failure::stop("GET /collections/…", message)));
         }
+        let missing_key = match self.missing_key(server)? {
+            Ok(missing) => missing,
+            Err(failure) => return Ok(self.passing(failure)),
+        };
         let bound = standing.binding.clone();
+        if let Some(key) = &missing_key
+            && let Some(bound) = bound.as_ref().filter(|it| it.is_at(&self.target))
+            && !self.permissions.resend
+        {
+            self.stored = Some(bound.clone());
+            self.binding = bound.clone();
+            let why = format!("the collection has no shard key {key} any more");
+            return self.lost(queue, &Request::new("GET", "/cluster", ""), why);
+        }
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
         }
-        if self.keyed
-            && let Some(step) = self.find_key(queue, server, &standing, &description)?
+        if let Some(key) = missing_key
+            && let Some(step) = self.create_key(server, &key, &description)?
         {
             return Ok(step);
         }
@@ -1440,60 +1454,54 @@ impl Uploader {
         )
     }
 
-    /// Looks for the shard key that writes go to, and creates it if this device may; a step if it
-    /// stays away.
-    fn find_key<E>(
-        &mut self,
-        queue: &mut impl Queue<Error = E>,
+    /// The shard key that writes would go to, if the collection does not have it.
+    fn missing_key<E>(
+        &self,
         server: &mut impl Server<Error = E>,
-        standing: &Standing,
-        description: &ServerCollection,
-    ) -> Result<Option<Step>, E> {
-        let Some(own) = self.target.routing.own_key() else {
-            return Ok(None);
+    ) -> Result<Result<Option<ShardKey>, Failure>, E> {
+        let Some(own) = self.target.routing.own_key().filter(|_| self.keyed) else {
+            return Ok(Ok(None));
         };
-        let shared = self.target.routing.shared_key();
         let question = Request::new("GET", "/cluster", "");
-        let placement = match self.ask(server, &question)? {
-            Ok(told) => Placement::read(&told),
-            Err(failure) => return Ok(Some(self.passing(failure))),
+        let told = match self.ask(server, &question)? {
+            Ok(told) => told,
+            Err(failure) => return Ok(Err(failure)),
         };
-        let placement = match placement {
+        let placement = match Placement::read(&told) {
             Ok(placement) => placement,
             Err(message) => {
                 let failure = Failure::stop(&question.describe(), message);
-                return Ok(Some(self.wait(failure.with_class(Class::Unclear))));
+                return Ok(Err(failure.with_class(Class::Unclear)));
             }
         };
-        if placement.has_key(&own) || shared.as_ref().is_some_and(|key| placement.has_key(key)) {
-            return Ok(None);
-        }
-        let wanted = shared.unwrap_or(own);
-        let bound = standing.binding.as_ref();
-        let was_there = bound.is_some_and(|it| it.is_at(&self.target)) && !self.permissions.resend;
-        if was_there {
-            let why = format!("the collection has no shard key {wanted} any more");
-            return self.lost(queue, &question, why).map(Some);
-        }
+        let shared = self.target.routing.shared_key();
+        let is_there =
+            placement.has_key(&own) || shared.as_ref().is_some_and(|key| placement.has_key(key));
+        Ok(Ok((!is_there).then(|| shared.unwrap_or(own))))
+    }
+
+    /// Creates a shard key if this device may; a step if it stays away.
+    fn create_key<E>(
+        &mut self,
+        server: &mut impl Server<Error = E>,
+        key: &ShardKey,
+        description: &ServerCollection,
+    ) -> Result<Option<Step>, E> {
         if description.id.is_none() && !self.permissions.create_shard_key {
             let message = format!(
-                "the collection has no shard key {wanted}. Nothing was uploaded; create the key on \
-                 the server, or let this device create it (--create-shard-key)"
+                "the collection has no shard key {key}. Nothing was uploaded; create the key on the \
+                 server, or let this device create it (--create-shard-key)"
             );
-            return Ok(Some(
-                self.stop(Failure::stop(&question.describe(), message)),
-            ));
+            let request = Request::new("GET", "/cluster", "").describe();
+            return Ok(Some(self.stop(Failure::stop(&request, message))));
         }
-        let body = serde_json::json!({ "shard_key": wanted }).to_string();
+        let body = serde_json::json!({ "shard_key": key }).to_string();
         match self.ask(server, &Request::new("PUT", "/shards", body))? {
             Ok(_) => Ok(None),
             // Another device was faster.
             Err(failure) if failure.message.contains("already exists") => Ok(None),
             Err(failure) => {
-                let message = format!(
-                    "the shard key {wanted} cannot be created: {}",
-                    failure.message
-                );
+                let message = format!("the shard key {key} cannot be created: {}", failure.message);
                 Ok(Some(self.passing(Failure { message, ..failure })))
             }
         }

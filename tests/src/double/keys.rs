@@ -98,11 +98,6 @@ impl Keys {
         self.store(directory)
     }
 
-    /// The keys, as `GET /collections/{c}/shards` lists them.
-    pub(super) fn names(&self) -> Vec<Value> {
-        self.shards.values().map(|it| it.key.clone()).collect()
-    }
-
     pub(super) fn get(&mut self, number: u32) -> Option<&mut Collection> {
         Some(&mut self.shards.get_mut(&number)?.collection)
     }

@@ -46,7 +46,8 @@ impl Session {
         value["not_loaded"] = json!(not_loaded.as_ref().map(describe));
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
-        value["mirrors"] = mirrors_json(&mirrors);
+        value["mirror"] = mirrors.first().map_or(Value::Null, mirror_json);
+        value["mirrors"] = mirrors.iter().map(mirror_json).collect();
         let mut lines = Vec::new();
         if let Some(info) = &info {
             lines.push(line(
@@ -108,7 +109,8 @@ impl Session {
         });
         merge(&mut value, queue_json(&queue));
         merge(&mut value, record_json(&record));
-        value["mirrors"] = mirrors_json(&mirrors);
+        value["mirror"] = mirrors.first().map_or(Value::Null, mirror_json);
+        value["mirrors"] = mirrors.iter().map(mirror_json).collect();
         let mut lines = vec![
             line(
                 "shard",
@@ -283,23 +285,18 @@ pub fn queue_text(queue: &QueueStatus) -> String {
     text
 }
 
-/// What the next pull need not fetch, shard by shard of the server.
-fn mirrors_json(mirrors: &[Mirror]) -> Value {
-    mirrors
-        .iter()
-        .map(|mirror| {
-            json!({
-                "url": mirror.of.url,
-                "collection": mirror.of.collection,
-                "shard": mirror.of.shard,
-                "shard_key": mirror.of.shard_key,
-                "peer": mirror.peer,
-                "segments": mirror.segments,
-                "bytes": mirror.bytes,
-                "settled": mirror.settled,
-            })
-        })
-        .collect()
+/// What the next pull need not fetch of one shard.
+fn mirror_json(mirror: &Mirror) -> Value {
+    json!({
+        "url": mirror.of.url,
+        "collection": mirror.of.collection,
+        "shard": mirror.of.shard,
+        "shard_key": mirror.of.shard_key,
+        "peer": mirror.peer,
+        "segments": mirror.segments,
+        "bytes": mirror.bytes,
+        "settled": mirror.settled,
+    })
 }
 
 fn mirrors_text(mirrors: &[Mirror]) -> String {
