@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, any, get, post};
 use serde_json::{Value, json};
 
 use crate::router::App;
-use crate::{Backend, CollectionState, Error, Result, envelope};
+use crate::{Backend, CollectionState, Error, envelope, metrics};
 
 /// What the server says about itself, path by path.
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
@@ -23,7 +23,7 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             "/cluster",
             get(async || envelope::answer(Instant::now(), Ok(json!({"status": "disabled"})))),
         ),
-        ("/metrics", get(metrics::<B>)),
+        ("/metrics", get(metrics::answer::<B>)),
         (
             "/issues",
             get(async || envelope::answer(Instant::now(), Ok(json!({"issues": []}))))
@@ -92,20 +92,6 @@ pub(crate) fn unsupported(what: &str) -> Error {
 async fn version<B: Backend>(State(app): State<Arc<App<B>>>) -> Json<Value> {
     let identity = &app.options.identity;
     Json(json!({"title": identity.title, "version": identity.version}))
-}
-
-/// In Prometheus' text format, under the server's names.
-async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<String> {
-    let version = app.options.identity.version.clone();
-    let collections = app.blocking(|backend| backend.collections()).await?.len();
-    Ok(format!(
-        "# HELP app_info information about qdrant server\n\
-         # TYPE app_info gauge\n\
-         app_info{{name=\"qdrant\",version=\"{version}\"}} 1\n\
-         # HELP collections_total number of collections\n\
-         # TYPE collections_total gauge\n\
-         collections_total {collections}\n"
-    ))
 }
 
 /// The shards of a collection, as `GET /collections/{collection}/cluster` lists them.

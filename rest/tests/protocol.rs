@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use edge_sync_rest::{
-    Backend, CollectionState, ContentTypes, Error, Options, Result, SnapshotDescription,
-    SnapshotScope, StoredSnapshot, router, serve,
+    Backend, CollectionState, ContentTypes, Error, Limits, Load, Options, Result,
+    SnapshotDescription, SnapshotScope, StoredSnapshot, router, serve,
 };
 use http_body_util::BodyExt as _;
 use serde_json::value::{RawValue, to_raw_value};
@@ -526,6 +526,7 @@ async fn running_requests_finish_before_the_server_stops() {
     let server = tokio::spawn(serve(
         listener,
         router(Arc::clone(&backend), Options::default()),
+        Load::new(Limits::default()),
         async {
             let _ = stopped.await;
         },

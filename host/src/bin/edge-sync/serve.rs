@@ -1,11 +1,13 @@
 //! `serve`: Qdrant's REST API over the shard.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use edge_sync_host::{EdgeSync, Error, Syncer, SyncerOptions, WorkerState};
-use edge_sync_rest::{Options, Router, router};
+use edge_sync_host::{
+    DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions, WorkerState, device_id,
+};
+use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
@@ -14,16 +16,12 @@ use tokio::sync::oneshot;
 use crate::Session;
 use crate::arguments::Serve;
 use crate::backend::{self, ShardBackend};
-use crate::output::exit;
+use crate::output::{exit, exit_code};
 use crate::settings::Serving;
 use crate::status::again;
 
 /// How often it looks for news to print.
 const NEWS_TICK: Duration = Duration::from_millis(500);
-
-/// How long a stop waits for requests under way. What they have begun in the shard is waited for
-/// in any case.
-const GRACE: Duration = Duration::from_secs(10);
 
 impl Session {
     pub fn serve(&self, arguments: &Serve) -> Result<u8, Error> {
@@ -35,19 +33,64 @@ impl Session {
             .map_err(|error| Error::Internal(format!("starting to serve: {error}")))?;
         // Reserved before the shard is opened, which may take long, and listened on after it.
         let socket = reserve(&runtime, &serving.addresses)?;
+        if !arguments.no_sync {
+            self.refuse_itself(&socket)?;
+        }
         let backend = Arc::new(self.backend(arguments)?);
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
         let shard = backend.edge().shard().clone();
-        let closed = end(backend);
+        let closed = end(backend, serving.stop_time);
         for note in shard.notes() {
             self.output.note(&note);
         }
+        let Some(closed) = closed else {
+            return self.leave(served);
+        };
         // Requests that were given up on must not keep the process.
         runtime.shutdown_background();
         served.and(closed)?;
         self.output.say(&json!({ "stopped": true }), "stopped")?;
         Ok(0)
+    }
+
+    /// Ends the process although the shard is still at something: whoever waited for that would wait
+    /// for as long as it takes.
+    fn leave(&self, served: Result<(), Error>) -> Result<u8, Error> {
+        self.output.note(
+            "the shard is still at work and was not flushed; nothing that was answered is lost, and \
+             the next start replays it",
+        );
+        let code = match served {
+            Ok(()) => {
+                self.output
+                    .say(&json!({ "stopped": true, "flushed": false }), "stopped")?;
+                0
+            }
+            Err(error) => {
+                self.output.error(&error);
+                exit_code(&error)
+            }
+        };
+        std::process::exit(i32::from(code));
+    }
+
+    /// Refuses a server that is the endpoint which is about to listen.
+    fn refuse_itself(&self, socket: &TcpSocket) -> Result<(), Error> {
+        let Some(url) = self.settings.url() else {
+            return Ok(());
+        };
+        let address = socket.local_addr().map_err(cannot_listen)?;
+        if Origin::of_url(url)?.is_at(address) {
+            return Err(Error::Setting {
+                name: "url",
+                message: format!(
+                    "the server is this very endpoint, which listens on {address} and would upload to \
+                     itself; give the server's own address, or another one to --listen"
+                ),
+            });
+        }
+        Ok(())
     }
 
     fn backend(&self, arguments: &Serve) -> Result<ShardBackend, Error> {
@@ -85,14 +128,22 @@ impl Session {
         let mut signals = Signals::listen()?;
         let listener = socket.listen(1024).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
+        let load = Load::new(serving.limits.clone());
+        let defaults = Options::default();
         let options = Options {
             api_key: serving.key.as_ref().map(|key| key.expose().to_owned()),
             local_hosts_only: serving.key.is_none(),
-            ..Options::default()
+            body_limit: defaults.body_limit.min(load.largest_body()),
+            load: Some(Arc::clone(&load)),
+            header: Some((
+                HeaderName::from_static(DEVICE_HEADER),
+                HeaderValue::from_static(device_id()),
+            )),
+            ..defaults
         };
         let router = router(Arc::clone(backend), options);
         let (stop, stopping) = oneshot::channel::<()>();
-        let mut server = tokio::spawn(serve_until(listener, router, stopping));
+        let mut server = tokio::spawn(serve_until(listener, router, load, stopping));
         self.say_ready(backend, address)?;
 
         let mut news = News::default();
@@ -116,7 +167,10 @@ impl Session {
             std::process::exit(i32::from(exit::CANCELLED));
         });
         let _ = stop.send(());
-        if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+        if tokio::time::timeout(serving.stop_time, &mut server)
+            .await
+            .is_err()
+        {
             server.abort();
             self.output
                 .note("requests were still under way; their connections are closed");
@@ -199,9 +253,10 @@ impl News {
 async fn serve_until(
     listener: TcpListener,
     router: Router,
+    load: Arc<Load>,
     stopping: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
-    edge_sync_rest::serve(listener, router, async {
+    edge_sync_rest::serve(listener, router, load, async {
         // Dropping the sender is a wish to stop as well.
         let _ = stopping.await;
     })
@@ -254,16 +309,25 @@ fn cannot_listen(error: std::io::Error) -> Error {
     }
 }
 
-/// Ends the uploads, then flushes and closes the shard.
-fn end(backend: Arc<ShardBackend>) -> Result<(), Error> {
-    let shard = backend.edge().shard().clone();
-    match Arc::into_inner(backend) {
-        Some(backend) => drop(backend.into_edge()),
-        // A request that was given up on still has it. The shard finishes what it is at, and
-        // closes after that.
-        None => tracing::warn!("a request is still under way"),
+/// Ends the uploads, then flushes and closes the shard. None if that takes too long.
+fn end(backend: Arc<ShardBackend>, patience: Duration) -> Option<Result<(), Error>> {
+    let (done, outcome) = mpsc::channel();
+    let ending = std::thread::Builder::new()
+        .name("edge-sync end".to_owned())
+        .spawn(move || {
+            let shard = backend.edge().shard().clone();
+            match Arc::into_inner(backend) {
+                Some(backend) => drop(backend.into_edge()),
+                // A request that was given up on still has it. The shard finishes what it is at, and
+                // closes after that.
+                None => tracing::warn!("a request is still under way"),
+            }
+            let _ = done.send(shard.close());
+        });
+    match ending {
+        Ok(_) => outcome.recv_timeout(patience).ok(),
+        Err(source) => Some(Err(Error::Internal(format!("ending: {source}")))),
     }
-    shard.close()
 }
 
 /// Signals that ask for a stop.
