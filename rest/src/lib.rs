@@ -24,6 +24,7 @@ mod error;
 mod load;
 mod manifest;
 mod metrics;
+mod older;
 mod operator;
 mod optimizations;
 mod points;

@@ -73,8 +73,8 @@ pub(crate) fn routes<B: Backend>() -> Vec<(String, MethodRouter<Arc<App<B>>>)> {
 }
 
 #[derive(Deserialize)]
-struct CollectionPath {
-    collection: String,
+pub(crate) struct CollectionPath {
+    pub(crate) collection: String,
 }
 
 /// Query parameters that points endpoints take. There is one replica, and a write is durable and

@@ -20,8 +20,8 @@ use crate::metrics::Metrics;
 use crate::points::{self, Params, json_body};
 use crate::turns::Kind;
 use crate::{
-    Backend, Error, Result, access, collection_info, envelope, metrics, operator, optimizations,
-    service, snapshots,
+    Backend, Error, Result, access, collection_info, envelope, metrics, older, operator,
+    optimizations, service, snapshots,
 };
 
 /// Settings of the layer.
@@ -185,6 +185,9 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
     }
     for (path, route) in points::routes() {
         router = router.route(&path, route);
+    }
+    for (path, route) in older::routes() {
+        router = router.route(&format!("/collections/{{collection}}{path}"), route);
     }
     for (path, route) in snapshots::routes() {
         router = router.route(path, route);

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get};
 use serde_json::{Value, json};
 
 use crate::router::App;
@@ -30,9 +29,6 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
                 .delete(async || envelope::answer(Instant::now(), Ok(true))),
         ),
     ];
-    for path in OLDER {
-        routes.push((path, post(older)));
-    }
     for (path, what) in NOT_OFFERED {
         routes.push((path, any(async move || unsupported(what))));
     }
@@ -65,25 +61,6 @@ const NOT_OFFERED: [(&str, &str); 12] = [
     ("/snapshots", "snapshots of the whole storage"),
     ("/snapshots/{snapshot}", "snapshots of the whole storage"),
 ];
-
-/// Endpoints of earlier versions, which a server still answers.
-const OLDER: [&str; 8] = [
-    "/collections/{collection}/points/search",
-    "/collections/{collection}/points/search/batch",
-    "/collections/{collection}/points/search/groups",
-    "/collections/{collection}/points/recommend",
-    "/collections/{collection}/points/recommend/batch",
-    "/collections/{collection}/points/recommend/groups",
-    "/collections/{collection}/points/discover",
-    "/collections/{collection}/points/discover/batch",
-];
-
-async fn older(uri: Uri) -> Error {
-    Error::Unsupported(format!(
-        "{}: an endpoint of earlier versions; use POST /collections/{{collection}}/points/query",
-        uri.path()
-    ))
-}
 
 pub(crate) fn unsupported(what: &str) -> Error {
     Error::Unsupported(format!("this endpoint has no {what}"))

@@ -23,6 +23,9 @@ use crate::status::again;
 /// How often it looks for news to print.
 const NEWS_TICK: Duration = Duration::from_millis(500);
 
+/// How often the end looks whether requests are over.
+const END_LOOK: Duration = Duration::from_millis(5);
+
 impl Session {
     pub fn serve(&self, arguments: &Serve) -> Result<u8, Error> {
         let serving = self.settings.serving(arguments)?;
@@ -40,39 +43,50 @@ impl Session {
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
         let shard = backend.edge().shard().clone();
-        let closed = end(backend, serving.stop_time);
+        let uploads = within(serving.stop_time, "edge-sync end", move || {
+            end_uploads(backend)
+        });
+        if uploads.is_none() {
+            self.output.note(
+                "a request, or an exchange with the server, is still under way; what that does not \
+                 come to confirm is sent again",
+            );
+        }
+        let flushed = within(serving.stop_time, "edge-sync close", {
+            let shard = shard.clone();
+            move || shard.close()
+        });
         for note in shard.notes() {
             self.output.note(&note);
         }
-        let Some(closed) = closed else {
-            return self.leave(served);
-        };
+        if flushed.is_none() {
+            self.output.note(
+                "the shard is still at work and is not flushed; nothing that was answered is lost, and \
+                 the next start replays it",
+            );
+        }
+        let is_over = uploads.is_some() && flushed.is_some();
+        let is_flushed = flushed.is_some();
+        let outcome = served.and(flushed.unwrap_or(Ok(()))).and_then(|()| {
+            self.output.say(
+                &json!({ "stopped": true, "flushed": is_flushed }),
+                "stopped",
+            )
+        });
+        if !is_over {
+            // Whoever waited for what is left would wait for as long as it takes.
+            if let Err(error) = &outcome {
+                self.output.error(error);
+            }
+            std::process::exit(
+                outcome
+                    .map_or_else(|error| exit_code(&error), |()| 0)
+                    .into(),
+            );
+        }
         // Requests that were given up on must not keep the process.
         runtime.shutdown_background();
-        served.and(closed)?;
-        self.output.say(&json!({ "stopped": true }), "stopped")?;
-        Ok(0)
-    }
-
-    /// Ends the process although the shard is still at something: whoever waited for that would wait
-    /// for as long as it takes.
-    fn leave(&self, served: Result<(), Error>) -> Result<u8, Error> {
-        self.output.note(
-            "the shard is still at work and was not flushed; nothing that was answered is lost, and \
-             the next start replays it",
-        );
-        let code = match served {
-            Ok(()) => {
-                self.output
-                    .say(&json!({ "stopped": true, "flushed": false }), "stopped")?;
-                0
-            }
-            Err(error) => {
-                self.output.error(&error);
-                exit_code(&error)
-            }
-        };
-        std::process::exit(i32::from(code));
+        outcome.map(|()| 0)
     }
 
     /// Refuses a server that is the endpoint which is about to listen.
@@ -309,25 +323,31 @@ fn cannot_listen(error: std::io::Error) -> Error {
     }
 }
 
-/// Ends the uploads, then flushes and closes the shard. None if that takes too long.
-fn end(backend: Arc<ShardBackend>, patience: Duration) -> Option<Result<(), Error>> {
-    let (done, outcome) = mpsc::channel();
-    let ending = std::thread::Builder::new()
-        .name("edge-sync end".to_owned())
-        .spawn(move || {
-            let shard = backend.edge().shard().clone();
-            match Arc::into_inner(backend) {
-                Some(backend) => drop(backend.into_edge()),
-                // A request that was given up on still has it. The shard finishes what it is at, and
-                // closes after that.
-                None => tracing::warn!("a request is still under way"),
-            }
-            let _ = done.send(shard.close());
-        });
-    match ending {
-        Ok(_) => outcome.recv_timeout(patience).ok(),
-        Err(source) => Some(Err(Error::Internal(format!("ending: {source}")))),
+/// Ends the uploads, after the requests that are carried out and the exchange under way.
+fn end_uploads(mut backend: Arc<ShardBackend>) {
+    loop {
+        match Arc::try_unwrap(backend) {
+            Ok(backend) => return drop(backend.into_edge()),
+            Err(in_use) => backend = in_use,
+        }
+        std::thread::sleep(END_LOOK);
     }
+}
+
+/// What `work` gives, unless it takes longer than `patience`; then it goes on by itself.
+fn within<T: Send + 'static>(
+    patience: Duration,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, outcome) = mpsc::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _ = done.send(work());
+        })
+        .ok()?;
+    outcome.recv_timeout(patience).ok()
 }
 
 /// Signals that ask for a stop.
