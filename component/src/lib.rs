@@ -7,7 +7,7 @@
 //! wait again, `binding` which collection it is for, `http` one exchange over the network, `courier`
 //! the exchange with a Qdrant server, `download` a snapshot on its way, `ledger` the snapshots to
 //! delete from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
-//! replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
+//! replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
 //! file and `convert` are glue.
 
 mod binding;
@@ -23,6 +23,7 @@ mod failed_read;
 mod http;
 mod ledger;
 mod listing;
+mod optimize;
 mod peek;
 mod pull;
 mod queue;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_sync_host::{EdgeSync, Error, Syncer, SyncerOptions, WorkerState};
+use edge_sync_host::{AutoOptimizeOptions, EdgeSync, Error, Syncer, SyncerOptions, WorkerState};
 use edge_sync_rest::{Options, Router, router};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
@@ -35,7 +35,7 @@ impl Session {
             .map_err(|error| Error::Internal(format!("starting to serve: {error}")))?;
         // Reserved before the shard is opened, which may take long, and listened on after it.
         let socket = reserve(&runtime, &serving.addresses)?;
-        let backend = Arc::new(self.backend(arguments)?);
+        let backend = Arc::new(self.backend(arguments, &serving)?);
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
         let shard = backend.edge().shard().clone();
@@ -50,7 +50,7 @@ impl Session {
         Ok(0)
     }
 
-    fn backend(&self, arguments: &Serve) -> Result<ShardBackend, Error> {
+    fn backend(&self, arguments: &Serve, serving: &Serving) -> Result<ShardBackend, Error> {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
         let mut builder = EdgeSync::builder(self.component()?, directory)
@@ -70,6 +70,9 @@ impl Session {
                 pull_interval,
                 ..SyncerOptions::default()
             });
+        }
+        if serving.auto_optimize {
+            builder = builder.auto_optimize(AutoOptimizeOptions::default());
         }
         ShardBackend::new(builder.attach()?, fixed, has_server)
     }

@@ -28,7 +28,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
 const BATCH_OPERATIONS: u32 = 100;
 
 /// Every variable that the command reads.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
     "EDGE_SYNC_DATA_DIR",
     "EDGE_SYNC_COLLECTION",
     "EDGE_SYNC_COMPONENT",
@@ -36,6 +36,7 @@ const VARIABLES: [&str; 8] = [
     "EDGE_SYNC_MEMORY_MIB",
     "EDGE_SYNC_LISTEN",
     "EDGE_SYNC_SERVE_API_KEY",
+    "EDGE_SYNC_AUTO_OPTIMIZE",
     "EDGE_SYNC_CACHE",
 ];
 
@@ -173,6 +174,7 @@ struct Layer {
     #[serde(skip)]
     serve_api_key: Option<Secret>,
     serve_api_key_file: Option<PathBuf>,
+    auto_optimize: Option<bool>,
 }
 
 impl Layer {
@@ -216,6 +218,10 @@ impl Layer {
                 .map(|text| text.parse())
                 .transpose()
                 .map_err(|_| setting("EDGE_SYNC_MEMORY_MIB", "is not a number"))?,
+            auto_optimize: text("EDGE_SYNC_AUTO_OPTIMIZE")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|_| setting("EDGE_SYNC_AUTO_OPTIMIZE", "is neither `true` nor `false`"))?,
             ..Layer::default()
         })
     }
@@ -283,6 +289,7 @@ impl Layer {
             listen: self.listen.or(below.listen),
             serve_api_key,
             serve_api_key_file,
+            auto_optimize: self.auto_optimize.or(below.auto_optimize),
         }
     }
 }
@@ -430,7 +437,11 @@ impl Settings {
                 ),
             ));
         }
-        Ok(Serving { addresses, key })
+        Ok(Serving {
+            addresses,
+            key,
+            auto_optimize: flags.auto_optimize || self.0.auto_optimize.unwrap_or(false),
+        })
     }
 
     /// The collection that is set.
@@ -509,6 +520,8 @@ pub struct Serving {
     pub addresses: Vec<SocketAddr>,
     /// The key that clients have to present.
     pub key: Option<Secret>,
+    /// Optimize whenever there is enough to index, without a server.
+    pub auto_optimize: bool,
 }
 
 fn read_key(path: &Path) -> Result<Secret, Error> {
@@ -671,9 +684,14 @@ mod tests {
             no_sync: false,
             no_pull: false,
             every: None,
+            auto_optimize: false,
         };
         let settings = Settings(Layer::default().over(variables).over(file));
         let serving = settings.serving(&flags).unwrap();
+        assert!(!serving.auto_optimize);
+        flags.auto_optimize = true;
+        assert!(settings.serving(&flags).unwrap().auto_optimize);
+        flags.auto_optimize = false;
         assert_eq!(serving.addresses, ["127.0.0.1:2".parse().unwrap()]);
         assert_eq!(serving.key, Some(Secret::new("secret")));
 
@@ -687,6 +705,22 @@ mod tests {
         assert!(refused.contains("EDGE_SYNC_SERVE_API_KEY"), "{refused}");
         flags.listen = Some("[::1]:3".into());
         assert!(without_key.serving(&flags).is_ok());
+    }
+
+    #[test]
+    fn optimizing_unasked_is_a_setting_of_each_source() {
+        let file = Layer::from_toml("auto_optimize = true", Path::new("/f")).unwrap();
+        assert_eq!(
+            Layer::default().over(file.clone()).auto_optimize,
+            Some(true)
+        );
+        let variable = environment(&[("EDGE_SYNC_AUTO_OPTIMIZE", "false")]);
+        assert_eq!(variable.over(file).auto_optimize, Some(false));
+        let wrong = Layer::from_environment(|name| {
+            (name == "EDGE_SYNC_AUTO_OPTIMIZE").then(|| "sometimes".into())
+        });
+        let refused = wrong.unwrap_err().to_string();
+        assert!(refused.contains("EDGE_SYNC_AUTO_OPTIMIZE"), "{refused}");
     }
 
     #[test]
