@@ -849,30 +849,23 @@ pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
     Ok(Shard::reopen(&directory.shard(generation), &config)?)
 }
 
-/// Removes generations that are not in force: what a restore left that a crash cut off.
+/// Removes generations that are not in force: what a restore, a pull or an optimization left that a
+/// crash cut off.
 fn settle_generations(directory: &Directory, in_force: u64) -> Result<Vec<String>> {
     let mut notes = Vec::new();
-    let made_by = |generation| match Optimized::load(directory, generation) {
-        Ok(Some(_)) => "an optimization",
-        Ok(None) | Err(_) => "a restore",
-    };
     for generation in directory.list_generations()? {
         if generation == in_force {
             continue;
         }
-        let (interrupted, made_by) = match generation < in_force {
-            true => (in_force, made_by(in_force)),
-            false => (generation, made_by(generation)),
-        };
         directory.remove_generation(generation)?;
         notes.push(if generation < in_force {
             format!(
-                "{made_by} to generation {interrupted} had been interrupted after its switch; it \
+                "the change to generation {in_force} had been interrupted after its switch; it \
                  was finished by removing generation {generation}"
             )
         } else {
             format!(
-                "{made_by} to generation {interrupted} had been interrupted before its switch; it \
+                "the change to generation {generation} had been interrupted before its switch; it \
                  was rolled back, generation {in_force} is in force"
             )
         });

@@ -86,12 +86,12 @@ pub(crate) fn optimize(
         replayed,
         elapsed: started.elapsed(),
     };
-    let Some(_barrier) = shard.begin_optimize()? else {
+    // Dropped after the stager, whose instance has the copy open.
+    let _copy = Copy(shard);
+    if shard.begin_optimize()?.is_none() {
         shard.shed_memory()?;
         return Ok(report(None, 0));
-    };
-    // After the stager, whose instance has the copy open.
-    let _copy = Copy(shard);
+    }
     let stager = Stager::start(shard)?;
     cancel.check()?;
     progress(OptimizeProgress::Building);

@@ -91,7 +91,7 @@ fn has_memory(module: &[u8]) -> Result<bool> {
 }
 
 fn names_of(module: &[u8]) -> Result<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
     for payload in Parser::new(0).parse_all(module) {
         let Payload::CustomSection(section) = payload? else {
             continue;
@@ -107,9 +107,10 @@ fn names_of(module: &[u8]) -> Result<String> {
                 let function = function?;
                 let index = function.index as usize;
                 if lines.len() <= index {
-                    lines.resize(index + 1, "");
+                    lines.resize(index + 1, String::new());
                 }
-                lines[index] = function.name;
+                // Without the hash.
+                lines[index] = format!("{:#}", rustc_demangle::demangle(function.name));
             }
         }
     }
@@ -157,7 +158,7 @@ mod tests {
         if with_names {
             let mut names = NameSection::new();
             let mut map = NameMap::new();
-            map.append(1, "edge::search");
+            map.append(1, "_RNvCs1234_4edge6search");
             names.functions(&map);
             module.section(&names);
         }

@@ -33,7 +33,8 @@ const CI_STRIDE_PULLS: usize = 53;
 const CI_STRIDE_FAILING: usize = 211;
 
 /// Graphs are built in it.
-const CI_STRIDE_OPTIMIZATIONS: usize = 97;
+const CI_STRIDE_OPTIMIZATIONS: usize = 503;
+const CI_STRIDE_FAILING_OPTIMIZATIONS: usize = 1009;
 
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
@@ -203,7 +204,7 @@ fn an_optimization_is_all_or_nothing_where_links_are_refused() {
 fn a_call_of_an_optimization_that_fails_costs_the_optimization_at_most() {
     let program = program();
     let recording = recorded_pulls(&program, scripts::optimizations(), false);
-    let share = share(CI_STRIDE_FAILING, Rest::Short);
+    let share = share(CI_STRIDE_FAILING_OPTIMIZATIONS, Rest::Short);
     let sections = scripts::optimization_sections();
     let report = fail_each(&program, &recording, &sections, share);
     told(&recording, &report, share, "failures");

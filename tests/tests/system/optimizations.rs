@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::first_hour::interrupt;
 use crate::served::{Served, edge_sync};
-use crate::support::{COLLECTION, all_points, component, device, edge_sync, server, server_points};
+use crate::support::{COLLECTION, all_points, component, device, server, server_points};
 
 /// Indexes as soon as there is a kilobyte, and searches small graphs too.
 const INDEXED: &str = r#"{
@@ -542,7 +542,7 @@ fn the_command_is_killed_or_interrupted_and_the_shard_is_as_it_was_or_optimized(
         }
         assert_eq!(generations(&data), ["1"]);
         let notes = edge.shard().notes().concat();
-        let is_told = notes.is_empty() || notes.contains("an optimization to generation 2");
+        let is_told = notes.is_empty() || notes.contains("the change to generation 2");
         assert!(is_told, "{notes}");
     }
     let done = edge_sync(&data, &["--json", "optimize"])
