@@ -9,6 +9,7 @@
 //! generations/N/mirror/S/    files of the server's shard S as they came; never written to
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
+//! generations/N/optimized.json    how it was made, if it is another generation, optimized
 //! staging/                   snapshots on their way in; the courier's only folder
 //! reserve                    room on the disk that is given up when it is full
 //! ```
@@ -94,6 +95,11 @@ impl Directory {
     /// The collection configuration of one generation.
     pub fn collection(&self, generation: u64) -> PathBuf {
         self.generation(generation).join("collection.json")
+    }
+
+    /// How a generation was made that is another one, optimized.
+    pub fn optimized(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("optimized.json")
     }
 
     /// Generations that have a folder, in ascending order.

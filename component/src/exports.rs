@@ -235,6 +235,10 @@ impl shard::Guest for Component {
         with_store(Store::optimize)
     }
 
+    fn needs_optimize() -> Result<bool> {
+        with_store(|store| Ok(store.shard()?.has_optimizations()))
+    }
+
     fn flush() -> Result<()> {
         with_store(Store::checkpoint)
     }
@@ -418,6 +422,27 @@ impl restore::Guest for Component {
                 None => Ok(restore::PullOutcome::Again(pull.offers())),
             }
         })
+    }
+
+    fn begin_optimize() -> Result<Option<u64>> {
+        with_store(crate::optimize::begin)
+    }
+
+    fn stage_optimize(directory: String, options: Options) -> Result<Option<restore::Staged>> {
+        with_state(|state| match state {
+            State::Open(_) | State::Staged(_) | State::Pulling(_) => Err(Error::AlreadyOpen),
+            State::Closed => {
+                let staged = Staging::stage_optimized(Directory::new(directory), options)?;
+                Ok(staged.map(|(staging, staged)| {
+                    *state = State::Staged(Box::new(staging));
+                    staged
+                }))
+            }
+        })
+    }
+
+    fn end_optimize() -> Result<()> {
+        with_store(crate::optimize::end)
     }
 
     fn promote(binding: Option<queue::Binding>) -> Result<Opened> {

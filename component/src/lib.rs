@@ -8,7 +8,7 @@
 //! the exchange with a Qdrant server, `placement` where its shards are, `download` a snapshot on its
 //! way, `tenant` the points of one tenant among those of others, `ledger` the snapshots to
 //! delete from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
-//! replaced, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
+//! replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
 //! file and `convert` are glue.
 
 mod binding;
@@ -24,6 +24,7 @@ mod failed_read;
 mod http;
 mod ledger;
 mod listing;
+mod optimize;
 mod peek;
 mod placement;
 mod pull;

@@ -169,7 +169,7 @@ pub fn standing(store: &Store) -> Result<QueueStanding> {
     let refusals = store.rejected().refusals(current.acknowledged)?;
     Ok(QueueStanding {
         acknowledged: current.acknowledged,
-        restored: current.barrier > 0 || current.generation > 1,
+        restored: !store.created_here()?,
         refused_in_a_row: refusals.in_a_row,
         refused_words: refusals.words,
         refused_status: refusals.status,

@@ -1,4 +1,4 @@
-//! How a snapshot becomes the generation in force.
+//! How a snapshot, or an optimized copy, becomes the generation in force.
 //!
 //! A new generation is unpacked, loaded, checked and brought up to the log beside the one in
 //! force. Replacing `CURRENT` is the switch; until then everything done here is in folders that
@@ -22,10 +22,11 @@ use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, failed_call, invalid, storage};
+use crate::optimize;
 use crate::pull::{Answer, Part};
 use crate::store::{
-    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config, load_shard,
-    log_options, mark, or_failed_call, replay,
+    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config,
+    load_current, load_shard, log_options, mark, or_failed_call, replay,
 };
 use crate::tenant::PointsFile;
 
@@ -48,6 +49,8 @@ pub struct Staging {
     replayed_mark: Option<u64>,
     /// Files of the engine that are links to the mirror's, which are durable.
     links: HashSet<Identity>,
+    /// It holds what the generation in force holds, and not what a server does.
+    optimized: bool,
     promoted: bool,
 }
 
@@ -156,6 +159,75 @@ impl Staging {
         Self::prepare(directory, &Source::Answers(answers), barrier, options)
     }
 
+    /// Opens the copy that was made of the generation in force, optimizes it, and replays what the
+    /// log holds by now that it lacks. None, and nothing is staged, if there was nothing to do.
+    pub fn stage_optimized(
+        directory: Directory,
+        options: Options,
+    ) -> Result<Option<(Self, Staged)>> {
+        check_options(&options)?;
+        let in_force = load_current(&directory)?.generation;
+        let barrier = optimize::begun(&directory, in_force)?.barrier;
+        let generation = in_force + 1;
+        let mut staging = Self {
+            directory,
+            options,
+            replaces: Some(in_force),
+            generation,
+            shard: None,
+            watch: None,
+            barrier,
+            replayed_to: barrier,
+            written: HashSet::new(),
+            replayed_mark: None,
+            links: HashSet::new(),
+            optimized: true,
+            promoted: false,
+        };
+        let tree = staging.directory.shard(generation);
+        staging.watch = Some(Watch::over_new(&tree)?);
+        let built = staging.optimize();
+        let built = match &staging.watch {
+            Some(watch) => built.map_err(|error| or_failed_call(error, watch, &tree))?,
+            None => built?,
+        };
+        Ok(built.map(|staged| (staging, staged)))
+    }
+
+    fn optimize(&mut self) -> Result<Option<Staged>> {
+        let shard = load_shard(&self.directory, self.generation)?;
+        let shard = self.shard.insert(shard);
+        if !shard.optimize_observed(optimize::tell_indexed)? {
+            return Ok(None);
+        }
+        let points = shard.info()?.points;
+        let replayed = self.follow()?;
+        let tree = self.directory.shard(self.generation);
+        if let Some(watch) = &self.watch {
+            check_watch(watch, "optimize after a failure in", &tree)?;
+        }
+        Ok(Some(Staged {
+            points,
+            replayed,
+            duplicates_removed: 0,
+            pulled: None,
+        }))
+    }
+
+    /// Replays what the log of the shard that is to be replaced holds by now; answers how many
+    /// operations that was.
+    fn follow(&mut self) -> Result<u64> {
+        let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
+        let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1);
+        let done = replay(shard, records)?;
+        if done.operations > 0 {
+            self.replayed_to = done.last;
+            self.replayed_mark = Some(done.last_mark);
+        }
+        self.written = done.upserted;
+        Ok(done.operations)
+    }
+
     fn prepare(
         directory: Directory,
         source: &Source<'_>,
@@ -179,6 +251,7 @@ impl Staging {
             written: HashSet::new(),
             replayed_mark: None,
             links: HashSet::new(),
+            optimized: false,
             promoted: false,
         };
         staging.directory.create_generation(staging.generation)?;
@@ -370,19 +443,11 @@ impl Staging {
             drop(shard);
             load_shard(&self.directory, self.generation)?
         };
-        let shard = self.shard.insert(shard);
-
-        let mut replayed = 0;
-        if self.replaces.is_some() {
-            let records = edge_sync_log::follow(&self.directory.log(), self.replayed_to + 1);
-            let done = replay(shard, records)?;
-            replayed = done.operations;
-            if done.operations > 0 {
-                self.replayed_to = done.last;
-                self.replayed_mark = Some(done.last_mark);
-            }
-            self.written = done.upserted;
-        }
+        self.shard = Some(shard);
+        let replayed = match self.replaces {
+            Some(_) => self.follow()?,
+            None => 0,
+        };
         // A failure that the engine took lightly, so that a part of the snapshot may be missing.
         if let Some(watch) = &self.watch {
             check_watch(watch, "stage a restore after a failure in", &target)?;
@@ -467,6 +532,7 @@ impl Staging {
         }
         match binding {
             Some(binding) => crate::binding::store(&self.directory, binding)?,
+            None if self.optimized => {}
             None => crate::binding::note_contact(&self.directory)?,
         }
         let known = previous.clone().unwrap_or_default();
@@ -476,7 +542,7 @@ impl Staging {
             if record.as_ref().map(mark) != Some(expected) {
                 return Err(Error::NeedsReopen(
                     "a write that was replayed onto the staged generation has been taken back; \
-                     restore again"
+                     begin again"
                         .to_owned(),
                 ));
             }
@@ -492,7 +558,10 @@ impl Staging {
             generation: self.generation,
             checkpoint: FIRST_CHECKPOINT,
             applied,
-            barrier: self.barrier,
+            barrier: match &previous {
+                Some(previous) if self.optimized => previous.barrier,
+                _ => self.barrier,
+            },
             ..previous.clone().unwrap_or(Current {
                 acknowledged: applied,
                 ..Current::default()
@@ -513,7 +582,7 @@ impl Staging {
             ));
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;
-        let directory = self.directory.clone();
+        let (directory, optimized) = (self.directory.clone(), self.optimized);
         let (store, mut opened) = Store::assemble(
             directory,
             self.options,
@@ -521,7 +590,9 @@ impl Staging {
             switched,
             notes,
         )?;
-        opened.notes.extend(refused_only(&store)?);
+        if !optimized {
+            opened.notes.extend(refused_only(&store)?);
+        }
         Ok((store, opened))
     }
 }

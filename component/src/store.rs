@@ -32,6 +32,7 @@ use crate::bindings::shard::Opened;
 use crate::bindings::types::{Durability, Options, Receipt, SequenceRange};
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, corrupt, describe, failed_call, invalid, is_no_space, storage};
+use crate::optimize::{self, Optimized};
 use crate::reserve::Reserve;
 use crate::room;
 
@@ -64,6 +65,8 @@ pub struct Store {
     reorganized: bool,
     unflushed_bytes: u64,
     acknowledged_stored: Instant,
+    /// The log keeps what comes after this operation, for an optimization that is under way.
+    kept_after: Option<u64>,
     /// The directory says that something was confirmed.
     contact_noted: bool,
     reserve: Reserve,
@@ -200,6 +203,7 @@ impl Store {
         let (shard, watch) = engine.unzip();
         let mut store = Self {
             reserve: Reserve::of(&directory),
+            kept_after: optimize::kept_after(&directory, current.generation),
             free_disk: None,
             directory,
             options,
@@ -441,6 +445,12 @@ impl Store {
         Ok(())
     }
 
+    /// A checkpoint, also where the log says that there is nothing to flush.
+    pub fn checkpoint_anyway(&mut self) -> Result<()> {
+        self.reorganized = true;
+        self.checkpoint()
+    }
+
     fn make_checkpoint(&mut self, watch: &Watch) -> Result<()> {
         if !self.reserve.is_whole() {
             // The disk was full before. A flush that fails for that cannot be tried again.
@@ -481,9 +491,26 @@ impl Store {
             self.stored = self.current.clone();
         }
         self.acknowledged_stored = Instant::now();
+        let passed = self.current.applied.min(self.current.acknowledged);
         self.log
-            .reclaim(self.current.applied.min(self.current.acknowledged))?;
+            .reclaim(self.kept_after.map_or(passed, |kept| kept.min(passed)))?;
         Ok(())
+    }
+
+    /// From now on the log keeps what comes after this operation, whatever is flushed and uploaded.
+    pub fn keep_log_after(&mut self, sequence: Option<u64>) {
+        self.kept_after = sequence;
+    }
+
+    /// Whether the shard was created here, and never restored or pulled.
+    pub fn created_here(&self) -> Result<bool> {
+        let generation = self.current.generation;
+        if self.current.barrier > 0 {
+            return Ok(false);
+        }
+        Ok(generation == 1
+            || Optimized::load(&self.directory, generation)?
+                .is_some_and(|noted| noted.created_here))
     }
 
     /// Makes all logged operations durable, whatever the durability setting.
@@ -822,7 +849,8 @@ pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
     Ok(Shard::reopen(&directory.shard(generation), &config)?)
 }
 
-/// Removes generations that are not in force: what a restore left that a crash cut off.
+/// Removes generations that are not in force: what a restore, a pull or an optimization left that a
+/// crash cut off.
 fn settle_generations(directory: &Directory, in_force: u64) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for generation in directory.list_generations()? {
@@ -832,12 +860,12 @@ fn settle_generations(directory: &Directory, in_force: u64) -> Result<Vec<String
         directory.remove_generation(generation)?;
         notes.push(if generation < in_force {
             format!(
-                "a restore to generation {in_force} had been interrupted after its switch; it \
+                "the change to generation {in_force} had been interrupted after its switch; it \
                  was finished by removing generation {generation}"
             )
         } else {
             format!(
-                "a restore to generation {generation} had been interrupted before its switch; it \
+                "the change to generation {generation} had been interrupted before its switch; it \
                  was rolled back, generation {in_force} is in force"
             )
         });

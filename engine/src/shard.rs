@@ -229,6 +229,24 @@ impl Shard {
             .map_err(|error| from_engine("optimize the shard in", &self.dir, error))
     }
 
+    /// [`Shard::optimize`], which tells `observer` of each graph that it builds how many points are
+    /// linked and how many there are.
+    ///
+    /// Errors: storage errors.
+    #[cfg(target_os = "wasi")]
+    pub fn optimize_observed(&self, observer: fn(u64, u64)) -> Result<bool> {
+        qdrant_edge::observe_indexing(Some(observer));
+        let done = self.optimize();
+        qdrant_edge::observe_indexing(None);
+        done
+    }
+
+    /// Whether [`Shard::optimize`] has something to plan.
+    #[cfg(target_os = "wasi")]
+    pub fn has_optimizations(&self) -> bool {
+        self.engine.has_optimizations()
+    }
+
     /// Counts and payload schema.
     ///
     /// Errors: storage errors.

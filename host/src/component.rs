@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, EngineWeak};
 
@@ -13,6 +14,7 @@ use crate::bindings::EdgeSyncPre;
 use crate::compiled::CompiledCode;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
+use crate::names::Names;
 
 /// Stack for guest code. Deeply nested JSON recurses, and Wasmtime's default of 512 KiB is little for
 /// that. The guest's own stack in linear memory ends at 8 MiB; this one is usually met first.
@@ -33,6 +35,9 @@ pub struct ComponentOptions {
     /// and the processor. The code is trusted as the executable is, so that nothing is taken from a
     /// folder that others may write to. None: compile every time.
     pub cache: Option<PathBuf>,
+    /// File with the names of the component's functions, by which the log explains a trap; read then.
+    /// None: the file `edge_sync.names` beside the component, if that comes from a file.
+    pub names: Option<PathBuf>,
     /// Called before the component is compiled, and not when its code is in the cache: many
     /// seconds pass then, and somebody may be waiting.
     pub on_compile: Option<OnCompile>,
@@ -47,7 +52,7 @@ impl ComponentOptions {
     pub fn cached() -> ComponentOptions {
         ComponentOptions {
             cache: default_cache(),
-            on_compile: None,
+            ..ComponentOptions::default()
         }
     }
 
@@ -70,6 +75,7 @@ impl fmt::Debug for ComponentOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ComponentOptions")
             .field("cache", &self.cache)
+            .field("names", &self.names)
             .finish_non_exhaustive()
     }
 }
@@ -84,6 +90,7 @@ struct Inner {
     engine: Engine,
     pre: EdgeSyncPre<Guest>,
     clock: Arc<Clock>,
+    names: Names,
 }
 
 impl Component {
@@ -107,7 +114,11 @@ impl Component {
             return Err(missing(message));
         }
         let bytes = std::fs::read(path).map_err(|error| missing(error.to_string()))?;
-        Component::from_bytes(&bytes, options).map_err(|error| match error {
+        let mut options = options.clone();
+        options
+            .names
+            .get_or_insert_with(|| path.with_extension("names"));
+        Component::from_bytes(&bytes, &options).map_err(|error| match error {
             Error::BadComponent(why) => Error::BadComponent(format!("{}: {why}", path.display())),
             other => other,
         })
@@ -123,10 +134,11 @@ impl Component {
         }
         let engine = engine()?;
         let started = std::time::Instant::now();
+        let digest = format!("{:x}", Sha256::digest(bytes));
         let code = options
             .cache
             .as_deref()
-            .map(|cache| CompiledCode::of(bytes, &engine, &cache.join(CODE)));
+            .map(|cache| CompiledCode::of(&digest, &engine, &cache.join(CODE)));
         let component = match code.as_ref().and_then(|code| code.load(&engine)) {
             Some(component) => component,
             None => {
@@ -152,8 +164,14 @@ impl Component {
             .and_then(EdgeSyncPre::new)
             .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
         let clock = Clock::start(engine.weak())?;
+        let names = Names::new(options.names.clone(), digest);
         Ok(Component {
-            inner: Arc::new(Inner { engine, pre, clock }),
+            inner: Arc::new(Inner {
+                engine,
+                pre,
+                clock,
+                names,
+            }),
         })
     }
 
@@ -188,6 +206,11 @@ impl Component {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.inner.engine
+    }
+
+    /// Names of the component's functions.
+    pub(crate) fn names(&self) -> &Names {
+        &self.inner.names
     }
 
     pub(crate) fn pre(&self) -> &EdgeSyncPre<Guest> {

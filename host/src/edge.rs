@@ -10,6 +10,7 @@ use crate::component::Component;
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Hub};
+use crate::optimizer::{AutoOptimizeOptions, Optimizer};
 use crate::pull::{PullReport, pull};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
@@ -64,7 +65,7 @@ pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<BoundServer>> 
 /// A shard, kept in step with a collection on a server if there is one.
 ///
 /// Clones are handles to the same. Dropping the last ends the background worker after the exchange
-/// under way, then flushes and closes the shard; what is not uploaded stays queued on disk.
+/// under way, gives up an optimization that nobody asked for, then flushes and closes the shard; what is not uploaded stays queued on disk.
 ///
 /// Each call that may take long has a twin for async callers, which any executor can run: it is carried
 /// out on a thread of its own. If the future is dropped, the call stops at the next good moment, as with
@@ -75,8 +76,9 @@ pub struct EdgeSync {
 }
 
 struct Inner {
-    // Dropped in this order: the worker uses the shard and the courier.
+    // Dropped in this order: the workers use the shard and the courier.
     syncer: Option<Syncer>,
+    _optimizer: Option<Optimizer>,
     server: Option<Server>,
     shard: Shard,
     sync: SyncOptions,
@@ -105,6 +107,7 @@ pub struct Builder {
     server: Option<ServerSettings>,
     sync: SyncOptions,
     background: Option<SyncerOptions>,
+    auto_optimize: Option<AutoOptimizeOptions>,
     on_pull: Option<OnPull>,
 }
 
@@ -134,6 +137,15 @@ impl Builder {
     #[must_use]
     pub fn background(mut self, options: SyncerOptions) -> Builder {
         self.background = Some(options);
+        self
+    }
+
+    /// Optimizes in the background whenever there is enough to do: when vectors without an index pass
+    /// the configured `indexing_threshold`, above all. Only without a server: with one, the server
+    /// builds the indexes, and pulls bring them.
+    #[must_use]
+    pub fn auto_optimize(mut self, options: AutoOptimizeOptions) -> Builder {
+        self.auto_optimize = Some(options);
         self
     }
 
@@ -246,11 +258,16 @@ impl Builder {
             )?),
             _ => None,
         };
+        let optimizer = match (&server, self.auto_optimize) {
+            (None, Some(options)) => Some(Optimizer::start(&shard, options, hub.clone())?),
+            _ => None,
+        };
         let told = hub.clone();
         shard.on_write(move || told.tell(Event::Queued));
         Ok(EdgeSync {
             inner: Arc::new(Inner {
                 syncer,
+                _optimizer: optimizer,
                 server,
                 shard,
                 sync: self.sync,
@@ -271,6 +288,7 @@ impl EdgeSync {
             server: None,
             sync: SyncOptions::default(),
             background: None,
+            auto_optimize: None,
             on_pull: None,
         }
     }
@@ -510,7 +528,7 @@ impl EdgeSync {
     /// whatever it is.
     ///
     /// Errors: [`Error::Server`], [`Error::BadSnapshot`], [`Error::Storage`], [`Error::Cancelled`];
-    /// [`Error::Restoring`] at once if another restore is under way.
+    /// [`Error::Restoring`] at once if another restore, a pull or an optimization is under way.
     pub fn restore(
         &self,
         source: &RestoreSource,

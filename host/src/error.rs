@@ -57,8 +57,8 @@ pub enum Error {
     /// uploaded, and the rejected log be read, all the same.
     #[error("the shard cannot be loaded: {0}")]
     NotLoaded(Arc<Error>),
-    /// A restore of this shard is under way.
-    #[error("a restore of the shard in {} is under way", .0.display())]
+    /// A restore, a pull or an optimization of this shard is under way.
+    #[error("a restore, a pull or an optimization of the shard in {} is under way", .0.display())]
     Restoring(PathBuf),
     /// Stored bytes are not what was written.
     #[error("{} is damaged{}: {}", .0.file, .0.offset.map(|at| format!(" at byte {at}")).unwrap_or_default(), .0.message)]

@@ -40,7 +40,13 @@ pub enum Event {
         /// The generation in force.
         generation: u64,
     },
-    /// An exchange with the server failed in passing; it is tried again.
+    /// The shard was optimized without being asked for it ([`Builder::auto_optimize`](crate::Builder::auto_optimize)).
+    Optimized {
+        /// The generation in force.
+        generation: u64,
+    },
+    /// An exchange with the server, or an optimization that nobody asked for, failed in passing; it is
+    /// tried again.
     Waiting(FailureNote),
     /// An exchange with the server failed, and it takes a person to go on. The queue is kept.
     Stopped(FailureNote),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -13,7 +13,8 @@ use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::outbound::Outbound;
-use crate::stderr::StderrTail;
+use crate::signal::Cancel;
+use crate::stderr::{OnIndexed, StderrTail};
 use crate::types::{StorageFailure, StorageKind};
 
 /// Longest times that calls may take. A call that takes longer is stopped and its instance made
@@ -26,7 +27,7 @@ pub struct TimeLimits {
     pub write: Duration,
     /// Opening (which replays the log) and restoring. Default: 1 hour.
     pub open: Duration,
-    /// Optimizing, which builds indexes. Default: 12 hours.
+    /// Optimizing, which builds indexes, and queueing everything again. Default: 12 hours.
     pub optimize: Duration,
 }
 
@@ -190,6 +191,46 @@ impl Instance {
         let _span = tracing::debug_span!("call", name).entered();
         let (ticks, _ticking) = self.component.timed(limit);
         self.store.set_epoch_deadline(ticks);
+        self.make(name, limit, function)
+    }
+
+    /// [`Instance::call`] that can be cancelled: the call is stopped where it is, with
+    /// [`Error::Cancelled`], and the instance is of no use any more.
+    pub(crate) fn call_or_cancel<R>(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        cancel: &Cancel,
+        function: impl FnOnce(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
+    ) -> Result<R> {
+        let _span = tracing::debug_span!("call", name).entered();
+        let (mut ticks, _ticking) = self.component.timed(limit);
+        let cancel = cancel.clone();
+        self.store.set_epoch_deadline(1);
+        self.store.epoch_deadline_callback(move |_| {
+            cancel.check()?;
+            ticks = ticks.saturating_sub(1);
+            match ticks {
+                0 => Err(Trap::Interrupt.into()),
+                _ => Ok(UpdateDeadline::Continue(1)),
+            }
+        });
+        let outcome = self.make(name, limit, function);
+        self.store.epoch_deadline_trap();
+        outcome
+    }
+
+    /// From now on, how far the building of a graph is goes there.
+    pub(crate) fn on_indexed(&self, told: Option<OnIndexed>) {
+        self.store.data().stderr.on_indexed(told);
+    }
+
+    fn make<R>(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        function: impl FnOnce(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
+    ) -> Result<R> {
         self.store.data_mut().memory.exceeded = false;
         match function(&self.bindings, &mut self.store) {
             Ok(Ok(value)) => Ok(value),
@@ -229,6 +270,9 @@ impl Instance {
     }
 
     fn describe(&mut self, call: &'static str, limit: Duration, trap: &wasmtime::Error) -> Error {
+        if matches!(trap.downcast_ref(), Some(Error::Cancelled)) {
+            return Error::Cancelled;
+        }
         let guest = self.store.data_mut();
         let said = guest.stderr.take();
         let error = if trap.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
@@ -247,7 +291,11 @@ impl Instance {
             };
             Error::Trapped { call, message }
         };
-        tracing::error!(call, said, "{trap:?}");
+        let frames = trap
+            .downcast_ref()
+            .map(|backtrace| self.component.names().of(backtrace));
+        let frames = frames.unwrap_or_default();
+        tracing::error!(call, said, "{}{frames}", trap.root_cause());
         error
     }
 }

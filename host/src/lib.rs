@@ -79,6 +79,9 @@
 //! - [`Courier`]: a second instance of the same component that may reach one HTTP origin and the
 //!   staging folder, and knows no shard. The API key exists only there.
 //! - [`Syncer`]: the worker that carries batches from the one to the other.
+//! - A third instance of it for a while: for a restore or a pull it unpacks and checks what came, and
+//!   for [`Shard::optimize`] it optimizes a copy; then it takes the shard's place. Reads and writes go on
+//!   meanwhile.
 //! - [`Peek`]: an instance that may only read, beside whatever process has the directory.
 //!
 //! Each instance lives on a thread of its own; calls are sent to it and answered one by one. A call that
@@ -117,7 +120,10 @@ mod error;
 mod events;
 mod instance;
 mod lock;
+mod names;
 mod no_answer;
+mod optimize;
+mod optimizer;
 mod origin;
 mod outbound;
 mod owner;
@@ -144,6 +150,8 @@ pub use error::{Error, Result};
 pub use events::{Event, Events};
 pub use instance::TimeLimits;
 pub use lock::{DirectoryLock, Holder};
+pub use optimize::{OptimizeProgress, OptimizeReport};
+pub use optimizer::AutoOptimizeOptions;
 pub use origin::Origin;
 pub use peek::Peek;
 pub use pull::PullReport;

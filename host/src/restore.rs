@@ -853,7 +853,7 @@ pub(crate) struct Stager {
 }
 
 impl Stager {
-    fn start(shard: &Shard) -> Result<Stager> {
+    pub(crate) fn start(shard: &Shard) -> Result<Stager> {
         Ok(Stager {
             owner: Owner::spawn("restore", shard.fresh_instance()?)?,
             options: shard.options().clone(),
@@ -924,6 +924,27 @@ impl Stager {
     fn lacking(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
         self.call("lacking", self.options.times.read, move |guest, store| {
             guest.call_lacking(store, &ids)
+        })
+    }
+
+    /// Optimizes the copy of the shard; none if there was nothing to do. `told`: how far it is.
+    pub(crate) fn stage_optimize(
+        &self,
+        cancel: &Cancel,
+        told: impl Fn(u64, u64) + Send + 'static,
+    ) -> Result<Option<Staged>> {
+        let (limit, options) = (self.options.times.optimize, self.options.for_guest());
+        let cancel = cancel.clone();
+        self.owner.call(move |instance| {
+            instance.on_indexed(Some(Box::new(told)));
+            let staged =
+                instance.call_or_cancel("stage-optimize", limit, &cancel, |guest, store| {
+                    guest
+                        .edge_sync_shard_restore()
+                        .call_stage_optimize(store, GUEST_DATA, options)
+                });
+            instance.on_indexed(None);
+            staged
         })
     }
 

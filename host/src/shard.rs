@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 use wasmtime_wasi::FsPerms;
 
+use crate::background;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::{Error as GuestError, Options};
 use crate::component::Component;
@@ -14,8 +15,10 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Guest, Instance, TimeLimits};
 use crate::lock::DirectoryLock;
+use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
+use crate::signal::Cancel;
 use crate::types::{
     Binding, Difference, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits,
     QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint,
@@ -56,7 +59,8 @@ pub struct ShardOptions {
     pub flush_after_bytes: Option<u64>,
     /// Most linear memory that the instance may use, at most 4 GiB. Default: 2 GiB. A third of it,
     /// at least 16 and at most 128 MiB, is kept free of data: writes that would take it are
-    /// [`Error::NoMemory`]. A restore runs a second instance beside it for a while.
+    /// [`Error::NoMemory`]. A restore, a pull and an optimization run a second instance beside it for
+    /// a while.
     pub memory_bytes: usize,
     /// Longest times that calls may take.
     pub times: TimeLimits,
@@ -262,8 +266,8 @@ impl Shard {
         })
     }
 
-    /// Keeps restores out, and what they must not meet: other restores, the creation and the
-    /// removal of the shard.
+    /// Keeps restores out, and what they must not meet: other restores, pulls, optimizations, the
+    /// creation and the removal of the shard.
     ///
     /// Errors: [`Error::Restoring`], at once.
     pub(crate) fn no_restore(&self) -> Result<MutexGuard<'_, ()>> {
@@ -366,6 +370,63 @@ impl Shard {
         self.inner
             .owner
             .call(move |state| state.promote(staged, binding))
+    }
+
+    /// Merges segments and builds indexes as the configuration asks, in another instance: reads,
+    /// writes and uploads go on meanwhile, and wait for a moment at the beginning, when the shard is
+    /// copied, and at the end, when the copy takes its place. True if anything was done. The other
+    /// instance takes memory, as this one does, and the copy disk, until then.
+    ///
+    /// Errors: [`Error::Restoring`] at once if a restore, a pull or an optimization is under way;
+    /// [`Error::Storage`], [`Error::MemoryLimit`], [`Error::TimedOut`]. The shard is as before.
+    pub fn optimize(&self) -> Result<bool> {
+        let report = self.optimize_with(&Cancel::new(), |_| {})?;
+        Ok(report.changed())
+    }
+
+    /// [`Shard::optimize`] for async callers. If the future is dropped, it is cancelled.
+    pub async fn optimize_async(&self) -> Result<bool> {
+        let shard = self.clone();
+        background::run("optimization", move |cancel| {
+            Ok(shard.optimize_with(cancel, |_| {})?.changed())
+        })
+        .await
+    }
+
+    /// [`Shard::optimize`] that can be cancelled, and tells its progress.
+    ///
+    /// Errors: as [`Shard::optimize`]; [`Error::Cancelled`], and nothing is left of it.
+    pub fn optimize_with(
+        &self,
+        cancel: &Cancel,
+        mut progress: impl FnMut(OptimizeProgress),
+    ) -> Result<OptimizeReport> {
+        optimize(self, cancel, &mut progress)
+    }
+
+    /// Copies the shard for another instance; see `restore.begin-optimize`.
+    pub(crate) fn begin_optimize(&self) -> Result<Option<u64>> {
+        let limit = self.inner.options.times.write;
+        self.inner.owner.call(
+            self.job("begin-optimize", limit, Effect::Reads, |guest, store| {
+                guest.edge_sync_shard_restore().call_begin_optimize(store)
+            }),
+        )
+    }
+
+    /// Removes the copy, unless it has come into force.
+    pub(crate) fn end_optimize(&self) -> Result<()> {
+        let limit = self.inner.options.times.write;
+        self.inner.owner.call(
+            self.job("end-optimize", limit, Effect::Queue, |guest, store| {
+                guest.edge_sync_shard_restore().call_end_optimize(store)
+            }),
+        )
+    }
+
+    /// Opens the shard in a fresh instance if its memory was full: what was deleted is gone from there.
+    pub(crate) fn shed_memory(&self) -> Result<()> {
+        self.inner.owner.call(ShardState::shed_memory)
     }
 
     /// Any request of Qdrant's points API: `path` below `/collections/{c}` with its query string,
@@ -649,8 +710,9 @@ calls! {
     [read Reads] count / count_async = edge_sync_shard_shard.call_count
     (filter: Option<&str> = filter.map(str::to_owned) => filter.as_ref()) -> u64;
 
-    /// Merges segments and builds indexes as the configuration asks. True if anything was done.
-    [optimize Reads] optimize / optimize_async = edge_sync_shard_shard.call_optimize
+    /// Whether [`Shard::optimize`] has something to do: vectors above the configured
+    /// `indexing_threshold` without an index, segments to merge, many deleted points.
+    [read Reads] needs_optimize / needs_optimize_async = edge_sync_shard_shard.call_needs_optimize
     () -> bool;
 
     /// Makes everything applied durable in the shard itself, so that the next opening has no log
@@ -943,11 +1005,6 @@ impl ShardState {
         if effect == Effect::Writes && outcome.is_ok() {
             self.writes_since_open += 1;
         }
-        if self.is_full && name == "optimize" && outcome.is_ok() {
-            // What was deleted is gone from memory too, in a fresh instance.
-            self.is_full = false;
-            self.close_instance()?;
-        }
         match &outcome {
             // A fresh instance holds the same in less, and nothing of the call has stayed.
             Err(Error::NoMemory(_)) if had_grown || self.has_grown() => self.close_instance()?,
@@ -964,6 +1021,14 @@ impl ShardState {
             self.memory_at_open = usize::MAX;
         }
         outcome.map_err(|error| self.or_shortage(error))
+    }
+
+    fn shed_memory(&mut self) -> Result<()> {
+        if self.is_full {
+            self.is_full = false;
+            self.close_instance()?;
+        }
+        Ok(())
     }
 
     /// A write that ran out of memory where too little was free for any, as what it is. Such writes

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     cache::create_folder,
     chores::{self, Chores},
-    command, diagnostics, freshness, ports, progress,
+    command, diagnostics, digest, freshness, names, ports, progress,
     target::{self, WasmTarget},
     toolchain,
 };
@@ -15,9 +15,16 @@ use crate::{
 /// What cargo calls the component.
 const COMPONENT_ARTIFACT: &str = "edge_sync_component.wasm";
 
+/// The component, as programs find it.
+const COMPONENT: &str = "edge_sync.wasm";
+
+/// The names of its functions, where the host looks for them when something trapped.
+const NAMES: &str = "edge_sync.names";
+
 /// What a build left in the clone.
 pub struct Built {
     component: PathBuf,
+    names: PathBuf,
     command: PathBuf,
 }
 
@@ -25,6 +32,11 @@ impl Built {
     /// The component.
     pub fn component(&self) -> &Path {
         &self.component
+    }
+
+    /// The names of its functions.
+    pub fn names(&self) -> &Path {
+        &self.names
     }
 
     /// Prints where things are.
@@ -72,11 +84,8 @@ pub fn everything(chores: &Chores) -> Result<Built> {
     ]))
     .context("building the component")?;
     let wasm = chores.cache.target("wasm").join(target::TRIPLE);
-    let component = install(
-        chores,
-        &wasm.join("release").join(COMPONENT_ARTIFACT),
-        "edge_sync.wasm",
-    )?;
+    let (component, names) =
+        install_component(chores, &wasm.join("release").join(COMPONENT_ARTIFACT))?;
 
     progress::heading("building the host and its programs (Wasmtime and the engine, once)");
     // Always the whole workspace: a part of it would unify features differently, and build the
@@ -98,7 +107,21 @@ pub fn everything(chores: &Chores) -> Result<Built> {
             install(chores, &artifact, program)?;
         }
     }
-    Ok(Built { component, command })
+    compile_component(chores, &command)?;
+    Ok(Built {
+        component,
+        names,
+        command,
+    })
+}
+
+/// Compiles the component for this machine, into the cache where programs look, so that none of them
+/// has to.
+fn compile_component(chores: &Chores, command: &Path) -> Result<()> {
+    progress::heading("compiling the component for this machine (once)");
+    let mut prepare = std::process::Command::new(command);
+    prepare.arg("prepare").envs(chores.variables());
+    command::show(&mut prepare).context("compiling the component for this machine")
 }
 
 /// Compiles the tests of the kernels for WASI, and puts them where the whole-system tests look.
@@ -166,15 +189,40 @@ pub fn print_environment(chores: &Chores) -> Result<()> {
     Ok(())
 }
 
+/// Copies the component out of the cache, and the names of its functions into a file beside it.
+fn install_component(chores: &Chores, artifact: &Path) -> Result<(PathBuf, PathBuf)> {
+    let bytes =
+        std::fs::read(artifact).with_context(|| format!("reading {}", artifact.display()))?;
+    let split = names::split(&bytes)
+        .with_context(|| format!("{} is not a component", artifact.display()))?;
+    let names = format!("{}\n{}", digest::sha256(&split.component), split.names);
+    let names = place(chores, NAMES, |fresh| std::fs::write(fresh, names))?;
+    let component = place(chores, COMPONENT, |fresh| {
+        std::fs::write(fresh, &split.component)
+    })?;
+    Ok((component, names))
+}
+
 /// Copies an artifact out of the cache, where another clone may overwrite it.
 fn install(chores: &Chores, artifact: &Path, name: &str) -> Result<PathBuf> {
+    place(chores, name, |fresh| {
+        std::fs::copy(artifact, fresh).map(drop)
+    })
+    .with_context(|| format!("copying {}", artifact.display()))
+}
+
+fn place(
+    chores: &Chores,
+    name: &str,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<PathBuf> {
     let folder = chores.repository.products();
     create_folder(&folder)?;
     let product = folder.join(name);
     // Renamed into place, for a program may be running.
     let fresh = folder.join(format!("{name}.new"));
-    std::fs::copy(artifact, &fresh)
-        .and_then(|_| std::fs::rename(&fresh, &product))
-        .with_context(|| format!("copying {} to {}", artifact.display(), product.display()))?;
+    write(&fresh)
+        .and_then(|()| std::fs::rename(&fresh, &product))
+        .with_context(|| format!("writing {}", product.display()))?;
     Ok(product)
 }

@@ -13,6 +13,7 @@ mod diagnostics;
 mod digest;
 mod freshness;
 mod hygiene;
+mod names;
 mod package;
 mod patching;
 mod pointer_width;

@@ -29,7 +29,7 @@ pub fn everything(chores: &Chores) -> Result<()> {
     let wheel = progress::step("making the Python wheel", || wheel(chores, &built))?;
     let tarball = progress::step("making the npm package", || tarball(chores, &built))?;
     let sums = chores.repository.products().join("SHA256SUMS");
-    write_sums(&sums, &[built.component(), &wheel, &tarball])?;
+    write_sums(&sums, &[built.component(), built.names(), &wheel, &tarball])?;
     built.print();
     println!("wheel      {}", wheel.display());
     println!("npm        {}", tarball.display());

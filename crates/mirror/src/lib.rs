@@ -8,12 +8,14 @@
 //! archive   the answer, a streamed tar archive, checked as a whole before anything is written
 //! apply     the next mirror, from files that came and files that are kept
 //! working   the folder that the engine loads, from a mirror
+//! duplicate a second tree of a shard and its mirror, for one that is changed beside them
 //! ```
 //!
 //! docs/pull.md has the formats, the invariants and the crash argument.
 
 mod apply;
 mod archive;
+mod duplicate;
 mod durable;
 mod error;
 mod files;
@@ -28,6 +30,7 @@ mod working;
 
 pub use apply::{Outcome, Report, Settings, apply, carry};
 pub use archive::{Archive, Kind, Limits};
+pub use duplicate::{Duplicate, duplicate_mirrors, duplicate_shard};
 pub use durable::Unsynced;
 pub use error::{Error, Result};
 pub use files::Links;

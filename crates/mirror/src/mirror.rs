@@ -18,7 +18,7 @@ use crate::lineage::Lineage;
 use crate::manifest::{SegmentManifest, SnapshotManifest};
 use crate::name;
 
-const FILE: &str = "mirror.json";
+pub(crate) const FILE: &str = "mirror.json";
 const SEGMENTS: &str = "segments";
 /// The format's version.
 const FORMAT: u32 = 1;

@@ -94,10 +94,11 @@ pub fn build_linking(
 /// Whether a segment takes no points any more: its id tracker is one that is built once. Points
 /// can only be deleted from it; what changes moves to another segment.
 fn takes_no_points(files: &BTreeMap<String, FileRecord>) -> bool {
-    ["id_tracker.mappings", "id_tracker.i2e"]
-        .iter()
-        .any(|file| files.contains_key(*file))
+    SEALED.iter().any(|file| files.contains_key(*file))
 }
+
+/// Files of a segment, of which each tells that it takes no points.
+pub(crate) const SEALED: [&str; 2] = ["id_tracker.mappings", "id_tracker.i2e"];
 
 /// Whether the engine (0.9) never writes to a file, whatever is done to the shard: made when its
 /// segment was built, and only ever read, replaced under its name or removed since. `file` is its

@@ -69,6 +69,11 @@ pub enum Step {
     Stage,
     /// Its third: the switch.
     Promote,
+    /// The host's optimization in two instances: the shard is copied, and the copy is optimized beside
+    /// it. Writes and uploads may follow, and [`Step::Promote`] or [`Step::EndOptimize`].
+    StageOptimized,
+    /// The copy is given up, by the instance that has the shard open.
+    EndOptimize,
     /// Another device writes points to the server, and deletes some. They may be this device's.
     Others(Vec<(u64, Point)>, Vec<u64>),
     /// Something happens on the server, each at the so-many-th request from then on.
@@ -115,6 +120,16 @@ pub fn config() -> String {
     json!({
         "vectors": {"size": DIMENSIONS, "distance": "Euclid"},
         "on_disk_payload": true,
+    })
+    .to_string()
+}
+
+/// The same, with an index for every kilobyte of vectors.
+fn config_that_indexes_early() -> String {
+    json!({
+        "vectors": {"size": DIMENSIONS, "distance": "Euclid"},
+        "on_disk_payload": true,
+        "optimizers_config": {"indexing_threshold": 1, "default_segment_number": 2},
     })
     .to_string()
 }
@@ -192,6 +207,8 @@ pub struct Life {
     pub options: Options,
     /// What the driver does wrongly.
     pub slips: Slips,
+    /// Created with settings by which few points are worth an index.
+    pub indexes_early: bool,
     /// The queue is drained by `sync.sync` alone, which knows what to do with what is refused.
     pub drains_by_sync: bool,
     /// What the next opening is to take back: all after this sequence, because the instance was lost
@@ -222,6 +239,7 @@ impl Life {
             expected,
             options: options(),
             slips: Slips::default(),
+            indexes_early: false,
             drains_by_sync: false,
             take_back_after: None,
             shard: None,
@@ -502,6 +520,37 @@ impl Life {
                 })?;
                 self.staged = Some(instance);
             }
+            Step::StageOptimized => {
+                self.staged = None;
+                self.fetched = None;
+                self.expected.snapshot = None;
+                let begun = shard.call(|guest, store| {
+                    guest.edge_sync_shard_restore().call_begin_optimize(store)
+                })?;
+                if begun.is_none() {
+                    return Ok(());
+                }
+                // It is a checkpoint of all that there is.
+                self.expected.note_durable();
+                let mut instance = start(&self.program, &self.world)?;
+                let staged = instance.call(|guest, store| {
+                    let restore = guest.edge_sync_shard_restore();
+                    restore.call_stage_optimize(store, GUEST_ROOT, options)
+                })?;
+                self.staged = staged.map(|_| instance);
+            }
+            Step::EndOptimize => {
+                self.staged = None;
+                shard.call(|guest, store| {
+                    guest.edge_sync_shard_restore().call_end_optimize(store)
+                })?;
+                let world = self.world.lock();
+                let generations = world.disk.find("generations");
+                let left = generations.and_then(|folder| Ok(world.disk.entries(folder)?.len()));
+                if !matches!(left, Ok(1)) {
+                    return Err(Violation(format!("after its end: {left:?} generations")).into());
+                }
+            }
             Step::Promote => {
                 let Some(mut staged) = self.staged.take() else {
                     return Ok(());
@@ -685,12 +734,12 @@ impl Life {
         let created = || -> Result<Instance, Failed> {
             let mut instance = start(&self.program, &self.world)?;
             instance.call(|guest, store| {
-                guest.edge_sync_shard_shard().call_create(
-                    store,
-                    GUEST_ROOT,
-                    &config(),
-                    self.options,
-                )
+                let config = match self.indexes_early {
+                    true => config_that_indexes_early(),
+                    false => config(),
+                };
+                let shard = guest.edge_sync_shard_shard();
+                shard.call_create(store, GUEST_ROOT, &config, self.options)
             })?;
             Ok(instance)
         };

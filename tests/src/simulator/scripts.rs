@@ -131,6 +131,61 @@ pub fn pulls() -> Vec<Step> {
     ]
 }
 
+/// Optimizations beside the work: of a shard that has a mirror, with writes, an upload, a flush and the
+/// loss of the instance meanwhile; a pull after it; one that is given up; one more.
+pub fn optimizations() -> Vec<Step> {
+    let stamp = &mut 0;
+    let others = &mut { OTHERS_STAMPS_FROM };
+    vec![
+        upsert(1..=6, stamp),
+        Step::Sync,
+        Step::Others(points(BASE, others), vec![]),
+        optimization(),
+        Step::Restore(SnapshotSource::Stream),
+        upsert(100..180, stamp),
+        Step::StageOptimized,
+        upsert([2, 101, 200], stamp),
+        Step::Write(Write::Delete(vec![3, 102, 2004])),
+        Step::Sync,
+        upsert(201..=212, stamp),
+        Step::Flush,
+        Step::Lose,
+        Step::Write(Write::SetPayload(vec![4, 103], object(json!({"mark": 1})))),
+        Step::Promote,
+        upsert([104], stamp),
+        Step::Write(Write::Delete(vec![105])),
+        Step::Reopen,
+        Step::Others(points([2001, 3000], others), vec![2000]),
+        Step::Both,
+        upsert(300..=310, stamp),
+        Step::StageOptimized,
+        upsert([106], stamp),
+        Step::EndOptimize,
+        Step::Write(Write::Delete(vec![107])),
+        Step::StageOptimized,
+        Step::Promote,
+        Step::Flush,
+        Step::Others(points([2002], others), vec![]),
+        Step::Both,
+    ]
+}
+
+/// Ranges of [`optimizations`] that optimize, each from what is on the disk alone.
+pub fn optimization_sections() -> Vec<std::ops::Range<usize>> {
+    let mut sections = Vec::new();
+    let mut begun = None;
+    for (number, step) in optimizations().iter().enumerate() {
+        match step {
+            Step::StageOptimized => begun = Some(number),
+            Step::Promote | Step::EndOptimize => {
+                sections.extend(begun.take().map(|first| first..number + 1));
+            }
+            _ => {}
+        }
+    }
+    sections
+}
+
 /// The same in short, for the mutations: up to a pull while writes wait, in two instances, and a look
 /// at what came of it.
 pub fn short_pulls() -> Vec<Step> {

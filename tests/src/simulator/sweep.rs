@@ -94,6 +94,9 @@ pub fn record(
     let mut life = Life::new(program, world.clone(), Expected::default());
     life.options = options;
     life.slips = broken.slips;
+    life.indexes_early = steps
+        .iter()
+        .any(|step| matches!(step, Step::StageOptimized));
     let mut before = vec![(Expected::default(), 0)];
     // The moment before anything, and one more whenever a step has returned: what it promised
     // must be there although the next has not begun.

@@ -32,14 +32,18 @@ const CI_STRIDE_IDLE: usize = 7;
 const CI_STRIDE_PULLS: usize = 53;
 const CI_STRIDE_FAILING: usize = 211;
 
+/// Graphs are built in it.
+const CI_STRIDE_OPTIMIZATIONS: usize = 503;
+const CI_STRIDE_FAILING_OPTIMIZATIONS: usize = 1009;
+
 fn recorded(program: &Program, steps: Vec<Step>, options: Options) -> Recording {
     let server = Server::new(snapshot::maker());
     record(program, server, steps, options, seed(), &Broken::default())
         .unwrap_or_else(|violation| panic!("seed {}, without a crash: {violation}", seed()))
 }
 
-/// The life of pulls, with links or where the file system refuses them.
-fn recorded_pulls(program: &Program, refuses_links: bool) -> Recording {
+/// A life that pulls, with links or where the file system refuses them.
+fn recorded_pulls(program: &Program, steps: Vec<Step>, refuses_links: bool) -> Recording {
     let server = Server::following(Arc::new(Maker::default()));
     let broken = Broken {
         habits: Habits {
@@ -48,7 +52,6 @@ fn recorded_pulls(program: &Program, refuses_links: bool) -> Recording {
         },
         ..Broken::default()
     };
-    let steps = scripts::pulls();
     let recording = record(program, server, steps, options(), seed(), &broken)
         .unwrap_or_else(|violation| panic!("seed {}, without a crash: {violation}", seed()));
     let links = recording.moments.iter().filter(|moment| {
@@ -149,14 +152,14 @@ fn refused_operations_that_are_retried_together_are_queued_or_rejected() {
 #[test]
 fn a_pull_is_all_or_nothing_wherever_it_stops() {
     let program = program();
-    let recording = recorded_pulls(&program, false);
+    let recording = recorded_pulls(&program, scripts::pulls(), false);
     tried(&program, &recording, share(CI_STRIDE_PULLS, Rest::Short));
 }
 
 #[test]
 fn a_pull_is_all_or_nothing_where_links_are_refused() {
     let program = program();
-    let recording = recorded_pulls(&program, true);
+    let recording = recorded_pulls(&program, scripts::pulls(), true);
     tried(
         &program,
         &recording,
@@ -168,9 +171,42 @@ fn a_pull_is_all_or_nothing_where_links_are_refused() {
 #[test]
 fn a_call_of_a_pull_that_fails_costs_the_pull_at_most() {
     let program = program();
-    let recording = recorded_pulls(&program, false);
+    let recording = recorded_pulls(&program, scripts::pulls(), false);
     let share = share(CI_STRIDE_FAILING, Rest::Short);
     let report = fail_each(&program, &recording, &scripts::pull_sections(), share);
+    told(&recording, &report, share, "failures");
+}
+
+#[test]
+fn an_optimization_is_all_or_nothing_wherever_it_stops() {
+    let program = program();
+    let recording = recorded_pulls(&program, scripts::optimizations(), false);
+    tried(
+        &program,
+        &recording,
+        share(CI_STRIDE_OPTIMIZATIONS, Rest::Short),
+    );
+}
+
+#[test]
+fn an_optimization_is_all_or_nothing_where_links_are_refused() {
+    let program = program();
+    let recording = recorded_pulls(&program, scripts::optimizations(), true);
+    tried(
+        &program,
+        &recording,
+        share(2 * CI_STRIDE_OPTIMIZATIONS, Rest::Short),
+    );
+}
+
+/// A full disk among the failures.
+#[test]
+fn a_call_of_an_optimization_that_fails_costs_the_optimization_at_most() {
+    let program = program();
+    let recording = recorded_pulls(&program, scripts::optimizations(), false);
+    let share = share(CI_STRIDE_FAILING_OPTIMIZATIONS, Rest::Short);
+    let sections = scripts::optimization_sections();
+    let report = fail_each(&program, &recording, &sections, share);
     told(&recording, &report, share, "failures");
 }
 

@@ -11,7 +11,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::served::edge_sync;
-use crate::support::{COLLECTION, server};
+use crate::support::{COLLECTION, component_file, server};
 
 /// After so long without what a test waits for, it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ fn count(data: &Path) -> u64 {
     value["count"].as_u64().expect("a count")
 }
 
-fn interrupt(id: u32) {
+pub fn interrupt(id: u32) {
     let sent = Command::new("sh")
         .arg("-c")
         .arg(format!("kill -INT {id}"))
@@ -89,6 +89,48 @@ fn the_first_command_says_that_it_prepares_the_component_and_the_next_does_not()
         "note: preparing the component, once; this takes a while\n"
     );
     assert_eq!(run(&["count"]), "");
+    let prepared = edge_sync(&data, &["--json", "prepare"])
+        .env("EDGE_SYNC_CACHE", folder.path().join("cache"))
+        .output();
+    let prepared = prepared.expect("the command").stdout;
+    assert_eq!(prepared, b"{\"compiled\":false}\n");
+}
+
+/// The component has no names of its functions; those beside it are for whoever reads a log.
+#[test]
+fn a_trap_is_told_with_the_names_of_functions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    colours(&data);
+    // More than the memory that there is: the allocation of the body ends the instance.
+    let body = folder.path().join("body.json");
+    fs::write(&body, format!("{{{}}}", " ".repeat(40 << 20))).expect("written");
+    let scroll = |component: &Path| {
+        let output = edge_sync(&data, &["--memory-mib", "48", "scroll"])
+            .arg(&body)
+            .env("EDGE_SYNC_LOG", "edge_sync_host=error")
+            .env("EDGE_SYNC_COMPONENT", component)
+            .output()
+            .expect("the command");
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("memory limit"), "{told}");
+        told
+    };
+    let beside = component_file();
+    let told = scroll(&beside);
+    assert!(told.contains(": cabi_realloc"), "{told}");
+    // Names of another component explain nothing.
+    let copy = folder.path().join("edge_sync.wasm");
+    fs::copy(&beside, &copy).expect("a copy");
+    for names in [None, Some("another\nright\nwrong\n")] {
+        if let Some(names) = names {
+            fs::write(folder.path().join("edge_sync.names"), names).expect("written");
+        }
+        let told = scroll(&copy);
+        assert!(!told.contains(": cabi_realloc"), "{told}");
+        assert!(told.contains(": function "), "{told}");
+    }
 }
 
 #[test]

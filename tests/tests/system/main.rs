@@ -32,6 +32,7 @@ mod node_binding;
 mod offline_online;
 mod old_directories;
 mod operator;
+mod optimizations;
 mod partial_snapshots;
 mod programs;
 mod pulls;

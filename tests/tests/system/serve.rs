@@ -689,3 +689,27 @@ fn a_change_of_nothing_optimizes() {
     );
     assert_eq!(indexed(), 200);
 }
+
+/// What an empty shard takes of memory that is not shared: code and first contents are mapped from files.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_empty_shard_takes_little_memory_of_its_own() {
+    const MOST_KIB: u64 = 24 << 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("empty");
+    drop(
+        edge_sync_host::EdgeSync::builder(crate::support::component(), &data)
+            .create(crate::support::CONFIG)
+            .expect("a shard"),
+    );
+    let served = Served::start(&data, &[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", served.id())).expect("a file");
+    let kib = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        number.and_then(|it| it.parse().ok()).expect("a number")
+    };
+    let own = kib("RssAnon:") + kib("RssShmem:");
+    assert!(own < MOST_KIB, "{own} KiB\n{status}");
+    assert!(served.stop().status.success());
+}

@@ -103,6 +103,11 @@ impl Served {
         self.ready["url"].as_str().expect("a URL")
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A client without an API key.
     pub fn client(&self) -> Client {
         Client::new(self.url(), None)

@@ -10,9 +10,9 @@ use crate::settings::Flags;
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
 data_dir, url, collection, api_key_file, shard, shard_key, tenant, component, cache_dir, durability,
-memory_mib, batch_operations, batch_bytes, attempts, listen, serve_api_key_file and the limits of
-`serve` (serve_connections, ...; docs/commands.md). The server's API key comes from QDRANT_API_KEY or
-a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
+memory_mib, batch_operations, batch_bytes, attempts, listen, serve_api_key_file, auto_optimize and the
+limits of `serve` (serve_connections, ...; docs/commands.md). The server's API key comes from
+QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
@@ -86,7 +86,9 @@ pub enum Command {
     /// Payload indexes
     #[command(subcommand)]
     Index(Index),
-    /// Merge segments and build indexes
+    /// Compile the component for this machine, so that no other command has to wait for it
+    Prepare,
+    /// Merge segments and build indexes, for a shard without a server
     Optimize,
     /// Make everything durable in the shard itself and shorten the log
     Flush,
@@ -138,6 +140,7 @@ impl Command {
             Command::Vectors(_) => "vectors",
             Command::Request(_) => "request",
             Command::Index(_) => "index",
+            Command::Prepare => "prepare",
             Command::Optimize => "optimize",
             Command::Flush => "flush",
             Command::Info => "info",
@@ -481,6 +484,10 @@ pub struct Serve {
     /// How often to fetch what others wrote, with some jitter; default 60s
     #[arg(long, value_name = "TIME", conflicts_with_all = ["no_sync", "no_pull"], value_parser = every)]
     pub every: Option<Duration>,
+    /// Optimize whenever there is enough to index; not beside a server, which does that better
+    /// [EDGE_SYNC_AUTO_OPTIMIZE]
+    #[arg(long)]
+    pub auto_optimize: bool,
 }
 
 #[derive(Args, Debug)]

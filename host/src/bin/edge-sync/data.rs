@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use edge_sync_host::{EdgeSync, Error, Info, Opened, Receipt};
+use edge_sync_host::{EdgeSync, Error, Info, Opened, OptimizeProgress, Receipt};
 use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{self, Count, Create, Index, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
-use crate::output::{SPINNER, counted};
+use crate::output::{COUNT_BAR, SPINNER, counted, exit, set_style};
 
 impl Session {
     pub fn create(&self, arguments: &Create) -> Result<u8, Error> {
@@ -137,10 +137,27 @@ impl Session {
         let points = edge.shard().info()?.points;
         let bar = self.output.bar(SPINNER);
         bar.set_message(format!("optimizing {}", counted(points, "point")));
-        self.end_on_interrupt("the shard is as it was")?;
-        let changed = edge.shard().optimize();
+        self.stop_on_interrupt()?;
+        let report = edge.shard().optimize_with(&self.cancel, |step| match step {
+            OptimizeProgress::Indexing { indexed, total } => {
+                set_style(&bar, COUNT_BAR);
+                bar.set_message("indexing");
+                bar.set_length(total);
+                bar.set_position(indexed);
+            }
+            OptimizeProgress::Switching => {
+                set_style(&bar, SPINNER);
+                bar.set_message("switching");
+            }
+            _ => {}
+        });
         bar.finish_and_clear();
-        let said = changed.and_then(|changed| {
+        if let Err(Error::Cancelled) = report {
+            self.output.interrupted("the shard is as it was");
+            return self.close_after(Ok(exit::CANCELLED), edge);
+        }
+        let said = report.and_then(|report| {
+            let changed = report.changed();
             let info = edge.shard().info()?;
             let shape = format!(
                 "{} in {}, {} indexed",
@@ -159,6 +176,9 @@ impl Session {
                     "points": info.points,
                     "segments": info.segments,
                     "indexed_vectors": info.indexed_vectors,
+                    "generation": info.generation,
+                    "replayed": report.replayed,
+                    "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
                 }),
                 &text,
             )

@@ -109,6 +109,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("index delete", &["edge-sync index delete name"]),
     ("index list", &["edge-sync index list"]),
+    ("prepare", &["edge-sync prepare"]),
     ("optimize", &["edge-sync optimize"]),
     ("flush", &["edge-sync flush"]),
     ("info", &["edge-sync --json info"]),

@@ -18,12 +18,15 @@ mod write;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use edge_sync_host::{Cancel, Component, EdgeSync, Error, ServerSettings, ShardOptions};
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command, LogFormat};
-use crate::output::{Output, exit_code};
+use crate::output::{Output, SPINNER, exit_code};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
@@ -125,6 +128,7 @@ impl Session {
                 self.request(&arguments.method, &arguments.path, &arguments.body)
             }
             Command::Index(command) => self.index(&command),
+            Command::Prepare => self.prepare(),
             Command::Optimize => self.optimize(),
             Command::Flush => self.flush(),
             Command::Info => self.info(),
@@ -144,6 +148,26 @@ impl Session {
         let output = self.output;
         self.settings
             .component(move || output.note("preparing the component, once; this takes a while"))
+    }
+
+    /// Compiles the component, if that was not done yet.
+    fn prepare(&self) -> Result<u8, Error> {
+        let compiled = Arc::new(AtomicBool::new(false));
+        let bar = self.output.bar(SPINNER);
+        bar.set_message("compiling the component for this machine");
+        let component = self.settings.component({
+            let compiled = Arc::clone(&compiled);
+            move || compiled.store(true, Ordering::Relaxed)
+        });
+        bar.finish_and_clear();
+        component?;
+        let compiled = compiled.load(Ordering::Relaxed);
+        let text = match compiled {
+            true => "compiled the component for this machine",
+            false => "the component was compiled for this machine before",
+        };
+        self.output.say(&json!({ "compiled": compiled }), text)?;
+        Ok(0)
     }
 
     fn shard_options(&self) -> ShardOptions {
@@ -204,17 +228,6 @@ impl Session {
             Box::new(move || cancel.cancel()),
             Box::new(|| std::process::exit(i32::from(output::exit::CANCELLED))),
         ])
-    }
-
-    /// From here on, an interrupt ends the process at once; `kept` says what stays.
-    fn end_on_interrupt(&self, kept: &'static str) -> Result<(), Error> {
-        self.on_interrupts(vec![Box::new({
-            let output = self.output;
-            move || {
-                output.interrupted(kept);
-                std::process::exit(i32::from(output::exit::CANCELLED));
-            }
-        })])
     }
 
     /// Does one thing at each interrupt.

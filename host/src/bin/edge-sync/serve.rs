@@ -5,7 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions, WorkerState, device_id,
+    AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions, WorkerState,
+    device_id,
 };
 use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
 use serde_json::json;
@@ -39,7 +40,7 @@ impl Session {
         if !arguments.no_sync {
             self.refuse_itself(&socket)?;
         }
-        let backend = Arc::new(self.backend(arguments)?);
+        let backend = Arc::new(self.backend(arguments, &serving)?);
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
         let shard = backend.edge().shard().clone();
@@ -107,7 +108,7 @@ impl Session {
         Ok(())
     }
 
-    fn backend(&self, arguments: &Serve) -> Result<ShardBackend, Error> {
+    fn backend(&self, arguments: &Serve, serving: &Serving) -> Result<ShardBackend, Error> {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
         let mut builder = EdgeSync::builder(self.component()?, directory)
@@ -127,6 +128,9 @@ impl Session {
                 pull_interval,
                 ..SyncerOptions::default()
             });
+        }
+        if serving.auto_optimize {
+            builder = builder.auto_optimize(AutoOptimizeOptions::default());
         }
         ShardBackend::new(builder.attach()?, fixed, has_server)
     }

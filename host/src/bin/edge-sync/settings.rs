@@ -39,7 +39,7 @@ const MOST_SECONDS: u64 = 24 * 3600;
 const BATCH_OPERATIONS: u32 = 100;
 
 /// Every variable that the command reads.
-const VARIABLES: [&str; 11] = [
+const VARIABLES: [&str; 12] = [
     "EDGE_SYNC_DATA_DIR",
     "EDGE_SYNC_COLLECTION",
     "EDGE_SYNC_SHARD",
@@ -50,6 +50,7 @@ const VARIABLES: [&str; 11] = [
     "EDGE_SYNC_MEMORY_MIB",
     "EDGE_SYNC_LISTEN",
     "EDGE_SYNC_SERVE_API_KEY",
+    "EDGE_SYNC_AUTO_OPTIMIZE",
     "EDGE_SYNC_CACHE",
 ];
 
@@ -227,6 +228,7 @@ struct Layer {
     serve_body_seconds: Option<u64>,
     serve_answer_seconds: Option<u64>,
     serve_stop_seconds: Option<u64>,
+    auto_optimize: Option<bool>,
 }
 
 impl Layer {
@@ -279,6 +281,10 @@ impl Layer {
                 .map(|text| text.parse())
                 .transpose()
                 .map_err(|_| setting("EDGE_SYNC_MEMORY_MIB", "is not a number"))?,
+            auto_optimize: text("EDGE_SYNC_AUTO_OPTIMIZE")?
+                .map(|text| text.parse())
+                .transpose()
+                .map_err(|_| setting("EDGE_SYNC_AUTO_OPTIMIZE", "is neither `true` nor `false`"))?,
             ..Layer::default()
         })
     }
@@ -359,6 +365,7 @@ impl Layer {
             serve_body_seconds: self.serve_body_seconds.or(below.serve_body_seconds),
             serve_answer_seconds: self.serve_answer_seconds.or(below.serve_answer_seconds),
             serve_stop_seconds: self.serve_stop_seconds.or(below.serve_stop_seconds),
+            auto_optimize: self.auto_optimize.or(below.auto_optimize),
         }
     }
 }
@@ -516,6 +523,7 @@ impl Settings {
             key,
             limits: self.serve_limits()?,
             stop_time: seconds("serve_stop_seconds", self.0.serve_stop_seconds, STOP_TIME)?,
+            auto_optimize: flags.auto_optimize || self.0.auto_optimize.unwrap_or(false),
         })
     }
 
@@ -644,6 +652,8 @@ pub struct Serving {
     pub limits: Limits,
     /// How long the end waits for requests under way, and then for the shard.
     pub stop_time: Duration,
+    /// Optimize whenever there is enough to index, without a server.
+    pub auto_optimize: bool,
 }
 
 /// A number from 1 on.
@@ -826,9 +836,14 @@ mod tests {
             no_sync: false,
             no_pull: false,
             every: None,
+            auto_optimize: false,
         };
         let settings = Settings(Layer::default().over(variables).over(file));
         let serving = settings.serving(&flags).unwrap();
+        assert!(!serving.auto_optimize);
+        flags.auto_optimize = true;
+        assert!(settings.serving(&flags).unwrap().auto_optimize);
+        flags.auto_optimize = false;
         assert_eq!(serving.addresses, ["127.0.0.1:2".parse().unwrap()]);
         assert_eq!(serving.key, Some(Secret::new("secret")));
 
@@ -842,6 +857,22 @@ mod tests {
         assert!(refused.contains("EDGE_SYNC_SERVE_API_KEY"), "{refused}");
         flags.listen = Some("[::1]:3".into());
         assert!(without_key.serving(&flags).is_ok());
+    }
+
+    #[test]
+    fn optimizing_unasked_is_a_setting_of_each_source() {
+        let file = Layer::from_toml("auto_optimize = true", Path::new("/f")).unwrap();
+        assert_eq!(
+            Layer::default().over(file.clone()).auto_optimize,
+            Some(true)
+        );
+        let variable = environment(&[("EDGE_SYNC_AUTO_OPTIMIZE", "false")]);
+        assert_eq!(variable.over(file).auto_optimize, Some(false));
+        let wrong = Layer::from_environment(|name| {
+            (name == "EDGE_SYNC_AUTO_OPTIMIZE").then(|| "sometimes".into())
+        });
+        let refused = wrong.unwrap_err().to_string();
+        assert!(refused.contains("EDGE_SYNC_AUTO_OPTIMIZE"), "{refused}");
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! An optimization beside the work: this instance's shard is copied, and another instance optimizes
+//! the copy.
+//!
+//! ```text
+//! generations/N+1/shard/            the copy: links to the files that no write touches
+//! generations/N+1/mirror/           the server's files, links all of them
+//! generations/N+1/optimized.json    up to which operation of the log the copy is
+//! ```
+//!
+//! What `optimized.json` says has two readers. The builder replays what comes after. And the instance
+//! that has the shard open keeps that in the log for as long as the file is there, whatever is flushed
+//! and uploaded meanwhile, and whether it is the instance that made the copy or one that was opened
+//! after it.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use edge_sync_mirror::{Links, duplicate_mirrors, duplicate_shard};
+use edge_sync_rollback::wasi as rollback;
+use serde_json::{Value, json};
+
+use crate::directory::{self, Directory};
+use crate::error::{Result, corrupt, invalid, storage};
+use crate::store::Store;
+
+/// How often the building of a graph is told of.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// Points between two looks at the clock.
+const LOOK_EVERY: u64 = 32;
+
+/// How a generation came about that is another one, optimized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Optimized {
+    /// Operations up to here are in the files that were copied.
+    pub barrier: u64,
+    /// The shard was created here and never restored.
+    pub created_here: bool,
+}
+
+impl Optimized {
+    /// What is noted of a generation; none if it was made in another way.
+    pub fn load(directory: &Directory, generation: u64) -> Result<Option<Self>> {
+        let path = directory.optimized(generation);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(storage("read how a generation was made", &path, &error)),
+        };
+        let noted: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        match (noted["barrier"].as_u64(), noted["created_here"].as_bool()) {
+            (Some(barrier), Some(created_here)) => Ok(Some(Self {
+                barrier,
+                created_here,
+            })),
+            _ => Err(corrupt(&path, None, "not a note on an optimization")),
+        }
+    }
+
+    fn store(self, directory: &Directory, generation: u64) -> Result<()> {
+        let noted = json!({ "barrier": self.barrier, "created_here": self.created_here });
+        let path = directory.optimized(generation);
+        directory::write_durably(&path, format!("{noted}\n").as_bytes())
+    }
+}
+
+/// Copies the open shard for another instance; see `restore.begin-optimize`.
+pub fn begin(store: &mut Store) -> Result<Option<u64>> {
+    if !store.shard()?.has_optimizations() {
+        return Ok(None);
+    }
+    // The files are all that is copied.
+    store.checkpoint_anyway()?;
+    let (generation, barrier) = (store.current().generation, store.current().applied);
+    let noted = Optimized {
+        barrier,
+        created_here: store.created_here()?,
+    };
+    let directory = store.directory().clone();
+    let copied = rollback::unwatched(|| copy(&directory, generation, noted));
+    if copied.is_err()
+        && let Err(error) = directory.remove_generation(generation + 1)
+    {
+        // The next opening removes it.
+        eprintln!("edge-sync: a copy that failed was not removed: {error:?}");
+    }
+    copied?;
+    store.keep_log_after(Some(barrier));
+    Ok(Some(barrier))
+}
+
+fn copy(directory: &Directory, generation: u64, noted: Optimized) -> Result<()> {
+    let next = generation + 1;
+    directory.create_generation(next)?;
+    duplicate_shard(
+        &directory.shard(generation),
+        &directory.shard(next),
+        Links::Try,
+    )?;
+    let mirrors = directory.mirrors(next);
+    duplicate_mirrors(&directory.mirrors(generation), &mirrors, Links::Try)?
+        .unsynced
+        .sync()?;
+    let config = directory.collection(generation);
+    let bytes = fs::read(&config)
+        .map_err(|error| storage("read collection configuration", &config, &error))?;
+    directory::write_durably(&directory.collection(next), &bytes)?;
+    noted.store(directory, next)
+}
+
+/// Removes the copy, unless it has come into force; see `restore.end-optimize`.
+pub fn end(store: &mut Store) -> Result<()> {
+    let directory = store.directory().clone();
+    let copy = store.current().generation + 1;
+    store.keep_log_after(None);
+    rollback::unwatched(|| directory.remove_generation(copy))
+}
+
+/// What the log of a shard must keep, for an optimization of its generation that is under way.
+/// What cannot be read keeps everything.
+pub fn kept_after(directory: &Directory, generation: u64) -> Option<u64> {
+    match Optimized::load(directory, generation + 1) {
+        Ok(noted) => noted.map(|noted| noted.barrier),
+        Err(error) => {
+            eprintln!("edge-sync: {error:?}");
+            Some(0)
+        }
+    }
+}
+
+/// The note of the copy that another instance has made; for `restore.stage-optimize`.
+pub fn begun(directory: &Directory, generation: u64) -> Result<Optimized> {
+    Optimized::load(directory, generation + 1)?
+        .ok_or_else(|| invalid("optimize", "none was begun in this directory"))
+}
+
+/// Tells on stderr how far a graph is; see `restore.stage-optimize`.
+pub fn tell_indexed(linked: u64, total: u64) {
+    thread_local! {
+        static TOLD: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    }
+    if linked != total && linked % LOOK_EVERY != 0 {
+        return;
+    }
+    let now = Instant::now();
+    let told = TOLD.get();
+    if linked != total && told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+        return;
+    }
+    TOLD.set(Some(now));
+    let line = format!("edge-sync: indexed {linked} of {total} points\n");
+    // Nobody may be reading.
+    let _ = io::stderr().write_all(line.as_bytes());
+}

@@ -1,0 +1,122 @@
+//! Optimizing while the shard goes on serving.
+//!
+//! 1. In one call on the shard's owner, the shard is flushed and copied: links to the files that no
+//!    write touches, copies of the rest. From then on the log keeps what the copy lacks.
+//! 2. A fresh instance opens the copy and optimizes it: the long part. It can be stopped at any moment.
+//!    Then it replays what the log holds by now.
+//! 3. In one job on the shard's owner, as at the end of a restore: the old instance closes the shard,
+//!    the new one replays the rest and switches generations with one rename.
+//!
+//! Until the rename, any failure leaves the old generation in force, and the copy is removed.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::restore::Stager;
+use crate::shard::Shard;
+use crate::signal::Cancel;
+use crate::types::Opened;
+
+/// Steps of progress that wait for whoever is told; more are left out.
+const TOLD_AHEAD: usize = 16;
+
+/// What an optimization tells while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OptimizeProgress {
+    /// Flushing and copying the shard, which waits for it.
+    Copying,
+    /// Merging segments, before there is a graph to build and between two of them.
+    Building,
+    /// Building the graph of a segment.
+    Indexing {
+        /// Points that are linked into it.
+        indexed: u64,
+        /// Points that it will have.
+        total: u64,
+    },
+    /// Replaying the rest and switching, for which the shard waits.
+    Switching,
+}
+
+/// What an optimization did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct OptimizeReport {
+    /// The generation now in force, and what opening it found; none if there was nothing to do.
+    pub opened: Option<Opened>,
+    /// Operations that were written meanwhile, and replayed before the switch.
+    pub replayed: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl OptimizeReport {
+    /// False if there was nothing to do.
+    pub fn changed(&self) -> bool {
+        self.opened.is_some()
+    }
+}
+
+/// A copy of the shard that is removed in the end, unless it is in force by then.
+struct Copy<'a>(&'a Shard);
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        match self.0.end_optimize() {
+            // Then its next opening removes it.
+            Ok(()) | Err(Error::Closed(_)) => {}
+            Err(error) => tracing::warn!("the copy of the shard is not removed yet: {error}"),
+        }
+    }
+}
+
+pub(crate) fn optimize(
+    shard: &Shard,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(OptimizeProgress),
+) -> Result<OptimizeReport> {
+    let started = Instant::now();
+    let _alone = shard.no_restore()?;
+    cancel.check()?;
+    progress(OptimizeProgress::Copying);
+    let report = |opened, replayed| OptimizeReport {
+        opened,
+        replayed,
+        elapsed: started.elapsed(),
+    };
+    // Dropped after the stager, whose instance has the copy open.
+    let _copy = Copy(shard);
+    if shard.begin_optimize()?.is_none() {
+        shard.shed_memory()?;
+        return Ok(report(None, 0));
+    }
+    let stager = Stager::start(shard)?;
+    cancel.check()?;
+    progress(OptimizeProgress::Building);
+    let staged = std::thread::scope(|scope| {
+        let (told, steps) = mpsc::sync_channel(TOLD_AHEAD);
+        let stager = &stager;
+        let staging = scope.spawn(move || {
+            stager.stage_optimize(cancel, move |indexed, total| {
+                // Whoever is told may be slow, and is not waited for.
+                let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
+            })
+        });
+        for step in steps {
+            progress(step);
+        }
+        staging
+            .join()
+            .unwrap_or(Err(Error::Closed("the builder's instance")))
+    })?;
+    let Some(staged) = staged else {
+        shard.shed_memory()?;
+        return Ok(report(None, 0));
+    };
+    cancel.check()?;
+    progress(OptimizeProgress::Switching);
+    let opened = shard.promote(stager.into_inner()?, None)?;
+    Ok(report(Some(opened), staged.replayed))
+}
