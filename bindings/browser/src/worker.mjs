@@ -1,6 +1,6 @@
 // The component in a dedicated worker: its calls block. `jobs.mjs` of the Node package has the jobs.
 
-import { instantiate } from "../generated/edge_sync.js";
+import { instantiate } from "../../node/generated/edge_sync.js";
 import { DIRECTORY, jobs } from "../../node/src/jobs.mjs";
 import { Disk, ROOT } from "./disk.mjs";
 import { alone, filesOf } from "./place.mjs";
