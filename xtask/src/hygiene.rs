@@ -120,7 +120,11 @@ pub fn check_dependencies(chores: &Chores) -> Result<()> {
     })
 }
 
-fn resolve(chores: &Chores, folder: &Path, triple: &str) -> Result<Metadata> {
+/// The resolved dependencies of a workspace for a target.
+///
+/// # Errors
+/// Where the lock file does not fit the manifests.
+pub fn resolve(chores: &Chores, folder: &Path, triple: &str) -> Result<Metadata> {
     let arguments = [
         "metadata",
         "--format-version",

@@ -1,16 +1,21 @@
 //! `cargo xtask package`: what other hosts install.
 
+mod oci;
+mod sbom;
+mod wit;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build::{self, Built},
+    build,
     cache::create_folder,
     chores::Chores,
-    command, digest, progress,
-    repository::Repository,
+    command, digest, hygiene, progress,
+    repository::{self, Repository},
+    target,
 };
 
 /// What the wheel is made with, pinned: another version may write other bytes.
@@ -20,36 +25,92 @@ const TOOL: &str = "setuptools==84.2.1";
 /// zip archive has, 1980-01-01, in seconds since 1970.
 const TIME_OF_FILES: &str = "315532800";
 
-/// Builds the component, and the Python wheel and the npm package that have it inside.
+/// Builds the component, and everything that other hosts install: the component without names, alone and as
+/// an OCI image layout, its WIT as a package, what it is made of, and the packages for Python, Node and
+/// browsers that have it inside. The same sources make the same bytes.
 ///
 /// # Errors
 /// Where the build fails, or there is no Python or no Node.
 pub fn everything(chores: &Chores) -> Result<()> {
     let built = build::everything(chores)?;
-    let wheel = progress::step("making the Python wheel", || wheel(chores, &built))?;
-    let tarball = progress::step("making the npm package", || tarball(chores, &built))?;
-    let sums = chores.repository.products().join("SHA256SUMS");
-    write_sums(&sums, &[built.component(), built.names(), &wheel, &tarball])?;
+    let products = chores.repository.products();
+    let version = version(&chores.repository)?;
+    let named = |ending: &str| products.join(format!("edge-sync-{version}{ending}"));
+    let wit = named(".wit.wasm");
+    progress::step("encoding the WIT package", || {
+        write(&wit, &wit::package(&chores.repository.root().join("wit"))?)
+    })?;
+    let sbom = named(".cdx.json");
+    progress::step("listing what the component is made of", || {
+        let component = chores.repository.component();
+        let metadata = hygiene::resolve(chores, &component, target::TRIPLE)?;
+        let document = sbom::document(&metadata, &version)?;
+        write(&sbom, format!("{document:#}\n").as_bytes())
+    })?;
+    let (stripped, image) = (named(".wasm"), products.join("oci"));
+    progress::step("making the image", || {
+        // Its names are in a file of their own already.
+        let component = built.component();
+        let bytes = std::fs::read(component).with_context(|| component.display().to_string())?;
+        write(&stripped, &bytes)?;
+        remove_folder(&image)?;
+        oci::write(&image, &bytes, &version)
+    })?;
+    let wheel = progress::step("making the Python wheel", || wheel(chores, &stripped))?;
+    let tarball = progress::step("making the npm package", || tarball(chores, &stripped))?;
+    let site = products.join("browser");
+    progress::step("making the browser package", || browser(chores, &site))?;
+    let sums = products.join("SHA256SUMS");
+    let mut files = vec![built.component().to_owned(), built.names().to_owned()];
+    files.extend([stripped.clone(), wit.clone()]);
+    files.extend([sbom.clone(), wheel.clone(), tarball.clone()]);
+    for folder in [&image, &site] {
+        repository::walk(folder, &mut |path| files.push(path.to_owned()))?;
+    }
+    write_sums(&sums, &products, &files)?;
     built.print();
+    println!("stripped   {}", stripped.display());
+    println!("WIT        {}", wit.display());
+    println!("OCI        {}", image.display());
+    println!("SBOM       {}", sbom.display());
     println!("wheel      {}", wheel.display());
     println!("npm        {}", tarball.display());
+    println!("browser    {}", site.display());
     println!("checksums  {}", sums.display());
     Ok(())
 }
 
-/// Writes what `sha256sum --check` reads, of files that lie beside.
-fn write_sums(sums: &Path, files: &[&Path]) -> Result<()> {
-    let mut text = String::new();
-    for file in files {
-        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-        let name = file.file_name().context("a file without a name")?;
-        let digest = digest::sha256(&bytes);
-        text.push_str(&format!("{digest}  {}\n", name.to_string_lossy()));
-    }
-    std::fs::write(sums, text).with_context(|| sums.display().to_string())
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| path.display().to_string())
 }
 
-fn wheel(chores: &Chores, built: &Built) -> Result<PathBuf> {
+/// The version of the WIT package, which is that of everything.
+fn version(repository: &Repository) -> Result<String> {
+    let path = repository.root().join("wit").join("types.wit");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let package = text.lines().find_map(|line| line.strip_prefix("package "));
+    let version = package.and_then(|name| name.trim_end_matches(';').split_once('@'));
+    let (_, version) = version.with_context(|| format!("no version in {}", path.display()))?;
+    Ok(version.to_owned())
+}
+
+/// Writes what `sha256sum --check` reads, of files below the folder that the sums are in.
+fn write_sums(sums: &Path, folder: &Path, files: &[PathBuf]) -> Result<()> {
+    let mut lines = Vec::new();
+    for file in files {
+        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        let name = file.strip_prefix(folder).context("a file elsewhere")?;
+        lines.push((
+            name,
+            format!("{}  {}\n", digest::sha256(&bytes), name.display()),
+        ));
+    }
+    lines.sort();
+    let text: String = lines.into_iter().map(|(_, line)| line).collect();
+    write(sums, text.as_bytes())
+}
+
+fn wheel(chores: &Chores, component: &Path) -> Result<PathBuf> {
     let python = tools(&chores.cache.root().join("python-build"))?;
     let products = chores.repository.products();
     remove_made(&products, "whl")?;
@@ -60,49 +121,78 @@ fn wheel(chores: &Chores, built: &Built) -> Result<PathBuf> {
             .arg("--wheel-dir")
             .arg(&products)
             .arg(python_package(&chores.repository))
-            .env("EDGE_SYNC_COMPONENT", built.component())
+            .env("EDGE_SYNC_COMPONENT", component)
             .env("SOURCE_DATE_EPOCH", TIME_OF_FILES),
     )?;
     only(&products, "whl")
 }
 
-fn tarball(chores: &Chores, built: &Built) -> Result<PathBuf> {
-    let package = chores.repository.root().join("bindings").join("node");
+fn tarball(chores: &Chores, component: &Path) -> Result<PathBuf> {
     let products = chores.repository.products();
     remove_made(&products, "tgz")?;
-    // Apart from the clone: what it is transpiled with has some 400 MB.
-    let folder = chores.cache.root().join("node-build");
-    create_folder(&folder)?;
-    copy_files(&package, &folder)?;
+    let folder = npm_folder(chores, "node", &["src"])?;
     // npm follows no links.
     let licence = chores.repository.root().join("LICENSE");
     std::fs::copy(&licence, folder.join("LICENSE")).context("copying the licence")?;
-    for sources in ["src", "generated"] {
-        let old = folder.join(sources);
-        if old.exists() {
-            std::fs::remove_dir_all(&old).with_context(|| format!("removing {}", old.display()))?;
-        }
+    remove_folder(&folder.join("generated"))?;
+    command::capture(npm(&folder, &["run", "build"]).env("EDGE_SYNC_COMPONENT", component))?;
+    command::capture(npm(&folder, &["pack", "--silent", "--pack-destination"]).arg(&products))?;
+    only(&products, "tgz")
+}
+
+/// The browser package, with the demo: of what the npm package was transpiled to.
+fn browser(chores: &Chores, site: &Path) -> Result<()> {
+    let folder = npm_folder(chores, "browser", &["src", "demo"])?;
+    let digits = chores
+        .repository
+        .root()
+        .join("tests/fixtures/digits.csv.gz");
+    std::fs::copy(&digits, folder.join("demo/digits.csv.gz")).context("copying the digits")?;
+    let dist = folder.join("dist");
+    remove_folder(&dist)?;
+    command::capture(&mut npm(&folder, &["run", "build"]))?;
+    remove_folder(site)?;
+    create_folder(site)?;
+    copy_files(&dist, site)
+}
+
+/// A copy of an npm package of `bindings`, apart from the clone, with what it is built with: some 400 MB.
+fn npm_folder(chores: &Chores, name: &str, sources: &[&str]) -> Result<PathBuf> {
+    let package = chores.repository.root().join("bindings").join(name);
+    // Beside each other, as in the clone.
+    let folder = chores.cache.root().join("npm-build").join(name);
+    create_folder(&folder)?;
+    copy_files(&package, &folder)?;
+    for sources in sources {
+        remove_folder(&folder.join(sources))?;
+        create_folder(&folder.join(sources))?;
+        copy_files(&package.join(sources), &folder.join(sources))?;
     }
-    create_folder(&folder.join("src"))?;
-    copy_files(&package.join("src"), &folder.join("src"))?;
-    let npm = |arguments: &[&str]| {
-        let mut npm = Command::new("npm");
-        npm.args(arguments).current_dir(&folder);
-        npm
-    };
     let lock = folder.join("package-lock.json");
     let wanted = std::fs::read_to_string(&lock).with_context(|| lock.display().to_string())?;
     // Says what was installed, and that it was installed as a whole.
     let installed = folder.join("installed.json");
     if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        progress::note("what it is transpiled with is there");
+        progress::note("what it is built with is there");
     } else {
-        command::capture(&mut npm(&["ci", "--no-audit", "--no-fund"]))?;
+        command::capture(&mut npm(&folder, &["ci", "--no-audit", "--no-fund"]))?;
         std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())?;
     }
-    command::capture(npm(&["run", "build"]).env("EDGE_SYNC_COMPONENT", built.component()))?;
-    command::capture(npm(&["pack", "--silent", "--pack-destination"]).arg(&products))?;
-    only(&products, "tgz")
+    Ok(folder)
+}
+
+fn npm(folder: &Path, arguments: &[&str]) -> Command {
+    let mut npm = Command::new("npm");
+    npm.args(arguments).current_dir(folder);
+    npm
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)
+            .with_context(|| format!("removing {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Copies the files of a folder, without the folders in it.
@@ -204,10 +294,14 @@ mod tests {
         let file = folder.path().join("a");
         std::fs::write(&file, "abc").expect("a file");
         let sums = folder.path().join("SHA256SUMS");
-        write_sums(&sums, &[&file]).expect("sums");
+        let deeper = folder.path().join("b/c");
+        std::fs::create_dir(folder.path().join("b")).expect("a folder");
+        std::fs::write(&deeper, "abc").expect("a file");
+        write_sums(&sums, folder.path(), &[deeper, file]).expect("sums");
         assert_eq!(
             std::fs::read_to_string(sums).expect("sums"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n\
+             ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  b/c\n"
         );
     }
 

@@ -198,7 +198,6 @@ test("requests go to one origin only", async (t) => {
       path,
       memoryBytes: 2 ** 31,
       durability: { tag: "always" },
-      origin: { secure: false, authority: new URL(url).host, timeoutMs: 5000 },
     },
   });
   t.after(() => worker.terminate());
@@ -208,6 +207,8 @@ test("requests go to one origin only", async (t) => {
   };
   await once(worker, "message");
   await ask({ kind: "open" });
+  const origin = { secure: false, authority: new URL(url).host, timeoutMs: 5000 };
+  await ask({ kind: "allow", origin });
   const record = { collection: COLLECTION, shard: 0, connectTimeoutMs: 5000n };
   const settings = {
     operations: 10,

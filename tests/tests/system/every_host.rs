@@ -1,15 +1,16 @@
 //! One list of behaviours, `tests/fixtures/hosts.json`, through every host: the `edge-sync` command, the
-//! component as a program of the `wasmtime` command, the Python package, the Node package.
+//! component as a program of the `wasmtime` command, the Python package, the Node package, a browser.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
 use serde_json::{Value, json};
 
 use crate::support::{SETTINGS, command, component_file};
-use crate::{node_binding, python, python_binding};
+use crate::{browser_binding, node_binding, python, python_binding};
 
 const COLLECTION: &str = "hosts";
 
@@ -22,6 +23,8 @@ enum Host {
     Program(Box<Start>),
     /// One process for each device. It reads steps and answers, a line each.
     Driver(Box<dyn Fn() -> Command>),
+    /// One process for all devices, which is told of kills.
+    Shared(Mutex<Driver>),
 }
 
 /// A device of a host.
@@ -95,6 +98,20 @@ fn the_node_package() {
         driver.arg("test/driver.mjs").current_dir(&package);
         driver
     })));
+}
+
+#[test]
+fn the_browser_package() {
+    let Some(package) = browser_binding::package() else {
+        return;
+    };
+    let mut driver = package.program("node");
+    driver.arg("test/driver.mjs");
+    let host = Host::Shared(Mutex::new(Driver::start(driver)));
+    through(&host);
+    if let Host::Shared(driver) = host {
+        driver.into_inner().expect("the driver").end();
+    }
 }
 
 /// Does every behaviour, each with devices and a server of its own.
@@ -178,6 +195,10 @@ impl Device<'_> {
             // A program has ended by itself.
             (Host::Program(_), Some("kill" | "open")) => json!({ "gives": null }),
             (Host::Program(program), _) => run(program(&self.data, self.url), step),
+            (Host::Shared(driver), _) => {
+                let mut driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
+                driver.step(step, &self.data, self.url)
+            }
             (Host::Driver(_), Some("kill")) => {
                 let mut driver = self.driver.take().expect("a driver");
                 driver.child.kill().expect("it is killed");
@@ -193,10 +214,11 @@ impl Device<'_> {
     }
 
     fn close(self) {
-        if let Some(mut driver) = self.driver {
-            drop(driver.input);
-            let ended = driver.child.wait().expect("it ends");
-            assert!(ended.success(), "{ended}");
+        if let Some(driver) = self.driver {
+            driver.end();
+        } else if let Host::Shared(driver) = self.host {
+            let mut driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
+            driver.step(&json!({ "do": "close" }), &self.data, self.url);
         }
     }
 }
@@ -216,6 +238,12 @@ impl Driver {
             output: BufReader::new(child.stdout.take().expect("a pipe")),
             child,
         }
+    }
+
+    fn end(mut self) {
+        drop(self.input);
+        let ended = self.child.wait().expect("it ends");
+        assert!(ended.success(), "{ended}");
     }
 
     fn step(&mut self, step: &Value, data: &Path, url: &str) -> Value {

@@ -2,6 +2,7 @@
 
 mod api_table;
 mod bad_input;
+mod browser_binding;
 mod ceilings;
 mod certificates;
 mod commands;
@@ -29,6 +30,7 @@ mod library;
 mod long_runs;
 mod mutations;
 mod node_binding;
+mod npm;
 mod offline_online;
 mod old_directories;
 mod operator;
