@@ -18,7 +18,7 @@ use crate::output::{
     BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
     set_style, wait,
 };
-use crate::status::{again, merge, record_json};
+use crate::status::{again, merge, record_json, shard_text};
 
 /// How often `sync --watch` looks for news to print.
 const WATCH_TICK: Duration = Duration::from_millis(500);
