@@ -486,7 +486,8 @@ fn metrics_are_in_prometheus_text_format_and_tell_of_the_queue_and_the_exchanges
     let folder = tempfile::tempdir().expect("a folder");
     let upstream = server();
     let url = upstream.url();
-    let arguments = ["--url", &url, "--collection", COLLECTION];
+    // The first pull fails: there is no shard yet.
+    let arguments = ["--url", &url, "--collection", COLLECTION, "--every", "1s"];
     let served = Served::start(folder.path(), &arguments);
     let client = served.client();
     let metrics = Metrics::of(&client);
