@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::connector::{Connector, Used};
+use crate::device;
 use crate::error::Result;
 use crate::no_answer::{self, NoAnswer, Peer};
 use crate::origin::{Origin, server_url};
@@ -110,12 +111,16 @@ impl Client {
             request = request.map(|_| empty());
         }
         let now = Instant::now();
-        match (self.send_once(request).await, again) {
+        let answered = match (self.send_once(request).await, again) {
             (Err(error), Some(again)) if was_closed_idle(&error, now, self.rested) => self
                 .send_once(again)
                 .await
                 .map_err(|error| no_answer::of_client(&error, &self.peer)),
             (outcome, _) => outcome.map_err(|error| no_answer::of_client(&error, &self.peer)),
+        };
+        match answered {
+            Ok(response) if device::is_own(response.headers()) => Err(no_answer::itself()),
+            answered => answered,
         }
     }
 

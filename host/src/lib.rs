@@ -110,6 +110,7 @@ mod compiled;
 mod component;
 mod connector;
 mod courier;
+mod device;
 mod disk;
 mod edge;
 mod error;
@@ -137,6 +138,7 @@ mod types;
 
 pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, HttpLimits, ServerSettings};
+pub use device::{DEVICE_HEADER, device_id};
 pub use edge::{BoundServer, Builder, EdgeSync, bound_server};
 pub use error::{Error, Result};
 pub use events::{Event, Events};

@@ -56,6 +56,14 @@ fn no_answer(code: Code, words: impl Into<String>) -> NoAnswer {
     }
 }
 
+/// The server is an endpoint of this process: what it takes is queued for upload again.
+pub(crate) fn itself() -> NoAnswer {
+    no_answer(
+        Code::HttpRequestDenied,
+        "the server is this very device, which would upload to itself",
+    )
+}
+
 /// Why the client has no answer.
 pub(crate) fn of_client(error: &legacy::Error, peer: &Peer) -> NoAnswer {
     let mut at = error.source();

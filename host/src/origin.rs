@@ -1,7 +1,7 @@
 //! The server's URL, and the one place that outbound HTTP may go to.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
 use url::{Host, Url};
 
@@ -124,6 +124,21 @@ impl Origin {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// True if whoever listens at `listening`, on this machine, is at this origin. A name is looked up
+    /// if the port is the same; one that cannot be is not there.
+    pub fn is_at(&self, listening: SocketAddr) -> bool {
+        if self.port != listening.port() {
+            return false;
+        }
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let Ok(addresses) = (host, self.port).to_socket_addrs() else {
+            return false;
+        };
+        addresses
+            .into_iter()
+            .any(|address| reaches(address.ip(), listening.ip()))
+    }
+
     /// True if a request to `uri` goes to this origin.
     pub(crate) fn admits(&self, uri: &http::Uri) -> bool {
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -147,6 +162,21 @@ impl Origin {
             && authority.host().eq_ignore_ascii_case(&self.host)
             && port == self.port
     }
+}
+
+/// Whether a connection to `asked` ends at a socket of this machine that listens on `listening`.
+fn reaches(asked: IpAddr, listening: IpAddr) -> bool {
+    let (asked, all) = (asked.to_canonical(), listening.is_unspecified());
+    if asked == listening.to_canonical() {
+        return true;
+    }
+    if asked.is_unspecified() {
+        // As systems read it: this machine.
+        return all || listening.is_loopback();
+    }
+    let is_family = listening.is_ipv6() || asked.is_ipv4();
+    // An address can be bound only where it is.
+    all && is_family && (asked.is_loopback() || UdpSocket::bind((asked, 0)).is_ok())
 }
 
 impl fmt::Display for Origin {
@@ -263,6 +293,37 @@ mod tests {
             ("http://[fe80::1]", false),
         ] {
             assert_eq!(is_loopback(&server_url(url).unwrap()), stays, "{url}");
+        }
+    }
+
+    #[test]
+    fn who_listens_where_is_at_its_own_addresses() {
+        let is_at = |url: &str, listening: &str| {
+            let origin = Origin::of_url(url).unwrap();
+            origin.is_at(listening.parse().unwrap())
+        };
+        for (url, listening) in [
+            ("http://127.0.0.1:6333", "127.0.0.1:6333"),
+            ("http://127.1:6333/prefix", "127.0.0.1:6333"),
+            ("http://localhost:6333", "127.0.0.1:6333"),
+            ("http://0.0.0.0:6333", "127.0.0.1:6333"),
+            ("http://127.0.0.1:6333", "0.0.0.0:6333"),
+            ("http://127.3.3.3:6333", "[::]:6333"),
+            ("http://[::ffff:127.0.0.1]:6333", "127.0.0.1:6333"),
+            ("http://[::1]", "[::1]:80"),
+        ] {
+            assert!(is_at(url, listening), "{url} {listening}");
+        }
+        for (url, listening) in [
+            ("http://127.0.0.1:6334", "127.0.0.1:6333"),
+            ("http://127.0.0.2:6333", "127.0.0.1:6333"),
+            // For documentation: nobody has it.
+            ("http://192.0.2.1:6333", "0.0.0.0:6333"),
+            ("http://[::1]:6333", "127.0.0.1:6333"),
+            ("http://[::1]:6333", "0.0.0.0:6333"),
+            ("http://name.invalid:6333", "0.0.0.0:6333"),
+        ] {
+            assert!(!is_at(url, listening), "{url} {listening}");
         }
     }
 

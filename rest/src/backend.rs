@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::{Error, Operator, Result};
+use crate::{Error, Gauge, Operator, Result};
 
 /// Holds collections and answers requests about them.
 ///
@@ -42,6 +42,20 @@ pub trait Backend: Send + Sync + 'static {
         path: &str,
         body: &str,
     ) -> Result<Box<RawValue>>;
+
+    /// What it has to say in `/metrics`, under the server's names where the server has them. It must
+    /// not wait for long.
+    ///
+    /// # Errors
+    /// Whatever keeps the backend from knowing.
+    fn gauges(&self) -> Result<Vec<Gauge>> {
+        Ok(vec![Gauge {
+            name: "collections_total",
+            help: "number of collections",
+            label: None,
+            value: self.collections()?.len() as f64,
+        }])
+    }
 
     /// What answers below `/edge-sync`; none where there is no such thing.
     fn operator(&self) -> Option<&dyn Operator> {

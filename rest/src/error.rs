@@ -60,6 +60,9 @@ pub enum Error {
     /// The backend cannot serve right now. 503.
     #[error("Shard temporarily unavailable: {0}")]
     Unavailable(String),
+    /// More is asked than can be done at once; a moment later there may be room. 503.
+    #[error("Service overloaded: {0}")]
+    Overloaded(String),
     /// The disk, the quota or the memory is full. 507.
     #[error("Insufficient storage: {0}")]
     InsufficientStorage(String),
@@ -94,6 +97,7 @@ impl Error {
     pub(crate) fn retry_after(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::Overloaded(_) => Some(1),
             _ => None,
         }
     }
@@ -124,7 +128,7 @@ impl Error {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::AlreadyExists(_) | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::InsufficientStorage(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -17,24 +17,34 @@
 
 mod access;
 mod backend;
+mod bodies;
 mod collection_info;
 mod envelope;
 mod error;
+mod load;
 mod manifest;
+mod metrics;
+mod older;
 mod operator;
 mod optimizations;
 mod points;
 mod router;
+mod server;
 mod service;
 mod snapshots;
+mod turns;
 
+pub use axum::http::{HeaderName, HeaderValue};
 pub use backend::{
     Alias, Backend, CollectionState, ShardState, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
 pub use collection_info::collection_info;
 pub use error::Error;
+pub use load::{Limits, Load};
+pub use metrics::Gauge;
 pub use operator::{Chosen, Operator};
-pub use router::{ContentTypes, Identity, Options, Router, router, serve};
+pub use router::{ContentTypes, Identity, Options, Router, router};
+pub use server::serve;
 
 /// What a backend call gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

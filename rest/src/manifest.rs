@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::router::Options;
 use crate::{Error, Result};
 
 /// The default of the server's web framework, which is not changed for this body.
@@ -36,8 +37,8 @@ enum FileVersion {
 }
 
 /// Reads the body: segment manifests by segment, without fields that are not known.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Value> {
-    let limit = limit.min(LIMIT);
+pub(crate) async fn read(headers: &HeaderMap, body: Body, options: &Options) -> Result<Value> {
+    let limit = options.body_limit.min(LIMIT);
     if !is_json(headers) {
         return Err(Error::Malformed("Content type error".to_owned()));
     }
@@ -56,7 +57,16 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
             "JSON payload ({length} bytes) is larger than allowed (limit: {limit} bytes)."
         )));
     }
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
+    let _held = match options.load() {
+        Some(load) => Some(load.hold_body(limit)?),
+        None => None,
+    };
+    let bytes = axum::body::to_bytes(body, limit);
+    let bytes = match options.load() {
+        Some(load) => load.in_body_time(bytes).await?,
+        None => bytes.await,
+    };
+    let bytes = bytes.map_err(|error| {
         let over_limit = std::error::Error::source(&error)
             .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
         if over_limit {

@@ -14,14 +14,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::bodies::{self, Held};
+use crate::load::Load;
 use crate::router::{App, ContentTypes, Options};
+use crate::turns::Kind;
 use crate::{Backend, Error, Result, envelope};
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Read,
-    Write,
-}
 
 /// Method, path below the collection, and whether it writes.
 const ENDPOINTS: [(MethodFilter, &str, Kind); 23] = {
@@ -76,8 +73,8 @@ pub(crate) fn routes<B: Backend>() -> Vec<(String, MethodRouter<Arc<App<B>>>)> {
 }
 
 #[derive(Deserialize)]
-struct CollectionPath {
-    collection: String,
+pub(crate) struct CollectionPath {
+    pub(crate) collection: String,
 }
 
 /// Query parameters that points endpoints take. There is one replica, and a write is durable and
@@ -125,12 +122,15 @@ async fn forward<B: Backend>(
     let params = Params::of(&parts.uri)?;
     let path = below_collection(parts.uri.path()).to_owned();
     let body = if parts.method == "GET" || parts.method == "DELETE" {
-        String::new()
+        None
     } else {
-        json_body(&parts.headers, body, &app.options).await?
+        Some(json_body(&parts.headers, body, &app.options).await?)
     };
     let result = app
-        .blocking(move |backend| backend.request(&collection, parts.method.as_str(), &path, &body))
+        .in_turn(kind, move |backend| {
+            let body = body.as_deref().unwrap_or_default();
+            backend.request(&collection, parts.method.as_str(), &path, body)
+        })
         .await?;
     if kind == Kind::Write && params.wait != Some(true) {
         return acknowledged(&result);
@@ -166,12 +166,23 @@ fn mark_acknowledged(result: &mut Value) {
     }
 }
 
+/// A body, and the room that it has until it is dropped.
+pub(crate) struct Text {
+    text: String,
+    #[allow(dead_code, reason = "kept for as long as the text")]
+    held: Held,
+}
+
+impl std::ops::Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
 /// Reads a body that has to be JSON.
-pub(crate) async fn json_body(
-    headers: &HeaderMap,
-    body: Body,
-    options: &Options,
-) -> Result<String> {
+pub(crate) async fn json_body(headers: &HeaderMap, body: Body, options: &Options) -> Result<Text> {
     let is_json = || {
         headers
             .get(header::CONTENT_TYPE)
@@ -179,7 +190,7 @@ pub(crate) async fn json_body(
             .and_then(|value| value.split(';').next())
             .is_some_and(|mime| mime.trim().eq_ignore_ascii_case("application/json"))
     };
-    let text = text_body(headers, body, options.body_limit).await?;
+    let text = text_body(headers, body, options.body_limit, options.load()).await?;
     // No body is of no type.
     if options.content_types == ContentTypes::Json && !text.is_empty() && !is_json() {
         return Err(Error::Malformed("Content type error".to_owned()));
@@ -194,11 +205,11 @@ pub(crate) async fn optional_json_body(
     headers: &HeaderMap,
     body: Body,
     options: &Options,
-) -> Result<String> {
+) -> Result<Text> {
     if headers.contains_key(header::CONTENT_TYPE) {
         json_body(headers, body, options).await
     } else {
-        text_body(headers, body, options.body_limit).await
+        text_body(headers, body, options.body_limit, options.load()).await
     }
 }
 
@@ -260,27 +271,16 @@ impl<'de> Visitor<'de> for NoFieldTwice {
     }
 }
 
-pub(crate) async fn text_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<String> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u64>().ok());
-    if let Some(length) = announced
-        && length > u64::try_from(limit).unwrap_or(u64::MAX)
-    {
-        // The server answers 400, not 413.
-        return Err(Error::Malformed(format!(
-            "Payload error: JSON payload ({length} bytes) is larger than allowed (limit: {limit} bytes)."
-        )));
+/// Reads a body as text.
+pub(crate) async fn text_body(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    load: Option<&Load>,
+) -> Result<Text> {
+    let (bytes, held) = bodies::read(headers, body, limit, load).await?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { text, held }),
+        Err(error) => Err(Error::body_format(error.utf8_error())),
     }
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
-        let over_limit = std::error::Error::source(&error)
-            .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
-        Error::Malformed(if over_limit {
-            format!("Payload error: JSON payload has exceeded limit ({limit} bytes).")
-        } else {
-            format!("Payload error: {error}")
-        })
-    })?;
-    String::from_utf8(bytes.into()).map_err(|error| Error::body_format(error.utf8_error()))
 }

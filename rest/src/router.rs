@@ -1,26 +1,27 @@
 //! Puts the parts together: routes, API key, limits, and the server loop.
 
 use std::fmt;
-use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// What [`router`] makes.
 pub use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::load::Load;
+use crate::metrics::Metrics;
 use crate::points::{self, Params, json_body};
+use crate::turns::Kind;
 use crate::{
-    Backend, Error, Result, access, collection_info, envelope, operator, optimizations, service,
-    snapshots,
+    Backend, Error, Result, access, collection_info, envelope, metrics, older, operator,
+    optimizations, service, snapshots,
 };
 
 /// Settings of the layer.
@@ -38,6 +39,16 @@ pub struct Options {
     pub content_types: ContentTypes,
     /// What `GET /` answers.
     pub identity: Identity,
+    /// How much is done and held at once. None: as much as is asked.
+    pub load: Option<Arc<Load>>,
+    /// A header, and its value, that go with every answer.
+    pub header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Options {
+    pub(crate) fn load(&self) -> Option<&Load> {
+        self.load.as_deref()
+    }
 }
 
 impl fmt::Debug for Options {
@@ -49,6 +60,8 @@ impl fmt::Debug for Options {
             .field("body_limit", &self.body_limit)
             .field("content_types", &self.content_types)
             .field("identity", &self.identity)
+            .field("load", &self.load)
+            .field("header", &self.header)
             .finish()
     }
 }
@@ -61,6 +74,8 @@ impl Default for Options {
             body_limit: 32 * 1024 * 1024,
             content_types: ContentTypes::Json,
             identity: Identity::default(),
+            load: None,
+            header: None,
         }
     }
 }
@@ -96,10 +111,30 @@ impl Default for Identity {
 pub(crate) struct App<B> {
     backend: Arc<B>,
     pub(crate) options: Options,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl<B: Backend> App<B> {
-    /// Calls the backend where it may block.
+    /// Calls the backend when it is the request's turn.
+    pub(crate) async fn in_turn<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        call: impl FnOnce(&B) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = match self.options.load() {
+            Some(load) => Some(load.turn(kind).await?),
+            None => None,
+        };
+        self.blocking(move |backend| {
+            // Until it is done, also if the client has gone.
+            let _turn = turn;
+            call(backend)
+        })
+        .await
+    }
+
+    /// Calls the backend where it may block, without a turn: for what waits for something else than
+    /// the data.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&B) -> Result<T> + Send + 'static,
@@ -115,6 +150,8 @@ impl<B: Backend> App<B> {
 pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
     let key = options.api_key.clone();
     let local_hosts_only = options.local_hosts_only;
+    let header = options.header.clone();
+    let metrics = Arc::new(Metrics::new());
     let mut router = Router::new()
         .route("/collections", get(list::<B>))
         .route(
@@ -153,6 +190,9 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
     for (path, route) in points::routes() {
         router = router.route(&path, route);
     }
+    for (path, route) in older::routes() {
+        router = router.route(&format!("/collections/{{collection}}{path}"), route);
+    }
     for (path, route) in snapshots::routes() {
         router = router.route(path, route);
     }
@@ -162,29 +202,23 @@ pub fn router<B: Backend>(backend: Arc<B>, options: Options) -> Router {
         .method_not_allowed_fallback(async || StatusCode::NOT_FOUND)
         // Bodies are read, limited and refused in Qdrant's words in one place.
         .layer(DefaultBodyLimit::disable())
-        .with_state(Arc::new(App { backend, options }));
+        .with_state(Arc::new(App {
+            backend,
+            options,
+            metrics: Arc::clone(&metrics),
+        }));
     if let Some(key) = key {
         router = router.layer(from_fn_with_state(Arc::from(key), access::require_key));
     }
     if local_hosts_only {
         router = router.layer(from_fn(access::require_local_host));
     }
-    router.layer(from_fn(access::log))
-}
-
-/// Serves until `shutdown` resolves, then stops to accept, lets running requests finish, and
-/// returns.
-///
-/// # Errors
-/// Whatever the listener reports.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
+    if let Some((name, value)) = header {
+        router = router.layer(SetResponseHeaderLayer::overriding(name, value));
+    }
+    router
+        .layer(from_fn_with_state(metrics, metrics::count))
+        .layer(from_fn(access::log))
 }
 
 type Shared<B> = State<Arc<App<B>>>;
@@ -205,7 +239,9 @@ async fn list<B: Backend>(State(app): Shared<B>) -> Response {
 async fn info<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
     let result = app
-        .blocking(move |backend| Ok(collection_info(&backend.collection(&name)?)))
+        .in_turn(Kind::Read, move |backend| {
+            Ok(collection_info(&backend.collection(&name)?))
+        })
         .await;
     envelope::answer(started, result)
 }
@@ -225,7 +261,7 @@ async fn exists<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> 
 
 async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
-    let result = app.blocking(move |backend| {
+    let result = app.in_turn(Kind::Read, move |backend| {
         let state = backend.collection(&name)?;
         let local = service::shards_of(&state);
         Ok(json!({
@@ -241,7 +277,7 @@ async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) ->
 
 async fn shard_keys<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
-    let result = app.blocking(move |backend| {
+    let result = app.in_turn(Kind::Read, move |backend| {
         let state = backend.collection(&name)?;
         Ok(match state.config["sharding_method"].as_str() {
             Some("custom") => {
@@ -283,8 +319,10 @@ async fn optimizations<B: Backend>(
     let started = Instant::now();
     let result = async {
         let lists = optimizations::Lists::asked_for(&uri)?;
-        app.blocking(move |backend| Ok(lists.of(backend.collection(&name)?)))
-            .await
+        app.in_turn(Kind::Read, move |backend| {
+            Ok(lists.of(backend.collection(&name)?))
+        })
+        .await
     };
     envelope::answer(started, result.await)
 }
@@ -382,7 +420,8 @@ async fn with_body<B: Backend>(
     let result = async {
         Params::of(&parts.uri)?;
         let body = json_body(&parts.headers, body, &app.options).await?;
-        app.blocking(move |backend| call(backend, &body)).await
+        app.in_turn(Kind::Write, move |backend| call(backend, &body))
+            .await
     };
     envelope::answer(started, result.await.map(|()| true))
 }

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, any, get};
 use serde_json::{Value, json};
 
 use crate::router::App;
-use crate::{Backend, CollectionState, Error, Result, ShardState, envelope};
+use crate::{Backend, CollectionState, Error, ShardState, envelope, metrics};
 
 /// What the server says about itself, path by path.
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
@@ -23,16 +22,13 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
             "/cluster",
             get(async || envelope::answer(Instant::now(), Ok(json!({"status": "disabled"})))),
         ),
-        ("/metrics", get(metrics::<B>)),
+        ("/metrics", get(metrics::answer::<B>)),
         (
             "/issues",
             get(async || envelope::answer(Instant::now(), Ok(json!({"issues": []}))))
                 .delete(async || envelope::answer(Instant::now(), Ok(true))),
         ),
     ];
-    for path in OLDER {
-        routes.push((path, post(older)));
-    }
     for (path, what) in NOT_OFFERED {
         routes.push((path, any(async move || unsupported(what))));
     }
@@ -65,25 +61,6 @@ const NOT_OFFERED: [(&str, &str); 11] = [
     ("/snapshots/{snapshot}", "snapshots of the whole storage"),
 ];
 
-/// Endpoints of earlier versions, which a server still answers.
-const OLDER: [&str; 8] = [
-    "/collections/{collection}/points/search",
-    "/collections/{collection}/points/search/batch",
-    "/collections/{collection}/points/search/groups",
-    "/collections/{collection}/points/recommend",
-    "/collections/{collection}/points/recommend/batch",
-    "/collections/{collection}/points/recommend/groups",
-    "/collections/{collection}/points/discover",
-    "/collections/{collection}/points/discover/batch",
-];
-
-async fn older(uri: Uri) -> Error {
-    Error::Unsupported(format!(
-        "{}: an endpoint of earlier versions; use POST /collections/{{collection}}/points/query",
-        uri.path()
-    ))
-}
-
 pub(crate) fn unsupported(what: &str) -> Error {
     Error::Unsupported(format!("this endpoint has no {what}"))
 }
@@ -91,20 +68,6 @@ pub(crate) fn unsupported(what: &str) -> Error {
 async fn version<B: Backend>(State(app): State<Arc<App<B>>>) -> Json<Value> {
     let identity = &app.options.identity;
     Json(json!({"title": identity.title, "version": identity.version}))
-}
-
-/// In Prometheus' text format, under the server's names.
-async fn metrics<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<String> {
-    let version = app.options.identity.version.clone();
-    let collections = app.blocking(|backend| backend.collections()).await?.len();
-    Ok(format!(
-        "# HELP app_info information about qdrant server\n\
-         # TYPE app_info gauge\n\
-         app_info{{name=\"qdrant\",version=\"{version}\"}} 1\n\
-         # HELP collections_total number of collections\n\
-         # TYPE collections_total gauge\n\
-         collections_total {collections}\n"
-    ))
 }
 
 /// The shards of a collection, as `GET /collections/{collection}/cluster` lists them.

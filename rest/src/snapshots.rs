@@ -219,7 +219,7 @@ async fn changed_since<B: Backend>(
 ) -> Result<Response> {
     let shard = target.shard()?.unwrap_or_default();
     let (parts, body) = request.into_parts();
-    let manifest = manifest::read(&parts.headers, body, app.options.body_limit).await?;
+    let manifest = manifest::read(&parts.headers, body, &app.options).await?;
     let changed = app
         .blocking(move |backend| backend.partial_snapshot(&target.collection, shard, &manifest))
         .await?;

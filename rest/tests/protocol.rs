@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use edge_sync_rest::{
-    Backend, CollectionState, ContentTypes, Error, Options, Result, SnapshotDescription,
-    SnapshotScope, StoredSnapshot, router, serve,
+    Backend, CollectionState, ContentTypes, Error, Limits, Load, Options, Result,
+    SnapshotDescription, SnapshotScope, StoredSnapshot, router, serve,
 };
 use http_body_util::BodyExt as _;
 use serde_json::value::{RawValue, to_raw_value};
@@ -288,8 +288,8 @@ async fn bad_requests_are_refused_in_the_servers_words() {
             "POST",
             "/collections/c/points/search",
             r#"{"vector": [1]}"#,
-            501,
-            "Not supported: /collections/c/points/search: an endpoint of earlier versions",
+            400,
+            "Format error in JSON body: missing field `limit` at line 1 column 15",
         ),
         (
             "POST",
@@ -515,6 +515,96 @@ async fn a_shard_is_streamed_without_announcing_its_length() {
 }
 
 #[tokio::test]
+async fn queries_of_earlier_versions_are_put_as_they_are_now() {
+    let filter = r#""filter":{"must":[]},"limit":3,"with_vector":true"#;
+    for (path, body, now, expected) in [
+        (
+            "search",
+            format!(r#"{{"vector": [1, 2.5], "newer": 1, {filter}}}"#),
+            "/points/query",
+            format!(r#"{{"query":[1, 2.5],{filter}}}"#),
+        ),
+        (
+            "search",
+            r#"{"limit": 1, "vector": {"name": "a", "vector": [1]}, "offset": null}"#.to_owned(),
+            "/points/query",
+            r#"{"query":[1],"using":"a","limit":1}"#.to_owned(),
+        ),
+        (
+            "search/batch",
+            r#"{"searches": [{"vector": [1], "limit": 1}, {"vector": [2], "limit": 2}]}"#.to_owned(),
+            "/points/query/batch",
+            r#"{"searches":[{"query":[1],"limit":1},{"query":[2],"limit":2}]}"#.to_owned(),
+        ),
+        (
+            "search/groups",
+            r#"{"vector": [1], "limit": 1, "group_by": "g", "group_size": 2}"#.to_owned(),
+            "/points/query/groups",
+            r#"{"query":[1],"limit":1,"group_by":"g","group_size":2}"#.to_owned(),
+        ),
+        (
+            "recommend",
+            r#"{"positive": [1], "strategy": "best_score", "using": "a", "limit": 1, "lookup_from": {"collection": "c"}}"#
+                .to_owned(),
+            "/points/query",
+            r#"{"query":{"recommend":{"positive":[1],"strategy":"best_score"}},"using":"a","lookup_from":{"collection": "c"},"limit":1}"#
+                .to_owned(),
+        ),
+        (
+            "recommend/groups",
+            r#"{"positive": [1], "limit": 1, "group_by": "g", "group_size": 2, "with_lookup": "d"}"#
+                .to_owned(),
+            "/points/query/groups",
+            r#"{"query":{"recommend":{"positive":[1]}},"limit":1,"group_by":"g","group_size":2,"with_lookup":"d"}"#
+                .to_owned(),
+        ),
+        (
+            "discover",
+            r#"{"target": 1, "context": [{"positive": 2, "negative": 3}], "limit": 1}"#.to_owned(),
+            "/points/query",
+            r#"{"query":{"discover":{"target":1,"context":[{"positive": 2, "negative": 3}]}},"limit":1}"#
+                .to_owned(),
+        ),
+        (
+            "discover/batch",
+            r#"{"searches": [{"context": [{"positive": 2, "negative": 3}], "limit": 1}]}"#.to_owned(),
+            "/points/query/batch",
+            r#"{"searches":[{"query":{"context":[{"positive": 2, "negative": 3}]},"limit":1}]}"#
+                .to_owned(),
+        ),
+    ] {
+        let backend = Memory::new();
+        let path = format!("/collections/c/points/{path}");
+        let _ = ask(&backend, Options::default(), request("POST", &path, &body)).await;
+        let asked = backend.asked();
+        assert_eq!(asked.len(), 1, "{path}");
+        let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert_eq!(asked[0].1, now, "{path}");
+        assert_eq!(json(&asked[0].2), json(&expected), "{path}");
+    }
+    for (path, body, words) in [
+        ("search", r#"{"limit": 1}"#, "missing field `vector`"),
+        ("recommend", r#"{"positive": [1]}"#, "missing field `limit`"),
+        ("recommend/batch", "{}", "missing field `searches`"),
+        (
+            "search/groups",
+            r#"{"vector": [1], "limit": 1, "group_by": "g"}"#,
+            "missing field `group_size`",
+        ),
+        (
+            "search",
+            r#"{"vector": {"name": "a"}, "limit": 1}"#,
+            "missing field `vector`",
+        ),
+    ] {
+        let answer = plain("POST", &format!("/collections/c/points/{path}"), body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}");
+        let error = answer.json()["status"]["error"].to_string();
+        assert!(error.contains(words), "{path}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn running_requests_finish_before_the_server_stops() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let backend = Memory::new();
@@ -526,6 +616,7 @@ async fn running_requests_finish_before_the_server_stops() {
     let server = tokio::spawn(serve(
         listener,
         router(Arc::clone(&backend), Options::default()),
+        Load::new(Limits::default()),
         async {
             let _ = stopped.await;
         },

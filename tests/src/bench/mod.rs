@@ -7,5 +7,6 @@
 //! that it cannot be repeated in place.
 
 pub mod contestants;
+pub mod load;
 pub mod pulls;
 pub mod report;

@@ -9,6 +9,7 @@ use edge_sync_host::{Component, Durability};
 use edge_sync_tests::bench::contestants::{
     Contestant, Engine, Hosted, Raw, Record, Result, Shape, State,
 };
+use edge_sync_tests::bench::load::{self, Load};
 use edge_sync_tests::bench::pulls::{self, Pulls};
 use edge_sync_tests::bench::report::{Report, Row, Samples, Unit, median};
 use fastrand::Rng;
@@ -48,6 +49,10 @@ struct Arguments {
     /// otherwise.
     #[arg(long)]
     pulls: bool,
+    /// Measure instead what clients of `serve` wait for, 64 at once, alone and beside slow connections
+    /// and large bodies; a minute each.
+    #[arg(long, conflicts_with = "pulls")]
+    load: bool,
     /// Print everything measured as JSON.
     #[arg(long)]
     json: bool,
@@ -86,6 +91,22 @@ fn main() -> ExitCode {
             },
             Ok(pulls) => {
                 println!("{pulls}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&*error),
+        };
+    }
+    if arguments.load {
+        return match load(&arguments) {
+            Ok(load) if arguments.json => match serde_json::to_string_pretty(&load) {
+                Ok(json) => {
+                    println!("{json}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error),
+            },
+            Ok(load) => {
+                println!("{load}");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&*error),
@@ -131,6 +152,27 @@ fn pulls(arguments: &Arguments) -> Result<Pulls> {
         points,
         arguments.dimensions,
         arguments.seed,
+    )
+}
+
+/// Seconds of each row of [`Arguments::load`].
+const LOAD_SECONDS: u64 = 60;
+const QUICK_LOAD_SECONDS: u64 = 5;
+
+fn load(arguments: &Arguments) -> Result<Load> {
+    let folder = match &arguments.directory {
+        Some(directory) => tempfile::tempdir_in(directory)?,
+        None => tempfile::tempdir()?,
+    };
+    let seconds = match arguments.quick {
+        true => QUICK_LOAD_SECONDS,
+        false => LOAD_SECONDS,
+    };
+    load::measure(
+        folder.path(),
+        arguments.points as u64,
+        arguments.dimensions,
+        seconds,
     )
 }
 

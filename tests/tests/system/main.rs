@@ -43,6 +43,7 @@ mod readme;
 mod real_server;
 mod recorded_pulls;
 mod serve;
+mod serve_load;
 mod served;
 mod sharding;
 mod stock_engine;

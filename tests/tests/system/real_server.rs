@@ -41,9 +41,6 @@ const DIFFERENCES: &[(usize, Why)] = &[
     (14, Why::NotOffered),  // telemetry
     (15, Why::Varies),      // metrics
     (38, Why::NotOffered),  // a collection restored from a snapshot over REST
-    (39, Why::NotOffered),  // points/search
-    (40, Why::NotOffered),  // points/recommend
-    (41, Why::NotOffered),  // points/discover/batch
     (216, Why::ServersOwn), // refuses a multivector for a multivector
     (257, Why::ServersOwn), // searches for a number that is none in 32 bits
     (299, Why::Varies),     // a random sample

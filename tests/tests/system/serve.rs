@@ -387,7 +387,8 @@ fn a_stop_in_the_middle_of_writes_keeps_what_was_confirmed_and_flushes() {
         (confirmed, stopped)
     });
     assert!(stopped.status.success(), "{stopped:?}");
-    assert_eq!(stopped.output, "{\"stopped\":true}\n");
+    let said: Value = serde_json::from_str(&stopped.output).expect("JSON");
+    assert_eq!(said, json!({"stopped": true, "flushed": true}));
     // Flushed: there is nothing to replay.
     let output = edge_sync(folder.path(), &["--json", "status"]).output();
     let status: Value = serde_json::from_slice(&output.expect("the command").stdout).expect("JSON");
@@ -503,13 +504,6 @@ fn what_it_does_not_do_is_refused_with_a_reason() {
             404,
             "./snapshots/c",
         ),
-        (
-            "POST",
-            "/collections/c/points/search",
-            Some(&nothing),
-            501,
-            "points/query",
-        ),
         // As on the server, without words.
         ("GET", "/nowhere", None, 404, ""),
         ("PATCH", "/collections/c/points", Some(&nothing), 404, ""),
@@ -567,6 +561,99 @@ fn requests_are_read_as_the_server_reads_them() {
     }
     // A named vector that is gone is done.
     client.result("DELETE", "/collections/c/vectors/gone?wait=true", None);
+}
+
+/// Clients of earlier versions send them, and newer ones where a program asks for them.
+#[test]
+fn queries_of_earlier_versions_find_what_queries_find() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    let config = json!({"vectors": {
+        "a": {"size": 4, "distance": "Cosine"},
+        "b": {"size": 2, "distance": "Dot"},
+    }});
+    client.result("PUT", "/collections/c", Some(&config));
+    let points: Vec<Value> = (1..=20_u64)
+        .map(|id| {
+            json!({
+                "id": id,
+                "vector": {"a": [1, id, id % 3, id % 5], "b": [id, 1]},
+                "payload": {"n": id, "g": id % 4},
+            })
+        })
+        .collect();
+    let body = json!({ "points": points });
+    client.result("PUT", "/collections/c/points?wait=true", Some(&body));
+    let ask = |path: &str, body: Value| {
+        client.result(
+            "POST",
+            &format!("/collections/c/points/{path}"),
+            Some(&body),
+        )
+    };
+    let filter = json!({"must": [{"key": "n", "range": {"gte": 3}}]});
+    let search = json!({
+        "vector": {"name": "a", "vector": [1, 2, 3, 4]}, "filter": filter, "limit": 3,
+        "with_payload": ["n"], "with_vector": ["b"], "score_threshold": 0.1, "offset": 1,
+    });
+    let query = json!({
+        "query": [1, 2, 3, 4], "using": "a", "filter": filter, "limit": 3,
+        "with_payload": ["n"], "with_vector": ["b"], "score_threshold": 0.1, "offset": 1,
+    });
+    let recommend = json!({
+        "positive": [1, [1, 1, 1, 1]], "negative": [2], "strategy": "best_score",
+        "using": "a", "limit": 2,
+    });
+    let recommended = json!({
+        "query": {"recommend": {
+            "positive": [1, [1, 1, 1, 1]], "negative": [2], "strategy": "best_score",
+        }},
+        "using": "a", "limit": 2,
+    });
+    let pair = json!([{"positive": 3, "negative": 4}]);
+    let discover = json!({"target": 5, "context": pair, "using": "b", "limit": 4});
+    let discovered = json!({
+        "query": {"discover": {"target": 5, "context": pair}}, "using": "b", "limit": 4,
+    });
+    let context = json!({"context": pair, "using": "b", "limit": 4});
+    let in_context = json!({"query": {"context": pair}, "using": "b", "limit": 4});
+    for (path, older, now) in [
+        ("search", &search, &query),
+        ("recommend", &recommend, &recommended),
+        ("discover", &discover, &discovered),
+        ("discover", &context, &in_context),
+    ] {
+        let found = ask(path, older.clone());
+        assert_eq!(
+            found.as_array().map(Vec::len),
+            now["limit"].as_u64().map(|n| n as usize)
+        );
+        assert_eq!(found, ask("query", now.clone())["points"], "{path}");
+        let batch = json!({"searches": [older, older]});
+        assert_eq!(ask(&format!("{path}/batch"), batch), json!([found, found]));
+    }
+    for (path, older, now) in [
+        ("search/groups", &search, &query),
+        ("recommend/groups", &recommend, &recommended),
+    ] {
+        let (mut older, mut now) = (older.clone(), now.clone());
+        for body in [&mut older, &mut now] {
+            body["group_by"] = json!("g");
+            body["group_size"] = json!(2);
+            if let Some(fields) = body.as_object_mut() {
+                fields.remove("offset");
+            }
+        }
+        let found = ask(path, older);
+        assert!(!found["groups"].as_array().expect("groups").is_empty());
+        assert_eq!(found, ask("query/groups", now), "{path}");
+    }
+    assert_eq!(ask("discover/batch", json!({"searches": []})), json!([]));
+    let unknown = json!({"vector": [1, 2, 3, 4], "limit": 1});
+    let (status, words) = client.refusal("POST", "/collections/c/points/search", Some(&unknown));
+    assert_eq!(status, 400);
+    assert!(words.contains("Not existing vector name"), "{words}");
 }
 
 #[test]

@@ -10,8 +10,9 @@ use crate::settings::Flags;
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
 data_dir, url, collection, api_key_file, shard, shard_key, tenant, component, cache_dir, durability,
-memory_mib, batch_operations, batch_bytes, attempts, listen and serve_api_key_file. The server's API
-key comes from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
+memory_mib, batch_operations, batch_bytes, attempts, listen, serve_api_key_file and the limits of
+`serve` (serve_connections, ...; docs/commands.md). The server's API key comes from QDRANT_API_KEY or
+a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
@@ -27,8 +28,27 @@ pub struct Arguments {
     /// Print one JSON value a line, errors and notes on stderr included
     #[arg(long, global = true, help_heading = "Settings")]
     pub json: bool,
+    /// What notes, errors and the log look like on stderr: `json` is one object a line, requests to
+    /// `serve` among them
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        help_heading = "Settings"
+    )]
+    pub log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is written to stderr.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For programs that gather logs
+    Json,
 }
 
 #[derive(Subcommand, Debug)]

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::metrics;
 use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
-    Backend, CollectionState, Error, Operator, Result, SnapshotDescription, SnapshotScope,
+    Backend, CollectionState, Error, Gauge, Operator, Result, SnapshotDescription, SnapshotScope,
     StoredSnapshot,
 };
 use serde_json::Value;
@@ -128,6 +129,10 @@ impl ShardBackend {
 impl Backend for ShardBackend {
     fn operator(&self) -> Option<&dyn Operator> {
         Some(self)
+    }
+
+    fn gauges(&self) -> Result<Vec<Gauge>> {
+        Ok(metrics::gauges(self.edge(), self.collection_name()))
     }
 
     fn collections(&self) -> Result<Vec<String>> {

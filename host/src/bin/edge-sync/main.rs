@@ -6,6 +6,7 @@ mod data;
 mod help;
 mod input;
 mod link;
+mod metrics;
 mod operator;
 mod output;
 mod queue;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use edge_sync_host::{Cancel, Component, EdgeSync, Error, ServerSettings, ShardOptions};
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, LogFormat};
 use crate::output::{Output, exit_code};
 use crate::settings::Settings;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let arguments = help::parse();
     let output = Output {
         json: arguments.json,
+        to_log: arguments.log_format == Some(LogFormat::Json),
     };
     log(output);
     match &arguments.command {
@@ -56,14 +58,25 @@ fn ended(outcome: Result<u8, Error>, output: Output) -> ExitCode {
 }
 
 /// Logs to stderr what `EDGE_SYNC_LOG` asks for (`edge_sync_host=debug`), and nothing without it:
-/// what a person should know is printed anyway. With `--json`, each line is a JSON object.
+/// what a person should know is printed anyway. With `--json`, each line is a JSON object. With
+/// `--log-format json` all of it is in the log, and a line for each request to `serve`.
 fn log(output: Output) {
-    let filter = EnvFilter::try_from_env("EDGE_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let unset = match output.to_log {
+        true => "off,edge_sync_rest=info",
+        false => "off",
+    };
+    let mut filter =
+        EnvFilter::try_from_env("EDGE_SYNC_LOG").unwrap_or_else(|_| EnvFilter::new(unset));
+    if output.to_log
+        && let Ok(notes) = format!("{}=info", output::LOG_TARGET).parse()
+    {
+        filter = filter.add_directive(notes);
+    }
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && console::colors_enabled_stderr())
         .with_writer(std::io::stderr);
-    if output.json {
+    if output.json || output.to_log {
         log.json().init();
     } else {
         log.init();

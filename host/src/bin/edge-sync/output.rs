@@ -70,7 +70,12 @@ pub fn exit_code(error: &Error) -> u8 {
 pub struct Output {
     /// One JSON value a line, on stdout and stderr.
     pub json: bool,
+    /// Notes and errors are events of the log, which is JSON.
+    pub to_log: bool,
 }
+
+/// Under which name notes and errors are in the log.
+pub const LOG_TARGET: &str = "edge_sync";
 
 impl Output {
     /// A REST `result`: as one line with `--json`, indented otherwise.
@@ -99,7 +104,9 @@ impl Output {
 
     /// Something that a person should know, on stderr.
     pub fn note(self, note: &str) {
-        if self.json {
+        if self.to_log {
+            tracing::info!(target: LOG_TARGET, "{note}");
+        } else if self.json {
             complain(&json!({ "note": note }).to_string());
         } else {
             complain(&format!("{} {note}", style("note:").for_stderr().cyan()));
@@ -108,7 +115,9 @@ impl Output {
 
     /// That somebody stopped the command, and what stays of what it did.
     pub fn interrupted(self, kept: &str) {
-        if self.json {
+        if self.to_log {
+            tracing::error!(target: LOG_TARGET, kind = Error::Cancelled.kind(), "interrupted: {kept}");
+        } else if self.json {
             let message = format!("interrupted: {kept}");
             let error = json!({ "kind": Error::Cancelled.kind(), "message": message });
             complain(&json!({ "error": error }).to_string());
@@ -145,7 +154,9 @@ impl Output {
         if matches!(error, Error::Cancelled) {
             return self.interrupted("nothing was changed");
         }
-        if self.json {
+        if self.to_log {
+            tracing::error!(target: LOG_TARGET, kind = error.kind(), "{error}");
+        } else if self.json {
             complain(&json!({ "error": describe(error) }).to_string());
         } else {
             complain(&format!(
@@ -161,7 +172,7 @@ impl Output {
     /// A progress bar on stderr; hidden with `--json` and in a pipe.
     pub fn bar(self, template: &str) -> ProgressBar {
         let bar = ProgressBar::new(0);
-        if self.json || !std::io::stderr().is_terminal() {
+        if self.json || self.to_log || !std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
             return bar;
         }

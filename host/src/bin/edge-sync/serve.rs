@@ -1,11 +1,13 @@
 //! `serve`: Qdrant's REST API over the shard.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use edge_sync_host::{EdgeSync, Error, Syncer, SyncerOptions, WorkerState};
-use edge_sync_rest::{Options, Router, router};
+use edge_sync_host::{
+    DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions, WorkerState, device_id,
+};
+use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
@@ -14,16 +16,15 @@ use tokio::sync::oneshot;
 use crate::Session;
 use crate::arguments::Serve;
 use crate::backend::{self, ShardBackend};
-use crate::output::exit;
+use crate::output::{exit, exit_code};
 use crate::settings::Serving;
 use crate::status::again;
 
 /// How often it looks for news to print.
 const NEWS_TICK: Duration = Duration::from_millis(500);
 
-/// How long a stop waits for requests under way. What they have begun in the shard is waited for
-/// in any case.
-const GRACE: Duration = Duration::from_secs(10);
+/// How often the end looks whether requests are over.
+const END_LOOK: Duration = Duration::from_millis(5);
 
 impl Session {
     pub fn serve(&self, arguments: &Serve) -> Result<u8, Error> {
@@ -35,19 +36,75 @@ impl Session {
             .map_err(|error| Error::Internal(format!("starting to serve: {error}")))?;
         // Reserved before the shard is opened, which may take long, and listened on after it.
         let socket = reserve(&runtime, &serving.addresses)?;
+        if !arguments.no_sync {
+            self.refuse_itself(&socket)?;
+        }
         let backend = Arc::new(self.backend(arguments)?);
         self.notes(backend.edge());
         let served = runtime.block_on(self.answer(&backend, socket, &serving));
         let shard = backend.edge().shard().clone();
-        let closed = end(backend);
+        let uploads = within(serving.stop_time, "edge-sync end", move || {
+            end_uploads(backend)
+        });
+        if uploads.is_none() {
+            self.output.note(
+                "a request, or an exchange with the server, is still under way; what that does not \
+                 come to confirm is sent again",
+            );
+        }
+        let flushed = within(serving.stop_time, "edge-sync close", {
+            let shard = shard.clone();
+            move || shard.close()
+        });
         for note in shard.notes() {
             self.output.note(&note);
         }
+        if flushed.is_none() {
+            self.output.note(
+                "the shard is still at work and is not flushed; nothing that was answered is lost, and \
+                 the next start replays it",
+            );
+        }
+        let is_over = uploads.is_some() && flushed.is_some();
+        let is_flushed = flushed.is_some();
+        let outcome = served.and(flushed.unwrap_or(Ok(()))).and_then(|()| {
+            self.output.say(
+                &json!({ "stopped": true, "flushed": is_flushed }),
+                "stopped",
+            )
+        });
+        if !is_over {
+            // Whoever waited for what is left would wait for as long as it takes.
+            if let Err(error) = &outcome {
+                self.output.error(error);
+            }
+            std::process::exit(
+                outcome
+                    .map_or_else(|error| exit_code(&error), |()| 0)
+                    .into(),
+            );
+        }
         // Requests that were given up on must not keep the process.
         runtime.shutdown_background();
-        served.and(closed)?;
-        self.output.say(&json!({ "stopped": true }), "stopped")?;
-        Ok(0)
+        outcome.map(|()| 0)
+    }
+
+    /// Refuses a server that is the endpoint which is about to listen.
+    fn refuse_itself(&self, socket: &TcpSocket) -> Result<(), Error> {
+        let Some(url) = self.settings.url() else {
+            return Ok(());
+        };
+        let address = socket.local_addr().map_err(cannot_listen)?;
+        if Origin::of_url(url)?.is_at(address) {
+            return Err(Error::Setting {
+                name: "url",
+                message: format!(
+                    "the server is this very endpoint, which listens on {address} and would upload to \
+                     itself; give the server's own address, or another one to --listen"
+                ),
+            });
+        }
+        Ok(())
     }
 
     fn backend(&self, arguments: &Serve) -> Result<ShardBackend, Error> {
@@ -85,14 +142,22 @@ impl Session {
         let mut signals = Signals::listen()?;
         let listener = socket.listen(1024).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
+        let load = Load::new(serving.limits.clone());
+        let defaults = Options::default();
         let options = Options {
             api_key: serving.key.as_ref().map(|key| key.expose().to_owned()),
             local_hosts_only: serving.key.is_none(),
-            ..Options::default()
+            body_limit: defaults.body_limit.min(load.largest_body()),
+            load: Some(Arc::clone(&load)),
+            header: Some((
+                HeaderName::from_static(DEVICE_HEADER),
+                HeaderValue::from_static(device_id()),
+            )),
+            ..defaults
         };
         let router = router(Arc::clone(backend), options);
         let (stop, stopping) = oneshot::channel::<()>();
-        let mut server = tokio::spawn(serve_until(listener, router, stopping));
+        let mut server = tokio::spawn(serve_until(listener, router, load, stopping));
         self.say_ready(backend, address)?;
 
         let mut news = News::default();
@@ -116,7 +181,10 @@ impl Session {
             std::process::exit(i32::from(exit::CANCELLED));
         });
         let _ = stop.send(());
-        if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+        if tokio::time::timeout(serving.stop_time, &mut server)
+            .await
+            .is_err()
+        {
             server.abort();
             self.output
                 .note("requests were still under way; their connections are closed");
@@ -199,9 +267,10 @@ impl News {
 async fn serve_until(
     listener: TcpListener,
     router: Router,
+    load: Arc<Load>,
     stopping: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
-    edge_sync_rest::serve(listener, router, async {
+    edge_sync_rest::serve(listener, router, load, async {
         // Dropping the sender is a wish to stop as well.
         let _ = stopping.await;
     })
@@ -254,16 +323,31 @@ fn cannot_listen(error: std::io::Error) -> Error {
     }
 }
 
-/// Ends the uploads, then flushes and closes the shard.
-fn end(backend: Arc<ShardBackend>) -> Result<(), Error> {
-    let shard = backend.edge().shard().clone();
-    match Arc::into_inner(backend) {
-        Some(backend) => drop(backend.into_edge()),
-        // A request that was given up on still has it. The shard finishes what it is at, and
-        // closes after that.
-        None => tracing::warn!("a request is still under way"),
+/// Ends the uploads, after the requests that are carried out and the exchange under way.
+fn end_uploads(mut backend: Arc<ShardBackend>) {
+    loop {
+        match Arc::try_unwrap(backend) {
+            Ok(backend) => return drop(backend.into_edge()),
+            Err(in_use) => backend = in_use,
+        }
+        std::thread::sleep(END_LOOK);
     }
-    shard.close()
+}
+
+/// What `work` gives, unless it takes longer than `patience`; then it goes on by itself.
+fn within<T: Send + 'static>(
+    patience: Duration,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, outcome) = mpsc::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _ = done.send(work());
+        })
+        .ok()?;
+    outcome.recv_timeout(patience).ok()
 }
 
 /// Signals that ask for a stop.

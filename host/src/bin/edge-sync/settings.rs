@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use edge_sync_host::{
     BatchLimits, ClientCertificate, Component, ComponentOptions, Durability, Error, Secret,
     ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
+use edge_sync_rest::Limits;
 use serde::Deserialize;
 
 use crate::arguments::Serve;
@@ -22,6 +24,15 @@ const DEFAULT_DATA_DIR: &str = "edge-sync-data";
 
 /// Where `serve` listens when nothing says so: Qdrant's port.
 const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
+
+/// How long `serve` waits for requests under way when it is asked to stop, and for the shard after
+/// that.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// What limits of `serve` may be set to.
+const MOST_CONNECTIONS: usize = 100_000;
+const MOST_BODIES_MIB: usize = 4096;
+const MOST_SECONDS: u64 = 24 * 3600;
 
 /// Operations of an upload request when nothing says otherwise: ten times the library's, which is
 /// made for hosts that write all the time.
@@ -209,6 +220,13 @@ struct Layer {
     #[serde(skip)]
     serve_api_key: Option<Secret>,
     serve_api_key_file: Option<PathBuf>,
+    serve_connections: Option<usize>,
+    serve_queue: Option<usize>,
+    serve_bodies_mib: Option<usize>,
+    serve_head_seconds: Option<u64>,
+    serve_body_seconds: Option<u64>,
+    serve_answer_seconds: Option<u64>,
+    serve_stop_seconds: Option<u64>,
 }
 
 impl Layer {
@@ -334,6 +352,13 @@ impl Layer {
             listen: self.listen.or(below.listen),
             serve_api_key,
             serve_api_key_file,
+            serve_connections: self.serve_connections.or(below.serve_connections),
+            serve_queue: self.serve_queue.or(below.serve_queue),
+            serve_bodies_mib: self.serve_bodies_mib.or(below.serve_bodies_mib),
+            serve_head_seconds: self.serve_head_seconds.or(below.serve_head_seconds),
+            serve_body_seconds: self.serve_body_seconds.or(below.serve_body_seconds),
+            serve_answer_seconds: self.serve_answer_seconds.or(below.serve_answer_seconds),
+            serve_stop_seconds: self.serve_stop_seconds.or(below.serve_stop_seconds),
         }
     }
 }
@@ -486,7 +511,50 @@ impl Settings {
                 ),
             ));
         }
-        Ok(Serving { addresses, key })
+        Ok(Serving {
+            addresses,
+            key,
+            limits: self.serve_limits()?,
+            stop_time: seconds("serve_stop_seconds", self.0.serve_stop_seconds, STOP_TIME)?,
+        })
+    }
+
+    /// How much `serve` does and holds at once.
+    fn serve_limits(&self) -> Result<Limits, Error> {
+        let defaults = Limits::default();
+        let layer = &self.0;
+        let bodies = match layer.serve_bodies_mib {
+            Some(mib) => within("serve_bodies_mib", mib, MOST_BODIES_MIB)? << 20,
+            None => defaults.bodies,
+        };
+        let count = |name, count: Option<usize>, default| match count {
+            Some(count) => within(name, count, MOST_CONNECTIONS),
+            None => Ok(default),
+        };
+        Ok(Limits {
+            connections: count(
+                "serve_connections",
+                layer.serve_connections,
+                defaults.connections,
+            )?,
+            queue: count("serve_queue", layer.serve_queue, defaults.queue)?,
+            bodies,
+            head_time: seconds(
+                "serve_head_seconds",
+                layer.serve_head_seconds,
+                defaults.head_time,
+            )?,
+            body_grace: seconds(
+                "serve_body_seconds",
+                layer.serve_body_seconds,
+                defaults.body_grace,
+            )?,
+            answer_time: seconds(
+                "serve_answer_seconds",
+                layer.serve_answer_seconds,
+                defaults.answer_time,
+            )?,
+        })
     }
 
     /// The collection that is set.
@@ -497,6 +565,11 @@ impl Settings {
     /// True if a server is set.
     pub fn has_url(&self) -> bool {
         self.0.url.is_some()
+    }
+
+    /// The server's URL, as it was set.
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.as_deref()
     }
 
     /// The server, which the command at hand cannot do without.
@@ -567,6 +640,30 @@ pub struct Serving {
     pub addresses: Vec<SocketAddr>,
     /// The key that clients have to present.
     pub key: Option<Secret>,
+    /// How much is done and held at once.
+    pub limits: Limits,
+    /// How long the end waits for requests under way, and then for the shard.
+    pub stop_time: Duration,
+}
+
+/// A number from 1 on.
+fn within(name: &'static str, number: usize, most: usize) -> Result<usize, Error> {
+    if (1..=most).contains(&number) {
+        return Ok(number);
+    }
+    Err(setting(name, format!("{number} is not in 1..={most}")))
+}
+
+/// A time, as [`within`].
+fn seconds(name: &'static str, seconds: Option<u64>, default: Duration) -> Result<Duration, Error> {
+    match seconds {
+        None => Ok(default),
+        Some(seconds) if (1..=MOST_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        Some(seconds) => Err(setting(
+            name,
+            format!("{seconds} is not in 1..={MOST_SECONDS}"),
+        )),
+    }
 }
 
 fn read_key(path: &Path) -> Result<Secret, Error> {
