@@ -38,6 +38,7 @@ impl Session {
         let mut value = json!({
             "data_dir": directory,
             "server": server,
+            "part": self.settings.part(),
             "next": next,
         });
         if let Some(info) = &info {
@@ -71,6 +72,7 @@ impl Session {
         }
         lines.push(line("queue", &queue_text(&queue)));
         lines.push(line("server", server.as_deref().unwrap_or("none set")));
+        lines.extend(self.settings.part_text().map(|part| line("part", &part)));
         lines.push(line("mirror", &mirrors_text(&mirrors)));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
@@ -105,6 +107,7 @@ impl Session {
             "generation": generation,
             "points": null,
             "server": self.settings.server_name(),
+            "part": self.settings.part(),
             "next": next,
         });
         merge(&mut value, queue_json(&queue));
