@@ -133,7 +133,10 @@ impl FromStr for Tenant {
             .filter(|parsed: &Value| {
                 parsed.is_u64() || parsed.is_i64() || parsed.is_boolean() || parsed.is_string()
             })
-            .filter(|parsed| parsed.is_string() || parsed.to_string() == value);
+            .filter(|parsed| {
+                let written = parsed.to_string();
+                parsed.is_string() || written == value
+            });
         Self::new(field, parsed.unwrap_or_else(|| Value::from(value)))
     }
 }
