@@ -11,23 +11,11 @@ use std::time::{Duration, Instant};
 use edge_sync_tests::client::Client;
 use serde_json::{Value, json};
 
-use crate::served::{Served, edge_sync};
-use crate::support::{COLLECTION, CONFIG, server};
+use crate::served::{Served, config, edge_sync, points};
+use crate::support::{COLLECTION, server};
 
 /// After so long without what a test waits for, it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn config() -> Value {
-    serde_json::from_str(CONFIG).expect("JSON")
-}
-
-fn points(ids: impl IntoIterator<Item = u64>) -> Value {
-    let points: Vec<Value> = ids
-        .into_iter()
-        .map(|id| json!({"id": id, "vector": [1, id, 0, 1], "payload": {"n": id}}))
-        .collect();
-    json!({ "points": points })
-}
 
 /// One point whose payload makes the body about so many bytes long.
 fn large(bytes: usize) -> Value {
