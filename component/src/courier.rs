@@ -3,13 +3,14 @@
 //! What an answer means is decided by `edge_sync_upload`. The API key goes into the request header
 //! and nowhere else; should the server echo it, it is taken out of the answer here.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::Duration;
 
 use edge_sync_engine::encode_segment;
 use edge_sync_upload::{
-    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, ShardKey,
-    Target, Tenant, Verdict, judge_read, judge_write, verdict::no_answer,
+    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, Setting,
+    Target, Verdict, judge_read, judge_write, verdict::no_answer,
 };
 use serde_json::Value;
 use waki::Method;
@@ -128,10 +129,10 @@ impl Server {
     }
 
     /// The request as it goes to the part of the collection that the settings name.
-    pub fn address(&self, request: &Request) -> Result<Request> {
+    pub fn address<'a>(&self, request: &'a Request) -> Result<Cow<'a, Request>> {
         let routing = &self.target.routing;
         if routing.part().is_none() {
-            return Ok(request.clone());
+            return Ok(Cow::Borrowed(request));
         }
         Ok(routing.address(request, self.is_keyed()?))
     }
@@ -157,7 +158,7 @@ impl Server {
 
     /// Sends a write and judges the answer. True: applied. False: taken, not applied yet.
     pub fn send(&self, request: &Request) -> Result<bool> {
-        let request = &self.address(request)?;
+        let request = &*self.address(request)?;
         let verdict = match self.exchange(request)? {
             Ok(answer) => judge_write(request, &answer, now_ms()),
             Err(no) => Verdict::Failed(no_answer(&no)),
@@ -275,15 +276,15 @@ impl Server {
 
 /// Which part of the collection the settings name. Errors name the field.
 fn routing(settings: &ServerSettings) -> Result<Routing> {
-    let shard_key = (settings.shard_key.as_deref())
-        .map(str::parse::<ShardKey>)
-        .transpose()
-        .map_err(|why| invalid("server.shard-key", why))?;
-    let tenant = (settings.tenant.as_deref())
-        .map(str::parse::<Tenant>)
-        .transpose()
-        .map_err(|why| invalid("server.tenant", why))?;
-    Routing::new(shard_key, tenant, settings.shard).map_err(|why| invalid("server.shard", why))
+    let (key, tenant) = (settings.shard_key.as_deref(), settings.tenant.as_deref());
+    Routing::read(key, tenant, settings.shard).map_err(|(setting, why)| {
+        let field = match setting {
+            Setting::Shard => "server.shard",
+            Setting::ShardKey => "server.shard-key",
+            Setting::Tenant => "server.tenant",
+        };
+        invalid(field, why)
+    })
 }
 
 /// A failed exchange, in words of ours.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_sync_upload::{Answer, Request, Routing, ShardKey, Target, Tenant};
+use edge_sync_upload::{Answer, Request, Routing, Setting, Target};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 use wasmtime_wasi::FsPerms;
@@ -115,15 +115,15 @@ impl ServerSettings {
     }
 
     fn routing(&self) -> Result<Routing> {
-        let refuse = |name| move |message| Error::Setting { name, message };
-        let key = self.shard_key.as_deref().map(str::parse::<ShardKey>);
-        let tenant = self.tenant.as_deref().map(str::parse::<Tenant>);
-        Routing::new(
-            key.transpose().map_err(refuse("shard_key"))?,
-            tenant.transpose().map_err(refuse("tenant"))?,
-            self.shard,
-        )
-        .map_err(refuse("shard"))
+        let (key, tenant) = (self.shard_key.as_deref(), self.tenant.as_deref());
+        Routing::read(key, tenant, self.shard).map_err(|(setting, message)| Error::Setting {
+            name: match setting {
+                Setting::Shard => "shard",
+                Setting::ShardKey => "shard_key",
+                Setting::Tenant => "tenant",
+            },
+            message,
+        })
     }
 
     /// True if the API key goes to another machine in clear, where everybody on the way can read it.

@@ -10,6 +10,7 @@ from conftest import COLLECTION, CONFIG, Open, Server, point
 from qdrant_client import QdrantClient, models
 
 from edge_sync import SyncReport, errors
+from edge_sync._exchange import Part
 from edge_sync._exchange import Server as Settings
 
 
@@ -96,7 +97,7 @@ def test_requests_go_to_one_origin_only(device: Open, server: Server) -> None:
         port = other.getsockname()[1]
         for url in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{server.url.rsplit(':')[-1]}"):
             # The component is told another server than the guard.
-            elsewhere = Settings.of(url, COLLECTION, None, 5.0)
+            elsewhere = Settings.of(url, COLLECTION, Part(), None, 5.0)
             assert edge._exchange is not None
             edge._exchange.server = elsewhere
             with pytest.raises(errors.ServerError) as denied:

@@ -123,7 +123,7 @@ pub fn carry(offer: &Offer, target: &Path, links: Links) -> Result<Outcome> {
     };
     let next = Recorded {
         segments: BTreeMap::new(),
-        ..mirror.content.clone()
+        ..(*mirror.content).clone()
     };
     lay_out(offer, None, &plan::of_mirror(mirror), next, target, links)
 }
@@ -171,7 +171,7 @@ fn lay_out(
     next.segments = building.segments;
     let mirror = Mirror {
         folder: target.to_path_buf(),
-        content: next,
+        content: Box::new(next),
     };
     // Last, so that a folder without it is no mirror.
     unsynced.file(mirror.store()?);

@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mirror {
     pub(crate) folder: PathBuf,
-    pub(crate) content: Recorded,
+    pub(crate) content: Box<Recorded>,
 }
 
 /// What `mirror.json` says.
@@ -128,7 +128,7 @@ impl Mirror {
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(Self {
                 folder: folder.to_path_buf(),
-                content: decode(&bytes, &path)?,
+                content: Box::new(decode(&bytes, &path)?),
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::io("read", &path, source)),

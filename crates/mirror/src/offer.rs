@@ -92,11 +92,6 @@ impl Offer {
         &self.withheld
     }
 
-    /// Where the mirror's history came from: the peer of a cluster.
-    pub fn peer(&self) -> Option<u64> {
-        self.mirror.as_ref()?.lineage().map(|lineage| lineage.peer)
-    }
-
     /// What to ask with after the answer showed that these segments (name and reason) are in
     /// doubt: the offer without them; after that did not help, nothing. None if nothing was
     /// offered already.

@@ -54,9 +54,7 @@ impl Binding {
 
     /// The part of the collection. What cannot be read is no part.
     pub fn routing(&self) -> Routing {
-        let key = self.shard_key.as_ref().and_then(|key| key.parse().ok());
-        let tenant = self.tenant.as_ref().and_then(|text| text.parse().ok());
-        Routing::new(key, tenant, None).unwrap_or_default()
+        Routing::read(self.shard_key.as_deref(), self.tenant.as_deref(), None).unwrap_or_default()
     }
 
     /// Whether this is the place that the settings name.

@@ -39,7 +39,7 @@ pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
 pub use kept::keeps_enough;
 pub use placement::{Parts, Placement};
-pub use routing::{Routing, ShardKey, Tenant};
+pub use routing::{Routing, Setting, ShardKey, Tenant};
 pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,

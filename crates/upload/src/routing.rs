@@ -5,6 +5,7 @@
 //! a shard that small tenants share (the *fall-back* key), until the tenant is promoted to a key of
 //! its own; the server is asked with both keys and takes the tenant's own once that is there.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -133,7 +134,10 @@ impl FromStr for Tenant {
             .filter(|parsed: &Value| {
                 parsed.is_u64() || parsed.is_i64() || parsed.is_boolean() || parsed.is_string()
             })
-            .filter(|parsed| parsed.is_string() || parsed.to_string() == value);
+            .filter(|parsed| {
+                let written = parsed.to_string();
+                parsed.is_string() || written == value
+            });
         Self::new(field, parsed.unwrap_or_else(|| Value::from(value)))
     }
 }
@@ -143,6 +147,17 @@ impl fmt::Display for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.field, self.value)
     }
+}
+
+/// A setting that names a part of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The number of a shard.
+    Shard,
+    /// A shard key.
+    ShardKey,
+    /// A tenant.
+    Tenant,
 }
 
 /// Which part of a collection. Default: all of it.
@@ -170,6 +185,25 @@ impl Routing {
             );
         }
         Ok(Self { key, tenant, shard })
+    }
+
+    /// As settings have it: text that [`ShardKey`] and [`Tenant`] read.
+    ///
+    /// # Errors
+    /// Which of them is wrong, and why.
+    pub fn read(
+        shard_key: Option<&str>,
+        tenant: Option<&str>,
+        shard: Option<u32>,
+    ) -> Result<Self, (Setting, String)> {
+        let key = shard_key.map(str::parse).transpose();
+        let tenant = tenant.map(str::parse).transpose();
+        Self::new(
+            key.map_err(|why| (Setting::ShardKey, why))?,
+            tenant.map_err(|why| (Setting::Tenant, why))?,
+            shard,
+        )
+        .map_err(|why| (Setting::Shard, why))
     }
 
     /// The tenant whose points are meant.
@@ -202,11 +236,6 @@ impl Routing {
         Some(named.unwrap_or_else(|| ShardKey::Keyword(FALLBACK.to_owned())))
     }
 
-    /// True if nothing tells the part from the whole.
-    pub fn is_everything(&self) -> bool {
-        self == &Self::default()
-    }
-
     /// What a binding says of the part; none for the whole. A shard's number is no part: writes go to
     /// the whole collection.
     pub fn part(&self) -> Option<String> {
@@ -215,12 +244,6 @@ impl Routing {
             (None, Some(key)) => Some(format!("shard key {key}")),
             (None, None) => None,
         }
-    }
-
-    /// The filter that the tenant's points meet.
-    pub fn filter(&self) -> Option<Value> {
-        let tenant = self.tenant.as_ref()?;
-        Some(json!({"must": [tenant.condition()]}))
     }
 
     /// The `shard_key` of a request to a collection that has shard keys.
@@ -256,14 +279,14 @@ impl Routing {
     /// The request as it goes out: with the shard key if the collection is `keyed`, and for a tenant
     /// with its field on what is stored, and confined to its points. A request that was addressed
     /// before stays as it is.
-    pub fn address(&self, request: &Request, keyed: bool) -> Request {
+    pub fn address<'a>(&self, request: &'a Request, keyed: bool) -> Cow<'a, Request> {
         let of_points = !request.server_wide && request.path.starts_with("/points");
         let key = if keyed { self.shard_key() } else { None };
         if !of_points || request.body.is_empty() || (key.is_none() && self.tenant.is_none()) {
-            return request.clone();
+            return Cow::Borrowed(request);
         }
         let Ok(Value::Object(mut body)) = serde_json::from_str(&request.body) else {
-            return request.clone();
+            return Cow::Borrowed(request);
         };
         let path = request.path.split('?').next().unwrap_or_default();
         if let (true, Some(Value::Array(operations))) =
@@ -279,10 +302,12 @@ impl Routing {
         } else {
             self.address_read(path, &mut body, key.as_ref());
         }
-        Request {
+        Cow::Owned(Request {
+            method: request.method.clone(),
+            path: request.path.clone(),
             body: Value::Object(body).to_string(),
-            ..request.clone()
-        }
+            server_wide: request.server_wide,
+        })
     }
 
     fn address_operation(
@@ -463,9 +488,9 @@ mod tests {
     #[test]
     fn the_whole_of_a_collection_changes_no_request() {
         let request = batch(json!([{"delete": {"points": [1]}}]));
-        assert_eq!(Routing::default().address(&request, false), request);
+        assert_eq!(*Routing::default().address(&request, false), request);
         // Keys mean nothing to a collection without them.
-        assert_eq!(routing(Some("a"), None).address(&request, false), request);
+        assert_eq!(*routing(Some("a"), None).address(&request, false), request);
     }
 
     #[test]
@@ -491,7 +516,7 @@ mod tests {
             Request::new("GET", "", ""),
             Request::new("PUT", "/vectors/v", "{}"),
         ] {
-            assert_eq!(routing.address(&other, true), other);
+            assert_eq!(*routing.address(&other, true), other);
         }
     }
 

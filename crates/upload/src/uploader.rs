@@ -9,6 +9,7 @@
 //! - nothing is sent before the collection was found to be the one that holds what was acknowledged;
 //!   finding that out reads, and deletes a point that no device writes ([`PROBE_POINT`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -374,7 +375,7 @@ impl Uploader {
     }
 
     /// A request as it goes to the part of the collection that the settings name.
-    fn address(&self, request: &Request) -> Request {
+    fn address<'a>(&self, request: &'a Request) -> Cow<'a, Request> {
         self.target.routing.address(request, self.keyed)
     }
 
@@ -404,6 +405,8 @@ impl Uploader {
             failed => return Ok(failed),
         };
         self.keyed = description.shard_keys;
+        self.numbered = description.numbers_operations() && self.target.routing.tenant().is_none();
+        self.one_sequence = description.is_one_shard();
         if self.target.routing.part().is_none() {
             return Ok(Ok(description));
         }
@@ -422,11 +425,6 @@ impl Uploader {
     pub fn is_shard_0(&self) -> bool {
         let routing = &self.target.routing;
         self.one_sequence && routing.tenant().is_none() && routing.shard().unwrap_or(0) == 0
-    }
-
-    /// Whether the collection has shard keys. Known once it has been looked at.
-    pub fn is_keyed(&self) -> bool {
-        self.keyed
     }
 
     /// What a person allows from now on. The collection is looked at again.
@@ -1280,8 +1278,6 @@ impl Uploader {
         {
             return Ok(self.found(bound, &why));
         }
-        self.numbered = description.numbers_operations() && self.target.routing.tenant().is_none();
-        self.one_sequence = description.is_one_shard();
         // Unless the restore comes to its end, the shard stays bound to what it was: this binding is
         // worth nothing then.
         self.stored = None;
@@ -1564,8 +1560,6 @@ impl Uploader {
     ) -> Result<Option<Step>, E> {
         self.known = false;
         let alias = self.alias(server)?;
-        self.numbered = description.numbers_operations() && self.target.routing.tenant().is_none();
-        self.one_sequence = description.is_one_shard();
         let new = Binding {
             alias_of: match &alias {
                 Alias::Of(name) => name.clone(),

@@ -233,6 +233,8 @@ fn merged(path: &str, mut answers: Vec<Value>, limit: u64) -> Value {
                 .flat_map(std::mem::take)
                 .collect();
             points.sort_by_key(|point| (point["id"].as_u64(), point["id"].to_string()));
+            // A server takes one of those with the same id.
+            points.dedup_by(|later, first| later["id"] == first["id"]);
             points.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             json!({"points": points, "next_page_offset": null})
         }

@@ -118,7 +118,7 @@ impl Content {
         self.len == 0
     }
 
-    fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+    pub(super) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let end = self.len.min(offset.saturating_add(len as u64));
         let mut bytes = vec![0; end.saturating_sub(offset) as usize];
         self.each_page(offset, bytes.len(), |number, within, at, len| {

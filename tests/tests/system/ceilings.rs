@@ -418,7 +418,13 @@ fn a_staged_generation_does_not_replace_another_shard_than_the_one_it_was_staged
     let staged = staging.call(|guest, store| {
         let restore = guest.edge_sync_shard_restore();
         let snapshot = format!("{GUEST_ROOT}/staging/shard.snapshot");
-        restore.call_stage(store, GUEST_ROOT, &snapshot, 0, options)
+        restore.call_stage(
+            store,
+            GUEST_ROOT,
+            std::slice::from_ref(&snapshot),
+            0,
+            options,
+        )
     });
     assert_eq!(staged.expect("staged").points, 5);
     let created = creating.call(|guest, store| {

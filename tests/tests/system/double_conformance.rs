@@ -9,13 +9,11 @@ use serde_json::{Value, json};
 
 /// Endpoints of a cluster, a whole server, or its administration. They are refused, in the error
 /// shape, with 501.
-const NOT_OFFERED: [&str; 18] = [
+const NOT_OFFERED: [&str; 16] = [
     "cluster_telemetry",
     "create_full_snapshot",
-    "create_shard_key",
     "create_snapshot",
     "delete_full_snapshot",
-    "delete_shard_key",
     "get_full_snapshot",
     "get_quotas",
     "list_full_snapshots",
@@ -185,6 +183,16 @@ fn collections(run: &mut Run) {
     for below in ["cluster", "optimizations", "shards"] {
         run.ok("GET", &format!("/collections/c/{below}"), Value::Null);
     }
+    let keyed = json!({"vectors": {"size": 3, "distance": "Dot"}, "sharding_method": "custom"});
+    run.ok("PUT", "/collections/keyed", keyed);
+    let key = json!({"shard_key": "a"});
+    for (method, path) in [("PUT", "shards"), ("POST", "shards/delete")] {
+        let path = format!("/collections/keyed/{path}");
+        run.ok(method, &path, key.clone());
+        run.ok("GET", "/collections/keyed/cluster", Value::Null);
+        run.put(method, &path, key.clone(), 400);
+    }
+    run.ok("DELETE", "/collections/keyed", Value::Null);
     run.ok("DELETE", "/collections/nope", Value::Null);
 }
 

@@ -718,36 +718,29 @@ fn a_restore_that_would_drop_most_points_asks_first() {
 // What the collection must be like.
 
 #[test]
-fn a_collection_of_several_shards_or_of_shard_keys_stops_with_the_reason() {
-    let kinds = [
-        (json!({"shard_number": 2}), "2 shards"),
-        (json!({"sharding_method": "custom"}), "keys"),
-    ];
-    for (kind, said) in kinds {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data = folder.path().join("a");
-        let server = server();
-        let mut config = config();
-        for (name, value) in kind.as_object().expect("an object") {
-            config[name] = value.clone();
-        }
-        make_collection(&server, COLLECTION, &config);
-        drop(filled(&data, &server, 5));
-        for command in ["sync", "restore"] {
-            let stopped = ran_at(&data, &server, &[command]);
-            assert_eq!(stopped.code, 7, "{stopped:?}");
-            assert!(stopped.why().contains(said), "{stopped:?}");
-        }
-        let fresh = ran_at(&folder.path().join("b"), &server, &["restore"]);
-        assert_eq!(fresh.code, 7, "{fresh:?}");
-        assert!(fresh.why().contains(said), "{fresh:?}");
-        assert_eq!(server.count(COLLECTION).expect("a count"), 0);
-        let status = result(&data, &["status"], &Value::Null);
-        assert_eq!(
-            (&status["points"], &status["queued"], &status["rejected"]),
-            (&json!(5), &json!(5), &json!(0))
-        );
+fn a_collection_of_shard_keys_stops_with_the_reason_where_no_key_is_named() {
+    let said = "sharded by keys";
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("a");
+    let server = server();
+    let mut config = config();
+    config["sharding_method"] = json!("custom");
+    make_collection(&server, COLLECTION, &config);
+    drop(filled(&data, &server, 5));
+    for command in ["sync", "restore"] {
+        let stopped = ran_at(&data, &server, &[command]);
+        assert_eq!(stopped.code, 7, "{stopped:?}");
+        assert!(stopped.why().contains(said), "{stopped:?}");
     }
+    let fresh = ran_at(&folder.path().join("b"), &server, &["restore"]);
+    assert_eq!(fresh.code, 7, "{fresh:?}");
+    assert!(fresh.why().contains(said), "{fresh:?}");
+    assert_eq!(server.count(COLLECTION).expect("a count"), 0);
+    let status = result(&data, &["status"], &Value::Null);
+    assert_eq!(
+        (&status["points"], &status["queued"], &status["rejected"]),
+        (&json!(5), &json!(5), &json!(0))
+    );
 }
 
 #[test]

@@ -8,15 +8,16 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, PointId, PullReport, RestoreSource, SnapshotSource, SyncOptions,
-    SyncReport, SyncerOptions,
+    Cancel, EdgeSync, Error, PointId, RestoreSource, SnapshotSource, SyncOptions, SyncReport,
+    SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{
-    COLLECTION, CONFIG, all_points, device, impatient, point, server, server_points,
+    COLLECTION, CONFIG, by_id, device, holds, ids, impatient, point, server, server_points,
+    set_payload_if_there, sync,
 };
 
 /// The request that asks for what changed.
@@ -24,17 +25,6 @@ const PARTIAL: &str = "^/collections/devices/shards/0/snapshot/partial/create$";
 
 /// Indexes as soon as there is a kilobyte.
 const INDEXED: &str = r#"{"vectors": {"size": 4, "distance": "Dot"}, "optimizers_config": {"indexing_threshold": 1}}"#;
-
-/// Uploads, and brings what others wrote; nothing may fail.
-fn sync(edge: &EdgeSync) -> PullReport {
-    let report = edge
-        .sync()
-        .expect("a report")
-        .into_result()
-        .expect("a sync");
-    assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
-    report.pulled.expect("a pull")
-}
 
 fn made(data: &Path, server: &QdrantDouble, ids: std::ops::RangeInclusive<u64>) -> EdgeSync {
     let edge = device(data, server).create(CONFIG).expect("a shard");
@@ -44,30 +34,9 @@ fn made(data: &Path, server: &QdrantDouble, ids: std::ops::RangeInclusive<u64>) 
     edge
 }
 
-/// Ids that the shard holds.
-fn ids(edge: &EdgeSync) -> Vec<u64> {
-    let id = |point: &Value| point["id"].as_u64().expect("a number");
-    all_points(edge).iter().map(id).collect()
-}
-
 /// What the server holds.
 fn held(server: &QdrantDouble) -> BTreeMap<u64, Value> {
     by_id(&server_points(server))
-}
-
-/// What a device holds.
-fn holds(edge: &EdgeSync) -> BTreeMap<u64, Value> {
-    by_id(&all_points(edge))
-}
-
-fn by_id(points: &[Value]) -> BTreeMap<u64, Value> {
-    points
-        .iter()
-        .map(|point| {
-            let id = point["id"].as_u64().expect("a number");
-            (id, json!([point["vector"], point["payload"]]))
-        })
-        .collect()
 }
 
 fn partial_requests(server: &QdrantDouble) -> Vec<Value> {
@@ -452,12 +421,7 @@ fn run(edge: EdgeSync, data: &Path, server: &QdrantDouble, step: Step) -> EdgeSy
         Step::Upsert(id) => drop(shard.upsert(vec![point(id)]).expect("a write")),
         Step::Delete(id) => drop(shard.delete(vec![PointId::Num(id)]).expect("a write")),
         Step::Payload(id, value) => {
-            // Of a point that is gone it would be refused, which is another test's.
-            let filter = json!({"must": [{"has_id": [id]}]});
-            let body = json!({"payload": {"value": value}, "filter": filter}).to_string();
-            shard
-                .request("POST", "/points/payload", &body)
-                .expect("a write");
+            set_payload_if_there(&edge, id, &json!({ "value": value }));
         }
         Step::Sync => {
             let report = edge.sync().expect("a report");

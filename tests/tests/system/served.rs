@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use edge_sync_tests::client::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{SETTINGS, command, component};
+use crate::support::{CONFIG, SETTINGS, command, component};
 
 /// After so long without what a test waits for, it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,4 +172,18 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The configuration of the collections that are served.
+pub fn config() -> Value {
+    serde_json::from_str(CONFIG).expect("JSON")
+}
+
+/// A body with points of these ids.
+pub fn points(ids: impl IntoIterator<Item = u64>) -> Value {
+    let points: Vec<Value> = ids
+        .into_iter()
+        .map(|id| json!({"id": id, "vector": [1, id, 0, 1], "payload": {"n": id}}))
+        .collect();
+    json!({ "points": points })
 }

@@ -1,11 +1,12 @@
 //! What the whole-system tests share: the component, compiled once, and devices on it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use edge_sync_host::{
-    BackoffOptions, Builder, Component, EdgeSync, NamedVector, Point, PointId, ServerSettings,
-    SyncOptions, Vector,
+    BackoffOptions, Builder, Component, EdgeSync, NamedVector, Point, PointId, PullReport,
+    ServerSettings, SyncOptions, Vector,
 };
 use edge_sync_tests::double::{Options, QdrantDouble};
 use edge_sync_tests::simulator::guest::Program;
@@ -42,7 +43,7 @@ pub fn command() -> PathBuf {
 }
 
 /// Settings of whoever runs the tests, which are none of theirs.
-pub const SETTINGS: [&str; 10] = [
+pub const SETTINGS: [&str; 13] = [
     "QDRANT_URL",
     "QDRANT_API_KEY",
     "EDGE_SYNC_AUTO_OPTIMIZE",
@@ -53,6 +54,9 @@ pub const SETTINGS: [&str; 10] = [
     "EDGE_SYNC_LOG",
     "EDGE_SYNC_MEMORY_MIB",
     "EDGE_SYNC_SERVE_API_KEY",
+    "EDGE_SYNC_SHARD",
+    "EDGE_SYNC_SHARD_KEY",
+    "EDGE_SYNC_TENANT",
 ];
 
 /// A number from the environment, by which long runs are asked for.
@@ -126,4 +130,47 @@ pub fn server_points(server: &QdrantDouble) -> Vec<Value> {
     let path = format!("/collections/{COLLECTION}/points/scroll");
     let result = server.client().result("POST", &path, Some(&body));
     result["points"].as_array().expect("points").clone()
+}
+
+/// Uploads, and brings what others wrote; nothing may fail.
+pub fn sync(edge: &EdgeSync) -> PullReport {
+    let report = edge
+        .sync()
+        .expect("a report")
+        .into_result()
+        .expect("a sync");
+    assert_eq!((report.rejected, report.remaining), (0, 0), "{report:?}");
+    report.pulled.expect("a pull")
+}
+
+/// Ids that the shard holds.
+pub fn ids(edge: &EdgeSync) -> Vec<u64> {
+    let id = |point: &Value| point["id"].as_u64().expect("a number");
+    all_points(edge).iter().map(id).collect()
+}
+
+/// What a device holds.
+pub fn holds(edge: &EdgeSync) -> BTreeMap<u64, Value> {
+    by_id(&all_points(edge))
+}
+
+/// Vector and payload of points, by id.
+pub fn by_id(points: &[Value]) -> BTreeMap<u64, Value> {
+    points
+        .iter()
+        .map(|point| {
+            let id = point["id"].as_u64().expect("a number");
+            (id, json!([point["vector"], point["payload"]]))
+        })
+        .collect()
+}
+
+/// Changes the payload of a point if the shard holds it. Of a point that is gone the change would be
+/// refused, which is another test's.
+pub fn set_payload_if_there(edge: &EdgeSync, id: u64, payload: &Value) {
+    let filter = json!({"must": [{"has_id": [id]}]});
+    let body = json!({"payload": payload, "filter": filter}).to_string();
+    edge.shard()
+        .request("POST", "/points/payload", &body)
+        .expect("a write");
 }

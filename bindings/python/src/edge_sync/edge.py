@@ -127,19 +127,19 @@ class EdgeSync:
         if url is not None and collection is not None:
             server = Server.of(url, collection, part, api_key, timeout)
         settings = Settings(self.path, _durability(durability), memory_mib << 20)
-        shard = Shard(_component.load(component, progress), settings)
-        self._shard = shard
+        opened = Shard(_component.load(component, progress), settings)
+        self._shard = opened
         self._exchange: Exchange | None = None
         self._worker: Worker | None = None
         try:
-            if server is None and shard.is_present:
+            if server is None and opened.is_present:
                 bound = _binding(self.path)
                 if bound is not None:
                     url, collection, bound_part = bound
                     server = Server.of(url, collection, part or bound_part, api_key, timeout)
             if server is not None:
-                shard.admit(server.origin)
-                self._exchange = Exchange(shard, server)
+                opened.admit(server.origin)
+                self._exchange = Exchange(opened, server)
             self._open(config, server)
             if background:
                 if self._exchange is None:
@@ -147,9 +147,9 @@ class EdgeSync:
                 self._worker = Worker(self._exchange, every, on_sync)
         except BaseException:
             with contextlib.suppress(errors.EdgeSyncError):
-                shard.close()
+                opened.close()
             raise
-        self._finalizer = weakref.finalize(self, _close, shard, self._worker)
+        self._finalizer = weakref.finalize(self, _close, opened, self._worker)
 
     def _open(self, config: Body | None, server: Server | None) -> None:
         if self._shard.is_present:

@@ -18,7 +18,7 @@ use crate::output::{
     BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
     set_style, wait,
 };
-use crate::status::{again, merge, record_json, shard_text};
+use crate::status::{again, merge, record_json, shards_text};
 
 /// How often `sync --watch` looks for news to print.
 const WATCH_TICK: Duration = Duration::from_millis(500);
@@ -343,16 +343,10 @@ fn pull_text(report: &PullReport) -> String {
     text
 }
 
-/// Which shards something came from, unless it is the one of a collection that has no other.
+/// Which shards something came from, where that needs words.
 fn sources_text(shards: &[SourceShard]) -> String {
-    let is_shard_0 = |it: &SourceShard| it.shard == 0 && it.shard_key.is_none();
-    if shards.is_empty() || (shards.len() == 1 && shards.iter().all(is_shard_0)) {
-        return String::new();
-    }
-    let shards = shards
-        .iter()
-        .map(|it| shard_text(it.shard, it.shard_key.as_deref()));
-    format!("; from {}", shards.collect::<Vec<_>>().join(", "))
+    let shards = shards.iter().map(|it| (it.shard, it.shard_key.as_deref()));
+    shards_text(shards).map_or_else(String::new, |shards| format!("; from {shards}"))
 }
 
 /// What a person should know of points that went to shards that the device does not follow.

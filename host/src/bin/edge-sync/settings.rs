@@ -13,6 +13,7 @@ use edge_sync_host::{
 };
 use edge_sync_rest::Limits;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::arguments::Serve;
 
@@ -430,6 +431,36 @@ impl Settings {
         let (url, collection) = (self.0.url.as_deref()?, self.0.collection.as_deref()?);
         let server = ServerSettings::new(url, collection).checked().ok()?;
         Some(format!("{}/collections/{}", server.url, server.collection))
+    }
+
+    /// Which part of the server's collection, as it is set; null for all of it.
+    pub fn part(&self) -> Value {
+        if !self.0.names_part() {
+            return Value::Null;
+        }
+        json!({
+            "shard": self.0.shard,
+            "shard_key": self.0.shard_key.as_ref().map(ToString::to_string),
+            "tenant": self.0.tenant,
+        })
+    }
+
+    /// The part of the collection, for people.
+    pub fn part_text(&self) -> Option<String> {
+        let layer = &self.0;
+        let parts = [
+            layer.shard.map(|shard| format!("shard {shard}")),
+            layer
+                .shard_key
+                .as_ref()
+                .map(|key| format!("shard key {key}")),
+            layer
+                .tenant
+                .as_ref()
+                .map(|tenant| format!("tenant {tenant}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 
     /// `on_compile`: as [`ComponentOptions::on_compile`].

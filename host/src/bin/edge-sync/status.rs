@@ -38,6 +38,7 @@ impl Session {
         let mut value = json!({
             "data_dir": directory,
             "server": server,
+            "part": self.settings.part(),
             "next": next,
         });
         if let Some(info) = &info {
@@ -71,6 +72,7 @@ impl Session {
         }
         lines.push(line("queue", &queue_text(&queue)));
         lines.push(line("server", server.as_deref().unwrap_or("none set")));
+        lines.extend(self.settings.part_text().map(|part| line("part", &part)));
         lines.push(line("mirror", &mirrors_text(&mirrors)));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
@@ -105,6 +107,7 @@ impl Session {
             "generation": generation,
             "points": null,
             "server": self.settings.server_name(),
+            "part": self.settings.part(),
             "next": next,
         });
         merge(&mut value, queue_json(&queue));
@@ -309,23 +312,28 @@ fn mirrors_text(mirrors: &[Mirror]) -> String {
         bytes(mirrors.iter().map(|it| it.bytes).sum()),
         counted(segments, "segment")
     );
-    let is_shard_0 = |mirror: &Mirror| mirror.of.shard == 0 && mirror.of.shard_key.is_none();
-    if mirrors.len() > 1 || !mirrors.iter().all(is_shard_0) {
-        let shards = mirrors
-            .iter()
-            .map(|mirror| shard_text(mirror.of.shard, mirror.of.shard_key.as_deref()));
-        text.push_str(&format!(", of {}", shards.collect::<Vec<_>>().join(", ")));
+    let shards = mirrors
+        .iter()
+        .map(|mirror| (mirror.of.shard, mirror.of.shard_key.as_deref()));
+    if let Some(shards) = shards_text(shards) {
+        text.push_str(&format!(", of {shards}"));
     }
     text.push_str("; a pull fetches what changed since");
     text
 }
 
-/// A shard of a collection on a server, for people.
-pub fn shard_text(shard: u32, shard_key: Option<&str>) -> String {
-    match shard_key {
+/// Shards of a collection on a server, by number and key, for people. None for those that need no
+/// words: none at all, and the one of a collection that has no other.
+pub fn shards_text<'a>(shards: impl Iterator<Item = (u32, Option<&'a str>)>) -> Option<String> {
+    let shards: Vec<_> = shards.collect();
+    if matches!(shards[..], [] | [(0, None)]) {
+        return None;
+    }
+    let texts = shards.iter().map(|(shard, key)| match key {
         Some(key) => format!("shard {shard} (key {key})"),
         None => format!("shard {shard}"),
-    }
+    });
+    Some(texts.collect::<Vec<_>>().join(", "))
 }
 
 fn record_lines(record: &SyncRecord) -> Vec<String> {
