@@ -16,6 +16,7 @@ use crate::instance::{Grants, Guest, Instance, TimeLimits};
 use crate::lock::DirectoryLock;
 use crate::outbound::Outbound;
 use crate::owner::Owner;
+use crate::setters::setters;
 use crate::types::{
     Binding, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits, QueueProgress,
     QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint, ScrollPage,
@@ -46,6 +47,7 @@ const ALL_RETURNED: u64 = u64::MAX;
 
 /// Settings of an open shard that are not stored with it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ShardOptions {
     /// When a write reaches the disk. Default: before the call returns.
     pub durability: Durability,
@@ -76,6 +78,15 @@ impl Default for ShardOptions {
         }
     }
 }
+
+setters!(ShardOptions {
+    durability: Durability,
+    log_segment_bytes: Option<u64>,
+    flush_after_bytes: Option<u64>,
+    memory_bytes: usize,
+    times: TimeLimits,
+    process_name: Option<String>,
+});
 
 impl ShardOptions {
     pub(crate) fn for_guest(&self) -> Options {
