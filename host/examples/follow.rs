@@ -8,7 +8,9 @@
 
 use std::time::Duration;
 
-use edge_sync_host::{Component, EdgeSync, RestoreSource, Secret, ServerSettings, SnapshotSource};
+use edge_sync_host::{
+    Cancel, Component, EdgeSync, RestoreSource, Secret, ServerSettings, SnapshotSource,
+};
 
 /// How often it asks for what is new.
 const EVERY: Duration = Duration::from_secs(10);
@@ -23,14 +25,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = ServerSettings::new(std::env::var("QDRANT_URL")?, collection);
     server.api_key = std::env::var("QDRANT_API_KEY").ok().map(Secret::new);
 
-    let component = Component::load(Component::find(None)?)?;
+    let component = Component::load_async(Component::find(None)?).await?;
     let edge = EdgeSync::builder(component, &directory)
         .server(server)
         .attach_async()
         .await?;
-    if !edge.shard().is_present()? {
+    if !edge.shard().is_present_async().await? {
         let source = RestoreSource::Server(SnapshotSource::Stream);
-        let report = edge.restore_async(&source).await?;
+        let report = edge.restore_async(&source, &Cancel::new(), |_| {}).await?;
         println!("restored {} points", report.points);
     }
     for round in 0..rounds {

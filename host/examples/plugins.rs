@@ -32,11 +32,9 @@ const PLUGINS: [Plugin; 2] = [
 ];
 
 fn open(component: &Component, root: &Path, plugin: &Plugin) -> Result<EdgeSync, Error> {
-    let options = ShardOptions {
-        memory_bytes: plugin.memory_bytes,
-        process_name: Some(format!("plugin host, for {}", plugin.name)),
-        ..ShardOptions::default()
-    };
+    let options = ShardOptions::default()
+        .memory_bytes(plugin.memory_bytes)
+        .process_name(Some(format!("plugin host, for {}", plugin.name)));
     let config = format!(
         r#"{{"vectors": {{"size": {}, "distance": "Dot"}}}}"#,
         plugin.size

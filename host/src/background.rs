@@ -12,8 +12,17 @@ where
     R: Send + 'static,
     F: FnOnce(&Cancel) -> Result<R> + Send + 'static,
 {
+    run_until(&Cancel::new(), what, work).await
+}
+
+/// [`run`] that `cancel` ends as well.
+pub(crate) async fn run_until<R, F>(cancel: &Cancel, what: &'static str, work: F) -> Result<R>
+where
+    R: Send + 'static,
+    F: FnOnce(&Cancel) -> Result<R> + Send + 'static,
+{
     let (reply, outcome) = oneshot::channel();
-    let given_up = CancelOnDrop(Cancel::new());
+    let given_up = CancelOnDrop(cancel.follower());
     let cancel = given_up.0.clone();
     std::thread::Builder::new()
         .name(format!("edge-sync {what}"))

@@ -23,6 +23,7 @@ use crate::origin::{Origin, is_loopback, server_url, server_url_text};
 use crate::outbound::{Outbound, Unanswered};
 use crate::owner::Owner;
 use crate::secret::Secret;
+use crate::setters::setters;
 use crate::signal::Cancel;
 use crate::tls::TlsSettings;
 use crate::types::{PointId, SnapshotSource, UploadRequest};
@@ -39,6 +40,7 @@ const MEMORY_BYTES: usize = 1 << 30;
 
 /// Which collection on which server, and how to reach it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServerSettings {
     /// `http` or `https` URL of the server; a path is a prefix of every request's. `HTTPS_PROXY`,
     /// `HTTP_PROXY` and `NO_PROXY` say whether there is a proxy in between.
@@ -139,6 +141,13 @@ impl ServerSettings {
         self
     }
 
+    /// Sets the shard's number.
+    #[must_use]
+    pub fn shard(mut self, shard: u32) -> ServerSettings {
+        self.shard = Some(shard);
+        self
+    }
+
     /// Sets the shard key.
     #[must_use]
     pub fn shard_key(mut self, key: impl Into<String>) -> ServerSettings {
@@ -166,8 +175,14 @@ impl ServerSettings {
     }
 }
 
+setters!(ServerSettings {
+    http: HttpLimits,
+    tls: TlsSettings,
+});
+
 /// Time-outs and size limits of requests to the server.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct HttpLimits {
     /// Longest wait for a connection. Default: 10 s.
     pub connect: Duration,
@@ -198,6 +213,15 @@ impl Default for HttpLimits {
         }
     }
 }
+
+setters!(HttpLimits {
+    connect: Duration,
+    first_byte: Duration,
+    snapshot_first_byte: Duration,
+    between_bytes: Duration,
+    response_bytes: u64,
+    snapshot_bytes: u64,
+});
 
 /// Talks to one collection on one server. Calls wait for those before them.
 pub struct Courier {

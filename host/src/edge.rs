@@ -538,15 +538,6 @@ impl EdgeSync {
         self.restore_from(source, false, cancel, progress)
     }
 
-    /// [`EdgeSync::restore`] for async callers.
-    pub async fn restore_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
-        let (edge, source) = (self.clone(), source.clone());
-        background::run("restore", move |cancel| {
-            edge.restore(&source, cancel, |_| {})
-        })
-        .await
-    }
-
     /// [`EdgeSync::restore`] from any collection, whatever it drops.
     pub fn restore_forced(
         &self,
@@ -602,15 +593,6 @@ impl EdgeSync {
         }
         self.note(|record| *record = SyncRecord::default());
         Ok(())
-    }
-
-    /// [`EdgeSync::restore_forced`] for async callers.
-    pub async fn restore_forced_async(&self, source: &RestoreSource) -> Result<RestoreReport> {
-        let (edge, source) = (self.clone(), source.clone());
-        background::run("restore", move |cancel| {
-            edge.restore_forced(&source, cancel, |_| {})
-        })
-        .await
     }
 
     /// [`EdgeSync::skip`] for async callers.

@@ -13,6 +13,7 @@ use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::outbound::Outbound;
+use crate::setters::setters;
 use crate::signal::Cancel;
 use crate::stderr::{OnIndexed, StderrTail};
 use crate::types::{StorageFailure, StorageKind};
@@ -20,6 +21,7 @@ use crate::types::{StorageFailure, StorageKind};
 /// Longest times that calls may take. A call that takes longer is stopped and its instance made
 /// anew. The limits are against guests that hang, and so are generous.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TimeLimits {
     /// Reads: search, scroll, ... Default: 2 minutes.
     pub read: Duration,
@@ -41,6 +43,13 @@ impl Default for TimeLimits {
         }
     }
 }
+
+setters!(TimeLimits {
+    read: Duration,
+    write: Duration,
+    open: Duration,
+    optimize: Duration,
+});
 
 /// What an instance is given. There is nothing else: no environment, no arguments, no sockets.
 pub(crate) struct Grants {

@@ -67,9 +67,9 @@
 //!
 //! # Blocking or async
 //!
-//! Every call blocks the calling thread. Those that may take long have a twin whose name ends in `_async`,
-//! on [`Shard`] and on [`EdgeSync`] alike; any executor can run these, tokio or another. Nothing here
-//! needs a runtime of the caller's. Handles can be cloned and shared between threads.
+//! Every call blocks the calling thread. Those that may take long have a twin whose name ends in `_async`
+//! and whose arguments are the same, on [`Component`], [`Shard`], [`EdgeSync`] and [`Peek`] alike; any
+//! executor can run these, tokio or another. Nothing here needs a runtime of the caller's. Handles can be cloned and shared between threads.
 //!
 //! # What runs where
 //!
@@ -97,9 +97,15 @@
 //!
 //! # Settings
 //!
-//! Structs of settings ([`ShardOptions`], [`SyncOptions`], [`SyncerOptions`], [`HttpLimits`], ...) gain
-//! fields: write `..Default::default()` behind those that you set. [`ServerSettings`] begins with
-//! [`ServerSettings::new`].
+//! Structs of settings ([`ShardOptions`], [`SyncOptions`], [`SyncerOptions`], [`HttpLimits`], ...) may gain
+//! fields. So they begin as their defaults ([`ServerSettings`] as [`ServerSettings::new`]), and each field
+//! has a method that sets it:
+//!
+//! ```
+//! use edge_sync_host::ShardOptions;
+//!
+//! let options = ShardOptions::default().memory_bytes(512 << 20);
+//! ```
 //!
 //! # Examples
 //!
@@ -133,6 +139,7 @@ mod pull;
 mod rest_point;
 mod restore;
 mod secret;
+mod setters;
 mod shard;
 mod signal;
 mod status;
@@ -140,6 +147,7 @@ mod stderr;
 mod sync;
 mod syncer;
 mod tls;
+mod twins;
 mod types;
 
 pub use component::{Component, ComponentOptions, OnCompile};

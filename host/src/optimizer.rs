@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};
 use crate::optimize::optimize;
+use crate::setters::setters;
 use crate::shard::Shard;
 use crate::signal::Cancel;
 
 /// When a shard is optimized without being asked for it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AutoOptimizeOptions {
     /// How long after a write it looks whether there is enough to do. Default: 10 s.
     pub interval: Duration,
@@ -28,6 +30,11 @@ impl Default for AutoOptimizeOptions {
         }
     }
 }
+
+setters!(AutoOptimizeOptions {
+    interval: Duration,
+    failed_interval: Duration,
+});
 
 /// Optimizes on a thread of its own, until dropped.
 pub(crate) struct Optimizer {

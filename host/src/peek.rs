@@ -1,6 +1,7 @@
 //! A look into a data directory that another process may have.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime_wasi::FsPerms;
@@ -15,9 +16,10 @@ use crate::types::{Peeked, RejectedOperation, WaitingOperation};
 
 /// Reads where the queue of a shard stands, what waits and what was refused, whether or not another
 /// process has the directory. It is an instance that may only read, takes no lock and loads no
-/// engine; what it tells was on disk when it was asked.
+/// engine; what it tells was on disk when it was asked. Clones are handles to the same.
+#[derive(Clone)]
 pub struct Peek {
-    owner: Owner<Instance>,
+    owner: Arc<Owner<Instance>>,
     folder: PathBuf,
     limit: Duration,
 }
@@ -46,7 +48,7 @@ impl Peek {
             },
         )?;
         Ok(Peek {
-            owner: Owner::spawn("peek", instance)?,
+            owner: Arc::new(Owner::spawn("peek", instance)?),
             folder,
             limit: options.times.read,
         })

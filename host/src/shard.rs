@@ -18,6 +18,7 @@ use crate::lock::DirectoryLock;
 use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
+use crate::setters::setters;
 use crate::signal::Cancel;
 use crate::types::{
     Binding, Difference, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits,
@@ -50,6 +51,7 @@ const ALL_RETURNED: u64 = u64::MAX;
 
 /// Settings of an open shard that are not stored with it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ShardOptions {
     /// When a write reaches the disk. Default: before the call returns.
     pub durability: Durability,
@@ -81,6 +83,15 @@ impl Default for ShardOptions {
         }
     }
 }
+
+setters!(ShardOptions {
+    durability: Durability,
+    log_segment_bytes: Option<u64>,
+    flush_after_bytes: Option<u64>,
+    memory_bytes: usize,
+    times: TimeLimits,
+    process_name: Option<String>,
+});
 
 impl ShardOptions {
     pub(crate) fn for_guest(&self) -> Options {

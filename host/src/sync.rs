@@ -13,6 +13,7 @@ use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::pull::PullReport;
 use crate::restore::RestoreProgress;
+use crate::setters::setters;
 use crate::shard::Shard;
 use crate::signal::Cancel;
 use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
@@ -21,6 +22,7 @@ pub use edge_sync_upload::BackoffOptions;
 
 /// How to upload.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SyncOptions {
     /// Most operations and bytes a request. Default: 10 operations, 8 MiB.
     pub batch: BatchLimits,
@@ -55,6 +57,14 @@ impl Default for SyncOptions {
     }
 }
 
+setters!(SyncOptions {
+    batch: BatchLimits,
+    backoff: BackoffOptions,
+    attempts: u32,
+    settle: Duration,
+    patience: Duration,
+});
+
 /// Which way a sync goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
@@ -69,6 +79,7 @@ pub enum Direction {
 
 /// What a person has allowed, for one sync.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct SyncPermissions {
     /// Take the server and the collection of the settings for the ones that were synced with before,
     /// in a new place.
@@ -80,6 +91,12 @@ pub struct SyncPermissions {
     /// collection.
     pub create_shard_key: bool,
 }
+
+setters!(SyncPermissions {
+    rebind: bool,
+    resend: bool,
+    create_shard_key: bool,
+});
 
 /// What a sync did. One that gave up has a `failure`, and everything it did before that.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use crate::edge::OnPull;
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};
 use crate::pull::pull;
+use crate::setters::setters;
 use crate::shard::Shard;
 use crate::signal::Cancel;
 use crate::status::{Exchange, SyncRecord, WorkerState, now_ms};
@@ -18,6 +19,7 @@ use crate::sync::{SyncOptions, server_error};
 
 /// When the background worker acts by itself.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SyncerOptions {
     /// How long it lets writes gather after the first one, to fill a batch. Default: 100 ms.
     pub linger: Duration,
@@ -41,6 +43,13 @@ impl Default for SyncerOptions {
         }
     }
 }
+
+setters!(SyncerOptions {
+    linger: Duration,
+    interval: Duration,
+    stopped_interval: Duration,
+    pull_interval: Option<Duration>,
+});
 
 /// Uploads and pulls on a thread of its own, until dropped. Writes through the shard's handles wake it.
 pub struct Syncer {

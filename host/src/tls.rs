@@ -8,12 +8,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 /// Which variables replace the authorities that the system trusts, as for OpenSSL and curl.
 const TRUST_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// How a server is known, and how this device makes itself known, over `https`.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct TlsSettings {
     /// PEM file with the authorities to trust, in place of the system's and of `SSL_CERT_FILE`.
     pub ca_file: Option<PathBuf>,
@@ -23,11 +25,30 @@ pub struct TlsSettings {
 
 /// A certificate of this device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientCertificate {
     /// PEM file with the certificate, and those between it and the authority's.
     pub certificate_file: PathBuf,
     /// PEM file with its private key; may be the same file.
     pub key_file: PathBuf,
+}
+
+setters!(TlsSettings {
+    ca_file: Option<PathBuf>,
+    client: Option<ClientCertificate>,
+});
+
+impl ClientCertificate {
+    /// The certificate in one PEM file and its private key in another, or the same.
+    pub fn new(
+        certificate_file: impl Into<PathBuf>,
+        key_file: impl Into<PathBuf>,
+    ) -> ClientCertificate {
+        ClientCertificate {
+            certificate_file: certificate_file.into(),
+            key_file: key_file.into(),
+        }
+    }
 }
 
 /// What connections are secured with. Offers HTTP/2.

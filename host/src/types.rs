@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::bindings::exports::edge_sync::shard as wit;
 use crate::error::{Error, Result};
+use crate::setters::setters;
 
 pub use wit::courier::SnapshotSource;
 pub use wit::peek::{Mirror, Peeked};
@@ -170,6 +171,7 @@ impl SearchRequest {
 
 /// How much to send at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BatchLimits {
     /// Most operations a request. A point that is upserted counts as one.
     pub operations: u32,
@@ -187,6 +189,11 @@ impl Default for BatchLimits {
         }
     }
 }
+
+setters!(BatchLimits {
+    operations: u32,
+    bytes: u32,
+});
 
 #[cfg(test)]
 mod tests {

@@ -76,10 +76,7 @@ fn directories_without_a_shard_say_so_and_are_left_alone() {
 fn running_out_of_memory_costs_one_call() {
     let Some(component) = component() else { return };
     let directory = tempfile::tempdir().unwrap();
-    let options = ShardOptions {
-        memory_bytes: 256 << 20,
-        ..ShardOptions::default()
-    };
+    let options = ShardOptions::default().memory_bytes(256 << 20);
     let shard = Shard::create(&component, directory.path(), CONFIG, options).unwrap();
     shard.upsert(vec![point(1), point(2)]).unwrap();
 
@@ -175,10 +172,7 @@ fn an_unreachable_server_leaves_the_queue() {
     let server = ServerSettings::new(format!("http://127.0.0.1:{port}"), "c");
     let edge = EdgeSync::builder(component, directory.path())
         .server(server)
-        .sync_options(SyncOptions {
-            attempts: 2,
-            ..SyncOptions::default()
-        })
+        .sync_options(SyncOptions::default().attempts(2))
         .create(CONFIG)
         .unwrap();
     edge.shard().upsert((1..=25).map(point).collect()).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 /// `base * 2^n`, at most `cap`. Jitter keeps a fleet of devices from returning in step after an
 /// outage.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BackoffOptions {
     /// Longest first wait. Default: 200 ms.
     pub base: Duration,
@@ -22,6 +23,29 @@ impl Default for BackoffOptions {
             cap: Duration::from_secs(30),
             retry_after_cap: Duration::from_secs(3600),
         }
+    }
+}
+
+impl BackoffOptions {
+    /// Sets the longest first wait.
+    #[must_use]
+    pub fn base(mut self, base: Duration) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// Sets the longest wait of all.
+    #[must_use]
+    pub fn cap(mut self, cap: Duration) -> Self {
+        self.cap = cap;
+        self
+    }
+
+    /// Sets the longest `Retry-After` that is honoured.
+    #[must_use]
+    pub fn retry_after_cap(mut self, cap: Duration) -> Self {
+        self.retry_after_cap = cap;
+        self
     }
 }
 

@@ -329,10 +329,7 @@ impl Hosted {
         shape: Shape,
         durability: host::Durability,
     ) -> Result<Self> {
-        let options = host::ShardOptions {
-            durability,
-            ..host::ShardOptions::default()
-        };
+        let options = host::ShardOptions::default().durability(durability);
         let config = shape.config().to_string();
         let shard = host::Shard::create(component, directory, &config, options.clone())?;
         Ok(Self {

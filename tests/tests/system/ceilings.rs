@@ -49,10 +49,7 @@ fn wide_point(id: u64) -> Point {
 }
 
 fn options(memory_mib: usize) -> ShardOptions {
-    ShardOptions {
-        memory_bytes: memory_mib << 20,
-        ..ShardOptions::default()
-    }
+    ShardOptions::default().memory_bytes(memory_mib << 20)
 }
 
 /// Writes points until there is no memory for more; answers how many there are then.
@@ -261,10 +258,7 @@ fn one_restore_at_a_time_and_nothing_made_or_removed_meanwhile() {
 fn a_queue_whose_operations_are_lost_says_what_that_means() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let options = ShardOptions {
-        log_segment_bytes: Some(4096),
-        ..ShardOptions::default()
-    };
+    let options = ShardOptions::default().log_segment_bytes(Some(4096));
     let start = || device(folder.path(), &server).options(options.clone());
     let edge = start().create(CONFIG).expect("a shard");
     for id in 1..=100 {

@@ -52,10 +52,7 @@ fn refused(edge: &EdgeSync, gateway: &Gateway) -> (ServerFailure, usize) {
 }
 
 fn trusting(authority: &Authority, folder: &Path) -> TlsSettings {
-    TlsSettings {
-        ca_file: Some(authority.file(folder)),
-        client: None,
-    }
+    TlsSettings::default().ca_file(Some(authority.file(folder)))
 }
 
 #[test]
@@ -202,10 +199,7 @@ fn an_authority_that_serves_with_its_own_certificate_is_told_what_to_do() {
     let server = server();
     let identity = Authority::itself();
     let (gateway, url) = secured(&server, &identity);
-    let tls = TlsSettings {
-        ca_file: Some(identity.file(folder.path())),
-        client: None,
-    };
+    let tls = TlsSettings::default().ca_file(Some(identity.file(folder.path())));
     let edge = device_at(&folder.path().join("data"), &url, tls);
     let (failure, _) = refused(&edge, &gateway);
     assert_eq!(failure.class, FailureClass::Stop, "{failure:?}");
@@ -257,13 +251,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_one() {
     );
 
     let file = clients.issue(&["device"]).file(folder.path());
-    let tls = TlsSettings {
-        client: Some(ClientCertificate {
-            certificate_file: file.clone(),
-            key_file: file,
-        }),
-        ..tls
-    };
+    let tls = tls.client(Some(ClientCertificate::new(file.clone(), file)));
     let edge = device_at(&folder.path().join("b"), &url, tls.clone());
     write(&edge, 0..1);
     assert_eq!(sync(&edge).uploaded, 1);
@@ -272,13 +260,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let stranger = folder.path().join("stranger");
     std::fs::create_dir(&stranger).expect("a folder");
     let file = servers.issue(&["device"]).file(&stranger);
-    let tls = TlsSettings {
-        client: Some(ClientCertificate {
-            certificate_file: file.clone(),
-            key_file: file,
-        }),
-        ..tls
-    };
+    let tls = tls.client(Some(ClientCertificate::new(file.clone(), file)));
     let edge = device_at(&folder.path().join("c"), &url, tls);
     let (failure, _) = refused(&edge, &gateway);
     assert_eq!(failure.class, FailureClass::Stop, "{failure:?}");

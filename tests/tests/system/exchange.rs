@@ -489,10 +489,7 @@ fn everything_is_sent_again_to_a_collection_that_was_made_anew() {
     let _ = drain(&edge);
     server.client().result("DELETE", PATH, None);
     make_collection(&server, COLLECTION, &config());
-    let permissions = SyncPermissions {
-        resend: true,
-        ..SyncPermissions::default()
-    };
+    let permissions = SyncPermissions::default().resend(true);
     let report = edge
         .sync_permitted(Direction::Push, permissions, &Cancel::new(), |_| {})
         .expect("a report");
@@ -1196,13 +1193,11 @@ const PROBE_POINT: &str = "ed6e0000-5e1f-8000-8000-000000000000";
 
 /// Retries at once, whatever the server asks for.
 fn hurried() -> SyncOptions {
-    SyncOptions {
-        backoff: BackoffOptions {
-            retry_after_cap: Duration::from_millis(1),
-            ..impatient().backoff
-        },
-        ..impatient()
-    }
+    impatient().backoff(
+        impatient()
+            .backoff
+            .retry_after_cap(Duration::from_millis(1)),
+    )
 }
 
 fn limit_rate(server: &QdrantDouble, points: u32) {
@@ -1478,10 +1473,7 @@ fn an_operation_that_the_server_always_fails_at_does_not_hold_up_the_others() {
         let folder = tempfile::tempdir().expect("a folder");
         let server = server();
         let mut settings = ServerSettings::new(server.url(), COLLECTION);
-        settings.http = HttpLimits {
-            first_byte: Duration::from_millis(500),
-            ..HttpLimits::default()
-        };
+        settings.http = HttpLimits::default().first_byte(Duration::from_millis(500));
         let edge = device(folder.path(), &server)
             .server(settings)
             .create(CONFIG)

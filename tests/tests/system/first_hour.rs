@@ -4,9 +4,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_sync_host::SyncRecord;
+use parquet::data_type::{ByteArray, ByteArrayType, FloatType, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -178,6 +183,84 @@ fn points_come_in_every_form() {
         b"id\tvector\n3\t[1,1]\n",
     );
     assert_eq!(said, "upserted 1 point, up to sequence 42\n");
+}
+
+/// A table of an id, a vector as a list and a name; the numbers of the vectors one after the other.
+fn parquet_file(path: &Path, ids: &[i64], numbers: &[f32]) {
+    let schema = "message points {
+        REQUIRED INT64 id;
+        REQUIRED GROUP vector (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+        REQUIRED BYTE_ARRAY name (UTF8);
+    }";
+    let schema = parse_message_type(schema).expect("a schema");
+    let file = fs::File::create(path).expect("a file");
+    let mut writer = SerializedFileWriter::new(
+        file,
+        Arc::new(schema),
+        Arc::new(WriterProperties::builder().build()),
+    )
+    .expect("a writer");
+    let mut group = writer.next_row_group().expect("a group");
+    let mut column = group.next_column().expect("a column").expect("one");
+    let written = column.typed::<Int64Type>().write_batch(ids, None, None);
+    written.expect("ids");
+    column.close().expect("closed");
+    let mut column = group.next_column().expect("a column").expect("one");
+    // Each list begins with its first number.
+    let repeats: Vec<i16> = (0..numbers.len()).map(|at| i16::from(at % 2 > 0)).collect();
+    let is_there = vec![1; numbers.len()];
+    let lists = column.typed::<FloatType>();
+    let written = lists.write_batch(numbers, Some(&is_there), Some(&repeats));
+    written.expect("vectors");
+    column.close().expect("closed");
+    let mut column = group.next_column().expect("a column").expect("one");
+    let names: Vec<ByteArray> = ids
+        .iter()
+        .map(|id| format!("n{id}").as_str().into())
+        .collect();
+    let written = column
+        .typed::<ByteArrayType>()
+        .write_batch(&names, None, None);
+    written.expect("names");
+    column.close().expect("closed");
+    group.close().expect("closed");
+    writer.close().expect("closed");
+}
+
+#[test]
+fn a_parquet_file_is_imported_and_its_mistakes_have_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    out(&data, &["create", "--size", "2", "--distance", "dot"], b"");
+    let file = folder.path().join("points.parquet");
+    let name = file.to_str().expect("UTF-8");
+    parquet_file(&file, &[7, 8], &[1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(
+        out(&data, &["upsert", name], b""),
+        "upserted 2 points, up to sequence 2\n"
+    );
+    let found = out(
+        &data,
+        &[
+            "--json",
+            "search",
+            "--vector",
+            "0,1",
+            "--limit",
+            "1",
+            "--with-payload",
+        ],
+        b"",
+    );
+    assert_eq!(
+        found,
+        "{\"points\":[{\"id\":8,\"version\":2,\"score\":1.0,\"payload\":{\"name\":\"n8\"}}]}\n"
+    );
+    parquet_file(&file, &[9, -1], &[1.0, 0.0, 0.0, 1.0]);
+    let ran = run(&data, &["upsert", name], b"");
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.starts_with("error: row 2: id: "), "{}", ran.err);
+    assert_eq!(ran.out, "upserted 1 point, up to sequence 3\n");
 }
 
 #[test]

@@ -25,10 +25,7 @@ const CASES_IN_CI: u64 = 1500;
 
 fn shard(folder: &tempfile::TempDir) -> EdgeSync {
     let edge = EdgeSync::builder(component(), folder.path())
-        .options(ShardOptions {
-            durability: Durability::Os,
-            ..ShardOptions::default()
-        })
+        .options(ShardOptions::default().durability(Durability::Os))
         .create(&examples::collection().to_string())
         .expect("a shard");
     for example in examples::writes() {

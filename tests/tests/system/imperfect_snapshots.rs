@@ -79,11 +79,7 @@ fn behind(front: &Front, directory: &Path) -> EdgeSync {
     front.answer("POST", PARTIAL, None, Canned::no_such_path());
     EdgeSync::builder(component(), directory)
         .server(ServerSettings::new(front.url(), COLLECTION))
-        .sync_options(SyncOptions {
-            settle: Duration::ZERO,
-            attempts: 3,
-            ..impatient()
-        })
+        .sync_options(impatient().settle(Duration::ZERO).attempts(3))
         .attach()
         .expect("a directory")
 }

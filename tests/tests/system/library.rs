@@ -1,16 +1,21 @@
 //! The library as an application uses it: events, and calls from async code on whatever executor.
 
+use std::fs;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use edge_sync_host::{
-    EdgeSync, Event, Point, RestoreSource, SnapshotSource, SyncReport, SyncerOptions,
+    Cancel, EdgeSync, Error, Event, Peek, Point, Progress, RestoreSource, ShardOptions,
+    SnapshotSource, SyncReport, SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, Rule};
+use regex::Regex;
 
-use crate::support::{CONFIG, device, server};
+use crate::support::{CONFIG, component, device, server};
 
 /// An executor that is nobody's: it parks the thread until it is woken.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -54,7 +59,15 @@ fn async_calls_need_no_runtime() {
         let other = device(&folder.path().join("b"), &server);
         let other = other.attach_async().await.expect("a directory");
         let source = RestoreSource::Server(SnapshotSource::Stream);
-        let restored = other.restore_async(&source).await.expect("a restore");
+        let pieces = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&pieces);
+        let restored = other
+            .restore_async(&source, &Cancel::new(), move |_| {
+                told.fetch_add(1, Ordering::Relaxed);
+            })
+            .await
+            .expect("a restore");
+        assert!(pieces.load(Ordering::Relaxed) > 0);
         assert_eq!(restored.points, 1);
         other
             .shard()
@@ -66,7 +79,66 @@ fn async_calls_need_no_runtime() {
         let pulled = edge.pull_async().await.expect("a pull");
         assert_eq!((pulled.points_before, pulled.points), (1, 2));
         assert_eq!(edge.shard().count_async(None).await.expect("a count"), 2);
+
+        edge.shard()
+            .upsert_async(vec![dense(3)])
+            .await
+            .expect("a write");
+        let options = ShardOptions::default();
+        let peek = Peek::open_async(&component(), folder.path().join("a"), &options).await;
+        let peek = peek.expect("a look");
+        let waiting = peek.waiting_async(0, 10).await.expect("what waits");
+        assert_eq!(waiting.len(), 1);
+        // Cancelled before it begins: nothing is sent.
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let report = edge
+            .sync_with_async(&cancel, |_| {})
+            .await
+            .expect("a report");
+        assert!(matches!(report.failure, Some(Error::Cancelled)));
+        assert_eq!(report.uploaded, 0);
+        let uploaded = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&uploaded);
+        let report = edge
+            .sync_with_async(&Cancel::new(), move |step| {
+                if let Progress::Uploaded { done, .. } = step {
+                    told.store(done, Ordering::Relaxed);
+                }
+            })
+            .await
+            .and_then(SyncReport::into_result);
+        assert_eq!(report.expect("a sync").uploaded, 1);
+        assert_eq!(uploaded.load(Ordering::Relaxed), 1);
+        edge.shard().close_async().await.expect("closed");
     });
+}
+
+/// What is done at once, or is a handle's own: no thread and no disk to speak of is waited for.
+const NO_TWIN: [&str; 1] = ["find"];
+
+#[test]
+fn every_call_that_may_take_long_has_an_async_twin() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src");
+    let text = |name: &str| fs::read_to_string(sources.join(name)).expect(name);
+    let twins = text("twins.rs");
+    let blocking =
+        Regex::new(r"(?s)\n    pub fn (\w+)(?:<[^>]*>)?\([^{]*?-> Result<").expect("a pattern");
+    let mut seen = 0;
+    for name in ["edge.rs", "shard.rs", "peek.rs", "component.rs"] {
+        let source = text(name);
+        for call in blocking.captures_iter(&source) {
+            seen += 1;
+            let twin = format!("pub async fn {}_async(", &call[1]);
+            let is_there = source.contains(&twin) || twins.contains(&twin);
+            assert!(
+                is_there || NO_TWIN.contains(&&call[1]),
+                "{name}: {}",
+                &call[1]
+            );
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]
@@ -153,10 +225,7 @@ fn the_workers_events_come_too_and_end_with_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
     let edge = device(folder.path(), &server)
-        .background(SyncerOptions {
-            pull_interval: None,
-            ..SyncerOptions::default()
-        })
+        .background(SyncerOptions::default().pull_interval(None))
         .create(CONFIG)
         .expect("a shard");
     let mut events = edge.events();

@@ -21,13 +21,7 @@ const QUEUE_WRITES: u64 = 3_000;
 const DRAIN_BYTES: u64 = 16 << 20;
 
 fn large_batches() -> SyncOptions {
-    SyncOptions {
-        batch: BatchLimits {
-            operations: 200,
-            ..BatchLimits::default()
-        },
-        ..impatient()
-    }
+    impatient().batch(BatchLimits::default().operations(200))
 }
 
 /// Uploads everything. A run of failures may outlast the attempts of one call.
@@ -141,10 +135,7 @@ fn a_long_queue_drains_in_bounded_memory() {
     server.stop().expect("down");
     let edge = device(folder.path(), &server)
         .sync_options(large_batches())
-        .options(ShardOptions {
-            durability: Durability::Os,
-            ..ShardOptions::default()
-        })
+        .options(ShardOptions::default().durability(Durability::Os))
         .open_or_create(CONFIG)
         .expect("a shard");
     for first in (0..writes).step_by(CALL as usize) {

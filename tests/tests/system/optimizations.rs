@@ -102,11 +102,8 @@ fn reads_writes_and_uploads_go_on_and_all_of_it_is_in_the_result() {
     let server = server();
     let data = folder.path().join("beside");
     let edge = device(&data, &server)
-        .options(ShardOptions {
-            // So that the log would forget what was uploaded and flushed.
-            log_segment_bytes: Some(4096),
-            ..ShardOptions::default()
-        })
+        // So that the log would forget what was uploaded and flushed.
+        .options(ShardOptions::default().log_segment_bytes(Some(4096)))
         .create(INDEXED)
         .expect("a shard");
     edge.shard().upsert(points(1..=POINTS, 1)).expect("a write");
@@ -372,11 +369,9 @@ fn one_at_a_time_and_whoever_comes_second_is_told() {
 fn an_instance_that_is_lost_meanwhile_costs_one_call() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let options = ShardOptions {
-        log_segment_bytes: Some(4096),
-        memory_bytes: 256 << 20,
-        ..ShardOptions::default()
-    };
+    let options = ShardOptions::default()
+        .log_segment_bytes(Some(4096))
+        .memory_bytes(256 << 20);
     let edge = device(&folder.path().join("data"), &server)
         .options(options)
         .create(INDEXED)
@@ -414,10 +409,7 @@ fn an_instance_that_is_lost_meanwhile_costs_one_call() {
 #[test]
 fn a_shard_without_a_server_is_optimized_by_itself_when_there_is_enough() {
     let folder = tempfile::tempdir().expect("a folder");
-    let soon = AutoOptimizeOptions {
-        interval: Duration::from_millis(5),
-        ..AutoOptimizeOptions::default()
-    };
+    let soon = AutoOptimizeOptions::default().interval(Duration::from_millis(5));
     let edge = EdgeSync::builder(component(), folder.path().join("data"))
         .auto_optimize(soon.clone())
         .create(INDEXED)

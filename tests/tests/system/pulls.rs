@@ -274,10 +274,7 @@ fn an_unsettled_pull_is_told_until_a_settled_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
     let one = device(&folder.path().join("one"), &server)
-        .sync_options(SyncOptions {
-            settle: Duration::from_millis(10),
-            ..impatient()
-        })
+        .sync_options(impatient().settle(Duration::from_millis(10)))
         .create(CONFIG)
         .expect("a shard");
     one.shard()
@@ -335,10 +332,7 @@ fn the_worker_pulls_by_itself_and_tells() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let two = device(&folder.path().join("two"), &server)
-        .background(SyncerOptions {
-            pull_interval: Some(Duration::from_millis(50)),
-            ..SyncerOptions::default()
-        })
+        .background(SyncerOptions::default().pull_interval(Some(Duration::from_millis(50))))
         .on_pull(move |report| {
             counted.fetch_add(1, Ordering::SeqCst);
             let _ = told.send(report.points);

@@ -144,6 +144,58 @@ fn rust_blocks_are_passages_of_the_example() {
     }
 }
 
+/// Whoever follows CONTRIBUTING.md finds each file, and in one of the files of a step what the step names.
+#[test]
+fn the_places_of_a_change_are_there() {
+    let text = read("CONTRIBUTING.md");
+    let code = Regex::new(r"`([^`]+)`").expect("a pattern");
+    let name = Regex::new(r"^[A-Za-z_]+!?$").expect("a pattern");
+    let step = Regex::new(r"\n(?:\d+\. |- |\n)").expect("a pattern");
+    // A short name is of a file beside the last one, or above it.
+    let mut folder = PathBuf::new();
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    for step in step.split(&text) {
+        let mut files = String::new();
+        let mut names = Vec::new();
+        for token in code
+            .captures_iter(step)
+            .map(|capture| capture[1].to_owned())
+        {
+            let is_no_place = token.contains([' ', '=', '\n'])
+                || token.contains("CRATE")
+                || token.starts_with('/');
+            if is_no_place {
+                continue;
+            }
+            if name.is_match(&token) {
+                names.push(token);
+                continue;
+            }
+            let above = folder.parent().unwrap_or(&folder).to_owned();
+            let beside = [PathBuf::new(), folder.clone(), above];
+            let mut paths = beside.iter().map(|base| base.join(&token));
+            let Some(path) = paths.find(|path| root().join(path).exists()) else {
+                wrong.push(format!("there is no {token}"));
+                continue;
+            };
+            found += 1;
+            if root().join(&path).is_dir() {
+                folder = path;
+                continue;
+            }
+            files += &fs::read_to_string(root().join(&path)).expect("text");
+            folder = path.parent().expect("a folder").to_owned();
+        }
+        if !files.is_empty() {
+            let lost = names.into_iter().filter(|name| !files.contains(name));
+            wrong.extend(lost.map(|name| format!("no file of its step has {name}")));
+        }
+    }
+    assert!(wrong.is_empty(), "CONTRIBUTING.md: {wrong:?}");
+    assert!(found > 40, "its form is not understood: {found}");
+}
+
 /// A code block.
 struct Fence {
     /// Line number of its first fence, from 1.

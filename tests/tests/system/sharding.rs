@@ -223,10 +223,7 @@ fn a_collection_of_ours_gets_its_keys_and_one_of_others_only_if_asked_to() {
     assert!(words.contains("no shard key \"c\""), "{words}");
     assert!(words.contains("--create-shard-key"), "{words}");
     assert_eq!(c.shard().queue_status().expect("a status").queued, 2);
-    let permissions = SyncPermissions {
-        create_shard_key: true,
-        ..SyncPermissions::default()
-    };
+    let permissions = SyncPermissions::default().create_shard_key(true);
     c.sync_permitted(Direction::Both, permissions, &Cancel::new(), |_| {})
         .expect("a report")
         .into_result()
@@ -251,11 +248,9 @@ fn a_key_that_is_gone_stops_the_device_and_is_not_made_again() {
     assert_eq!(ids(&edge).len(), 6);
     assert_eq!(edge.shard().queue_status().expect("a status").queued, 1);
     // A person decides: everything goes up again, into a new shard of that key.
-    let permissions = SyncPermissions {
-        resend: true,
-        create_shard_key: true,
-        ..SyncPermissions::default()
-    };
+    let permissions = SyncPermissions::default()
+        .resend(true)
+        .create_shard_key(true);
     edge.sync_permitted(Direction::Both, permissions, &Cancel::new(), |_| {})
         .expect("a report")
         .into_result()

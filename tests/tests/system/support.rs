@@ -85,14 +85,11 @@ pub fn device(directory: &Path, server: &QdrantDouble) -> Builder {
 
 /// Retries without the waits that are meant for real networks.
 pub fn impatient() -> SyncOptions {
-    SyncOptions {
-        backoff: BackoffOptions {
-            base: Duration::from_millis(1),
-            cap: Duration::from_millis(20),
-            ..BackoffOptions::default()
-        },
-        ..SyncOptions::default()
-    }
+    SyncOptions::default().backoff(
+        BackoffOptions::default()
+            .base(Duration::from_millis(1))
+            .cap(Duration::from_millis(20)),
+    )
 }
 
 /// A point whose vector and payload tell its id.

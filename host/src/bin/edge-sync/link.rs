@@ -37,10 +37,7 @@ impl Session {
                 true => None,
                 false => arguments.every.or(SyncerOptions::default().pull_interval),
             };
-            builder = builder.background(SyncerOptions {
-                pull_interval,
-                ..SyncerOptions::default()
-            });
+            builder = builder.background(SyncerOptions::default().pull_interval(pull_interval));
         }
         if arguments.watch && (arguments.rebind || arguments.resend || arguments.create_shard_key) {
             return Err(Error::Setting {
@@ -58,11 +55,10 @@ impl Session {
         }
         let bar = self.output.bar(COUNT_BAR);
         bar.set_message("uploading");
-        let permissions = SyncPermissions {
-            rebind: arguments.rebind,
-            resend: arguments.resend,
-            create_shard_key: arguments.create_shard_key,
-        };
+        let permissions = SyncPermissions::default()
+            .rebind(arguments.rebind)
+            .resend(arguments.resend)
+            .create_shard_key(arguments.create_shard_key);
         let direction = match (arguments.push, arguments.pull) {
             (true, _) => Direction::Push,
             (_, true) => Direction::Pull,
@@ -169,12 +165,13 @@ impl Session {
     pub fn restore(&self, arguments: &Restore) -> Result<u8, Error> {
         let mut builder = EdgeSync::builder(self.component()?, self.settings.data_dir())
             .options(self.shard_options())
-            .sync_options(SyncOptions {
-                settle: arguments
-                    .settle
-                    .map_or(SyncOptions::default().settle, Duration::from_secs),
-                ..self.settings.sync_options()
-            });
+            .sync_options(
+                self.settings.sync_options().settle(
+                    arguments
+                        .settle
+                        .map_or(SyncOptions::default().settle, Duration::from_secs),
+                ),
+            );
         let source = match &arguments.snapshot {
             Some(file) => RestoreSource::File(file.clone()),
             None => {

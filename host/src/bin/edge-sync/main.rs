@@ -171,10 +171,9 @@ impl Session {
     }
 
     fn shard_options(&self) -> ShardOptions {
-        ShardOptions {
-            process_name: Some(format!("edge-sync {}", self.command)),
-            ..self.settings.shard_options()
-        }
+        self.settings
+            .shard_options()
+            .process_name(Some(format!("edge-sync {}", self.command)))
     }
 
     /// The shard, without a server.

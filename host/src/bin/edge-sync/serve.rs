@@ -124,10 +124,9 @@ impl Session {
                 true => None,
                 false => arguments.every.or(SyncerOptions::default().pull_interval),
             };
-            builder = builder.server(server).background(SyncerOptions {
-                pull_interval,
-                ..SyncerOptions::default()
-            });
+            builder = builder
+                .server(server)
+                .background(SyncerOptions::default().pull_interval(pull_interval));
         }
         if serving.auto_optimize {
             builder = builder.auto_optimize(AutoOptimizeOptions::default());

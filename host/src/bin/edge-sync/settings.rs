@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use edge_sync_host::{
-    BatchLimits, ClientCertificate, Component, ComponentOptions, Durability, Error, Secret,
-    ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
+    ClientCertificate, Component, ComponentOptions, Durability, Error, Secret, ServerSettings,
+    ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use edge_sync_rest::Limits;
 use serde::Deserialize;
@@ -489,14 +489,12 @@ impl Settings {
 
     pub fn sync_options(&self) -> SyncOptions {
         let defaults = SyncOptions::default();
-        SyncOptions {
-            batch: BatchLimits {
-                operations: self.0.batch_operations.unwrap_or(BATCH_OPERATIONS),
-                bytes: self.0.batch_bytes.unwrap_or(defaults.batch.bytes),
-            },
-            attempts: self.0.attempts.unwrap_or(defaults.attempts),
-            ..defaults
-        }
+        let batch = defaults
+            .batch
+            .operations(self.0.batch_operations.unwrap_or(BATCH_OPERATIONS))
+            .bytes(self.0.batch_bytes.unwrap_or(defaults.batch.bytes));
+        let attempts = self.0.attempts.unwrap_or(defaults.attempts);
+        defaults.batch(batch).attempts(attempts)
     }
 
     /// What `serve` is told by its own flags, over what the environment and the file say.
@@ -651,10 +649,9 @@ impl Settings {
     fn tls(&self) -> Result<TlsSettings, Error> {
         let files = (&self.0.client_certificate_file, &self.0.client_key_file);
         let client = match files {
-            (Some(certificate), Some(key)) => Some(ClientCertificate {
-                certificate_file: certificate.clone(),
-                key_file: key.clone(),
-            }),
+            (Some(certificate), Some(key)) => {
+                Some(ClientCertificate::new(certificate.clone(), key.clone()))
+            }
             (None, None) => None,
             (Some(_), None) => {
                 let message = "client_certificate_file needs it; both may name one file";
@@ -665,10 +662,9 @@ impl Settings {
                 return Err(setting("client_certificate_file", message));
             }
         };
-        Ok(TlsSettings {
-            ca_file: self.0.ca_file.clone(),
-            client,
-        })
+        Ok(TlsSettings::default()
+            .ca_file(self.0.ca_file.clone())
+            .client(client))
     }
 }
 
