@@ -174,11 +174,9 @@ pub fn engine_folder(data: &Path) -> PathBuf {
 
 /// Nothing here is about the log, and power cuts are tested elsewhere.
 fn options() -> ShardOptions {
-    ShardOptions {
-        durability: Durability::Os,
-        memory_bytes: 4 << 30,
-        ..ShardOptions::default()
-    }
+    ShardOptions::default()
+        .durability(Durability::Os)
+        .memory_bytes(4 << 30)
 }
 
 impl Engine for Component {
