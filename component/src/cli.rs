@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::Component;
 use crate::binding;
 use crate::bindings::courier::{Server as ServerSettings, SnapshotSource};
+use crate::bindings::peek::Mirror;
 use crate::bindings::queue::WaitingOperation;
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::{Direction, PullReport, SyncOptions};
@@ -304,6 +305,7 @@ fn peek_status(directory: &Directory) -> Result<Value> {
     let status = peeked.queue;
     Ok(json!({
         "generation": peeked.generation,
+        "mirrors": peeked.mirrors.iter().map(mirror_json).collect::<Vec<_>>(),
         "logged": status.logged,
         "applied": status.applied,
         "acknowledged": status.acknowledged,
@@ -421,13 +423,16 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
         Command::Info => with_store(|store| {
             let shard = store.shard()?;
             let info = shard.info()?;
+            let generation = store.current().generation;
+            let mirrors = peek::mirrors(store.directory(), generation)?;
             Ok(json!({
                 "config": shard.config().to_json(),
                 "payload_schema": info.payload_schema,
                 "points_count": info.points,
                 "indexed_vectors_count": info.indexed_vectors,
                 "segments_count": info.segments,
-                "generation": store.current().generation,
+                "generation": generation,
+                "mirrors": mirrors.iter().map(mirror_json).collect::<Vec<_>>(),
             }))
         }),
         Command::Queue(Queue::Skip { count }) => {
@@ -576,6 +581,9 @@ fn pulled_json(report: PullReport) -> Value {
         "points_before": report.points_before,
         "points": report.points,
         "bytes": report.bytes,
+        "shards": report.shards,
+        "peer": report.peer,
+        "elsewhere": report.elsewhere,
         "files": report.pulled.map(|pulled| json!({
             "received_bytes": pulled.received_bytes,
             "received_files": pulled.received_files,
@@ -590,6 +598,19 @@ fn pulled_json(report: PullReport) -> Value {
         "reasons": report.reasons,
         "unsettled": report.unsettled,
         "notes": report.notes,
+    })
+}
+
+fn mirror_json(mirror: &Mirror) -> Value {
+    json!({
+        "url": mirror.of.url,
+        "collection": mirror.of.collection,
+        "shard": mirror.of.shard,
+        "shard_key": mirror.of.shard_key,
+        "peer": mirror.peer,
+        "segments": mirror.segments,
+        "bytes": mirror.bytes,
+        "settled": mirror.settled,
     })
 }
 

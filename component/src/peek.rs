@@ -90,7 +90,7 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
 }
 
 /// What the next pull compares with, by shard; nothing if it fetches everything.
-fn mirrors(directory: &Directory, generation: u64) -> Result<Vec<wit::Mirror>> {
+pub fn mirrors(directory: &Directory, generation: u64) -> Result<Vec<wit::Mirror>> {
     let folder = directory.mirrors(generation);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,

@@ -1,9 +1,11 @@
 //! `edge-sync serve` over the component and the server double over the native engine, asked the
 //! same: they answer alike, and both as Qdrant's API description says.
 //!
-//! The list of requests is `tests/fixtures/requests.txt`; [`random`] makes more.
+//! The list of requests is `tests/fixtures/requests.txt`; [`random`] makes more. [`shards`] asks devices that
+//! hold a part of a collection, or the whole of one that has several shards.
 
 mod random;
+mod shards;
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 //! is lost on the way.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{
-    COLLECTION, CONFIG, by_id, device, holds, ids, impatient, point, server, server_points,
+    COLLECTION, CONFIG, all_points, by_id, device, holds, ids, impatient, point, server, server_points,
     set_payload_if_there, sync,
 };
 
@@ -256,7 +256,7 @@ fn a_damaged_mirror_costs_a_download_and_nothing_else() {
     assert!(!sync(&edge).changed());
 }
 
-fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -267,6 +267,74 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
+}
+
+/// A segment that was built has nothing left that says so, except for its id tracker.
+#[test]
+fn a_built_segment_without_any_vector_keeps_its_points_and_the_mirror_its_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let client = server.client();
+    let path = format!("/collections/{COLLECTION}");
+    let config = json!({
+        "vectors": {"a": {"size": 2, "distance": "Dot"}, "b": {"size": 2, "distance": "Dot"}},
+        "optimizers_config": {"indexing_threshold": 1},
+    });
+    client.result("PUT", &path, Some(&config));
+    let points: Vec<Value> = (1..=300_u32)
+        .map(|id| json!({"id": id, "vector": {"a": [id, 1], "b": [1, id]}, "payload": {"n": id}}))
+        .collect();
+    let upsert = format!("{path}/points?wait=true");
+    client.result("PUT", &upsert, Some(&json!({ "points": points })));
+    server.optimize(COLLECTION).expect("optimized");
+    let data = folder.path().join("one");
+    let open = || {
+        device(&data, &server)
+            .open_or_create(&config.to_string())
+            .expect("a shard")
+    };
+    let edge = device(&data, &server).attach().expect("a directory");
+    let source = RestoreSource::Server(SnapshotSource::Stream);
+    edge.restore(&source, &Cancel::new(), |_| {})
+        .expect("a restore");
+    assert!(edge.shard().info().expect("info").indexed_vectors > 0);
+    let generation = edge.shard().info().expect("info").generation;
+    let mirror = data.join(format!("generations/{generation}/mirror"));
+    let bytes = || -> Vec<(PathBuf, Vec<u8>)> {
+        let files = walk(&mirror).into_iter();
+        files
+            .map(|path| (path.clone(), std::fs::read(path).expect("a file")))
+            .collect()
+    };
+    let before = bytes();
+    for name in ["a", "b"] {
+        let path = format!("/vectors/{name}");
+        edge.shard().request("DELETE", &path, "").expect("dropped");
+    }
+    drop(edge);
+    for _ in 0..2 {
+        let edge = open();
+        let payloads: Vec<Value> = all_points(&edge)
+            .iter()
+            .map(|point| json!([point["id"], point["payload"]["n"]]))
+            .collect();
+        let expected: Vec<Value> = (1..=300).map(|id| json!([id, id])).collect();
+        assert!(payloads == expected, "{} points", payloads.len());
+        // New points go to a segment of their own.
+        let point = json!({"id": 400, "vector": {}, "payload": {"n": 400}});
+        let body = json!({ "points": [point] }).to_string();
+        edge.shard().request("PUT", "/points", &body).expect("a write");
+        let body = json!({"points": [7], "payload": {"n": 7, "x": "y".repeat(1000)}}).to_string();
+        let set = edge.shard().request("POST", "/points/payload", &body);
+        set.expect("a write");
+        assert_eq!(edge.shard().count(None).expect("a count"), 301);
+        let body = json!({ "points": [400] }).to_string();
+        let deleted = edge.shard().request("POST", "/points/delete", &body);
+        deleted.expect("a write");
+        edge.shard().flush().expect("flushed");
+        assert!(bytes() == before, "the mirror was written to");
+        drop(edge);
+    }
 }
 
 #[test]

@@ -221,6 +221,67 @@ fn a_file_that_would_drop_many_points_has_to_be_forced() {
 }
 
 #[test]
+fn the_program_follows_its_part_of_a_collection() {
+    let stock = Stock::new();
+    let server = server();
+    let client = server.client();
+    let path = format!("/collections/{COLLECTION}");
+    let mut config: Value = serde_json::from_str(CONFIG).expect("JSON");
+    config["sharding_method"] = json!("custom");
+    client.result("PUT", &path, Some(&config));
+    for key in ["default", "b"] {
+        let body = json!({ "shard_key": key });
+        client.result("PUT", &format!("{path}/shards"), Some(&body));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, arguments: &[&str], input: &str| {
+        let data = folder.path().join(name);
+        std::fs::create_dir_all(&data).expect("a folder");
+        stock.json(&data, &server.url(), arguments, input)
+    };
+    let count = |name: &str| run(name, &["info"], "")["points_count"].clone();
+    let upsert = |name: &str, ids: std::ops::Range<u32>| {
+        let points: String = ids
+            .map(|id| format!("{}\n", json!({ "id": id, "vector": [1, id, 0, 0] })))
+            .collect();
+        run(name, &["upsert"], &points);
+    };
+    let parts = [
+        ("anna", ["--tenant", "user=anna"]),
+        ("ben", ["--tenant", "user=ben"]),
+        ("key", ["--shard-key", "b"]),
+    ];
+    for (number, (name, part)) in (0..).zip(&parts) {
+        run(name, &["create"], CONFIG);
+        // Tenants share a shard, so they need ids of their own; keys do not.
+        upsert(name, 10 * number % 20..10 * number % 20 + 10);
+        let report = run(name, &[&["sync"], &part[..]].concat(), "");
+        assert_eq!(report["uploaded"], 10, "{report}");
+    }
+    // A second device of each gets what the first has, and nothing of the others.
+    for (name, part) in &parts {
+        let other = format!("{name}-2");
+        run(&other, &[&["restore"], &part[..]].concat(), "");
+        assert_eq!(count(&other), 10, "{name}");
+    }
+    // The part is remembered; what was deleted by others goes.
+    let body = json!({"points": [0, 1], "shard_key": "default"});
+    let delete = format!("{path}/points/delete?wait=true");
+    client.result("POST", &delete, Some(&body));
+    for (name, points) in [("anna", 8), ("anna-2", 8), ("ben", 10), ("key", 10)] {
+        let report = run(name, &["sync"], "");
+        assert_eq!(report["pulled"]["points"], points, "{name}: {report}");
+        assert_eq!(count(name), points, "{name}");
+    }
+    let mirrors = |name: &str| run(name, &["info"], "")["mirrors"].clone();
+    assert_eq!(mirrors("anna"), json!([]));
+    assert_eq!(mirrors("key")[0]["shard_key"], "\"b\"");
+    assert_eq!(mirrors("key"), run("key", &["status"], "")["mirrors"]);
+    let report = run("key", &["sync"], "");
+    assert_eq!(report["pulled"]["shards"], json!([2]), "{report}");
+}
+
+#[test]
 fn the_program_sends_less_at_once_to_a_server_that_takes_no_more() {
     const LIMIT: usize = 900;
     let stock = Stock::new();

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use edge_sync_host::{EdgeSync, Error, Info, Opened, OptimizeProgress, Receipt};
+use edge_sync_host::{EdgeSync, Error, Info, Mirror, Opened, OptimizeProgress, Receipt};
 use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{self, Count, Create, Index, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
 use crate::output::{COUNT_BAR, SPINNER, counted, exit, set_style};
+use crate::status::mirror_json;
 
 impl Session {
     pub fn create(&self, arguments: &Create) -> Result<u8, Error> {
@@ -195,11 +196,14 @@ impl Session {
 
     pub fn info(&self) -> Result<u8, Error> {
         let edge = self.open()?;
-        let said = edge.shard().info().and_then(|info| self.say_info(&info));
+        let said = edge.shard().info().and_then(|info| {
+            let mirrors = self.peek()?.status()?.mirrors;
+            self.say_info(&info, &mirrors)
+        });
         self.close_after(said.map(|()| 0), edge)
     }
 
-    fn say_info(&self, info: &Info) -> Result<(), Error> {
+    fn say_info(&self, info: &Info, mirrors: &[Mirror]) -> Result<(), Error> {
         let parse = |json: &str| serde_json::from_str(json).unwrap_or(Value::Null);
         let value = json!({
             "points_count": info.points,
@@ -207,6 +211,8 @@ impl Session {
             "segments_count": info.segments,
             "generation": info.generation,
             "memory_bytes": info.memory_bytes,
+            "part": self.settings.part(),
+            "mirrors": mirrors.iter().map(mirror_json).collect::<Vec<_>>(),
             "config": parse(&info.config),
             "payload_schema": parse(&info.payload_schema),
         });

@@ -289,7 +289,7 @@ pub fn queue_text(queue: &QueueStatus) -> String {
 }
 
 /// What the next pull need not fetch of one shard.
-fn mirror_json(mirror: &Mirror) -> Value {
+pub fn mirror_json(mirror: &Mirror) -> Value {
     json!({
         "url": mirror.of.url,
         "collection": mirror.of.collection,

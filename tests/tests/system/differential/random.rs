@@ -342,7 +342,7 @@ fn query() -> impl Strategy<Value = Value> {
         })
 }
 
-fn read() -> impl Strategy<Value = Ask> {
+pub(super) fn read() -> impl Strategy<Value = Ask> {
     let post = |path: &'static str| {
         move |body: Value| Ask::json("POST", &format!("/collections/{COLLECTION}/{path}"), &body)
     };
@@ -407,7 +407,7 @@ fn index() -> impl Strategy<Value = Ask> {
     })
 }
 
-fn writing() -> impl Strategy<Value = Ask> {
+pub(super) fn writing() -> impl Strategy<Value = Ask> {
     let path = |below: &str| format!("/collections/{COLLECTION}/{below}?wait=true");
     prop_oneof![
         6 => write().prop_map(move |(_, method, below, body)| Ask::json(method, &path(below), &body)),
@@ -522,7 +522,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     prop_oneof![4 => whole(), 1 => spoilt]
 }
 
-fn config() -> Value {
+pub(super) fn config() -> Value {
     let three = |distance: &str| json!({"size": 3, "distance": distance});
     json!({
         "vectors": {
@@ -589,7 +589,7 @@ fn random_requests_are_answered_alike() {
 }
 
 /// Points to begin with.
-fn beginning() -> Value {
+pub(super) fn beginning() -> Value {
     let points: Vec<Value> = (1..=6_u64)
         .map(|n| {
             let vector = json!({
