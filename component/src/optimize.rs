@@ -140,7 +140,7 @@ pub fn tell_indexed(linked: u64, total: u64) {
     thread_local! {
         static TOLD: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
     }
-    if linked != total && linked % LOOK_EVERY != 0 {
+    if linked != total && !linked.is_multiple_of(LOOK_EVERY) {
         return;
     }
     let now = Instant::now();

@@ -424,8 +424,8 @@ function exchange(request, body, origin) {
     call.send(body.chunks.length > 0 ? new Blob(body.chunks) : null);
   } catch (error) {
     if (error?.name === "TimeoutError") throw { tag: "connection-read-timeout" };
-    // Why, a browser tells its console only.
-    throw { tag: "connection-refused" };
+    // Why, a browser tells its console only: the request may have arrived.
+    throw { tag: "connection-terminated" };
   }
   // A browser follows redirects: what came from elsewhere is not taken.
   if (new URL(call.responseURL).origin !== new URL(url).origin) throw { tag: "HTTP-request-denied" };

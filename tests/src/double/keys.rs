@@ -155,6 +155,9 @@ impl Keys {
         if bare == "/points/batch" {
             return self.batch(path, &body, whole_writes);
         }
+        if bare == "/points/query/batch" {
+            return self.query_batch(path, &body, whole_writes);
+        }
         let selected = self.select(body.remove("shard_key").as_ref())?;
         let is_read =
             method == "POST" && matches!(bare, "/points" | "/points/scroll" | "/points/count");
@@ -175,6 +178,38 @@ impl Keys {
             answers.push(answer);
         }
         Ok(Some(merged(bare, answers, limit)))
+    }
+
+    /// Queries that each name the key of one shard.
+    fn query_batch(
+        &mut self,
+        path: &str,
+        body: &Map<String, Value>,
+        whole_writes: bool,
+    ) -> Result<Option<Value>> {
+        let Some(searches) = body.get("searches").and_then(Value::as_array) else {
+            return Ok(None);
+        };
+        let mut results = Vec::new();
+        for search in searches {
+            let mut search = search.clone();
+            let selector = search
+                .as_object_mut()
+                .and_then(|search| search.remove("shard_key"));
+            let Some(&[number]) = self.select(selector.as_ref())?.as_deref() else {
+                return Ok(None);
+            };
+            let Some(shard) = self.shards.get_mut(&number) else {
+                return Ok(None);
+            };
+            let body = json!({"searches": [search]}).to_string();
+            let mut answer = shard.collection.answer("POST", path, &body, whole_writes)?;
+            for result in answer.as_array_mut().into_iter().flatten() {
+                name_shard(result, &shard.key);
+                results.push(result.take());
+            }
+        }
+        Ok(Some(Value::Array(results)))
     }
 
     fn batch(

@@ -124,7 +124,7 @@ impl Collection {
         whole_writes: bool,
     ) -> Result<Value> {
         if self.is_keyed()? {
-            if path.starts_with("/points") {
+            if path.starts_with("/points") || path.starts_with("/facet") {
                 let answer = self.keys.answer(method, path, body, whole_writes)?;
                 if let Some(answer) = answer {
                     return Ok(answer);

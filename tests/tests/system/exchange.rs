@@ -8,9 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use edge_sync_host::{
-    BackoffOptions, Cancel, Direction, EdgeSync, Error, FailureClass, HttpLimits, Point, PointId,
-    Progress, RejectedOperation, RestoreReport, RestoreSource, ServerSettings, SnapshotSource,
-    SyncOptions, SyncPermissions, SyncReport,
+    Cancel, Direction, EdgeSync, Error, FailureClass, HttpLimits, Point, PointId, Progress,
+    RejectedOperation, RestoreReport, RestoreSource, ServerSettings, SnapshotSource, SyncOptions,
+    SyncPermissions, SyncReport,
 };
 use edge_sync_tests::double::{
     Exchange, Fault, Options, QdrantDouble, Reply, Results, RetryAfter, Rule,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use edge_sync_host::{
     Cancel, EdgeSync, Error, FailureClass, PointId, RestoreProgress, RestoreReport, RestoreSource,
-    ServerSettings, SnapshotSource, SyncOptions,
+    ServerSettings, SnapshotSource,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use flate2::Compression;

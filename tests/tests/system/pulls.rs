@@ -8,16 +8,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, PointId, RestoreSource, SnapshotSource, SyncOptions, SyncReport,
-    SyncerOptions,
+    Cancel, EdgeSync, Error, PointId, RestoreSource, SnapshotSource, SyncReport, SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{
-    COLLECTION, CONFIG, all_points, by_id, device, holds, ids, impatient, point, server, server_points,
-    set_payload_if_there, sync,
+    COLLECTION, CONFIG, all_points, by_id, device, holds, ids, impatient, point, server,
+    server_points, set_payload_if_there, sync,
 };
 
 /// The request that asks for what changed.
@@ -323,7 +322,9 @@ fn a_built_segment_without_any_vector_keeps_its_points_and_the_mirror_its_bytes(
         // New points go to a segment of their own.
         let point = json!({"id": 400, "vector": {}, "payload": {"n": 400}});
         let body = json!({ "points": [point] }).to_string();
-        edge.shard().request("PUT", "/points", &body).expect("a write");
+        edge.shard()
+            .request("PUT", "/points", &body)
+            .expect("a write");
         let body = json!({"points": [7], "payload": {"n": 7, "x": "y".repeat(1000)}}).to_string();
         let set = edge.shard().request("POST", "/points/payload", &body);
         set.expect("a write");

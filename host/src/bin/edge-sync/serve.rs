@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions, WorkerState,
-    device_id,
+    AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions,
+    WorkerState, device_id,
 };
 use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
 use serde_json::json;
