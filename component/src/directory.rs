@@ -10,6 +10,7 @@
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! staging/                   snapshots on their way in; the courier's only folder
+//! .trial/                    what an opening tries the host's files with; gone when it has ended
 //! reserve                    room on the disk that is given up when it is full
 //! ```
 

@@ -34,6 +34,7 @@ mod room;
 mod settled;
 mod store;
 mod sync;
+mod trial;
 
 bindings::export!(Component with_types_in bindings);
 

@@ -25,6 +25,7 @@ use crate::store::{
     FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config, load_shard,
     log_options, mark, or_failed_call, replay,
 };
+use crate::trial;
 
 /// A generation that is complete but not in force.
 pub struct Staging {
@@ -135,6 +136,10 @@ impl Staging {
         fs::create_dir_all(directory.root())
             .map_err(|error| storage("create data directory", directory.root(), &error))?;
         let replaces = Current::load(directory.root())?.map(|current| current.generation);
+        if replaces.is_none() {
+            // Where there is a shard, its opening has tried it.
+            trial::run(&directory)?;
+        }
         let generation = replaces.unwrap_or(0) + 1;
         let mut staging = Self {
             directory,
