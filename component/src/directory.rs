@@ -11,6 +11,7 @@
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! generations/N/optimized.json    how it was made, if it is another generation, optimized
 //! staging/                   snapshots on their way in; the courier's only folder
+//! .trial/                    what an opening tries the host's files with; gone when it has ended
 //! reserve                    room on the disk that is given up when it is full
 //! ```
 

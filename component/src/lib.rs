@@ -38,6 +38,7 @@ mod settled;
 mod store;
 mod sync;
 mod tenant;
+mod trial;
 
 bindings::export!(Component with_types_in bindings);
 

@@ -29,6 +29,7 @@ use crate::store::{
     load_current, load_shard, log_options, mark, or_failed_call, replay,
 };
 use crate::tenant::PointsFile;
+use crate::trial;
 
 /// A generation that is complete but not in force.
 pub struct Staging {
@@ -238,6 +239,10 @@ impl Staging {
         fs::create_dir_all(directory.root())
             .map_err(|error| storage("create data directory", directory.root(), &error))?;
         let replaces = Current::load(directory.root())?.map(|current| current.generation);
+        if replaces.is_none() {
+            // Where there is a shard, its opening has tried it.
+            trial::run(&directory)?;
+        }
         let generation = replaces.unwrap_or(0) + 1;
         let mut staging = Self {
             directory,

@@ -35,6 +35,7 @@ use crate::error::{Error, Result, corrupt, describe, failed_call, invalid, is_no
 use crate::optimize::{self, Optimized};
 use crate::reserve::Reserve;
 use crate::room;
+use crate::trial;
 
 const DEFAULT_FLUSH_AFTER_BYTES: u64 = 32 << 20;
 
@@ -101,6 +102,7 @@ impl Store {
                 directory.root().display()
             )));
         }
+        trial::run(&directory)?;
         for generation in directory.list_generations()? {
             directory.remove_generation(generation)?;
         }
@@ -132,6 +134,7 @@ impl Store {
     pub fn open(directory: Directory, options: Options) -> Result<(Self, Opened)> {
         check_options(&options)?;
         let current = load_current(&directory)?;
+        trial::run(&directory)?;
         let notes = settle_generations(&directory, current.generation)?;
         with_reserve(&directory, || {
             Self::load(directory.clone(), options, current.clone(), notes.clone())

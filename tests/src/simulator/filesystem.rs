@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{
 use super::disk::{DiskError, Inode, ROOT};
 use super::faults::{Failure, Kind};
 use super::guest::Guest;
-use super::world::{Refusal, Shared, Stopped};
+use super::world::{Lie, Refusal, Shared, Stopped, World};
 
 /// Where the disk's top is in the guest.
 pub const GUEST_ROOT: &str = "/data";
@@ -299,10 +299,11 @@ impl types::HostDescriptor for Guest {
 
     fn sync(&mut self, descriptor: Resource<types::Descriptor>) -> FsResult<()> {
         let handle = self.handle(&descriptor)?;
-        Ok(self
-            .world
-            .lock()
-            .sync("descriptor.sync", &handle.path, handle.inode)?)
+        let mut world = self.world.lock();
+        if world.habits.syncs_no_folders && world.disk.is_directory(handle.inode) {
+            return Err(raw::ErrorCode::Unsupported.into());
+        }
+        Ok(world.sync("descriptor.sync", &handle.path, handle.inode)?)
     }
 
     fn create_directory_at(
@@ -467,7 +468,9 @@ impl types::HostDescriptor for Guest {
         let mut world = self.world.lock();
         let name = "descriptor.rename-at";
         let replaced = world.disk.lookup(to, &to_name);
-        if let (true, Ok(replaced)) = (world.habits.renames_by_copy, replaced) {
+        // What an opening tries the disk with would notice it at once.
+        let copies = world.habits.renames_by_copy && !path.contains("/.trial");
+        if let (true, Ok(replaced)) = (copies, replaced) {
             let source = world.disk.lookup(from, &from_name).map_err(code)?;
             let bytes = world
                 .disk
@@ -521,7 +524,8 @@ impl types::HostDescriptor for Guest {
         &mut self,
         descriptor: Resource<types::Descriptor>,
     ) -> FsResult<types::MetadataHashValue> {
-        Ok(hash(self.handle(&descriptor)?.inode))
+        let inode = self.handle(&descriptor)?.inode;
+        Ok(hash(&mut self.world.lock(), inode))
     }
 
     fn metadata_hash_at(
@@ -531,9 +535,9 @@ impl types::HostDescriptor for Guest {
         path: String,
     ) -> FsResult<types::MetadataHashValue> {
         let (directory, name, _) = self.resolve(&descriptor, &path)?;
-        Ok(hash(
-            self.world.lock().entry(directory, &name).map_err(code)?,
-        ))
+        let mut world = self.world.lock();
+        let inode = world.entry(directory, &name).map_err(code)?;
+        Ok(hash(&mut world, inode))
     }
 
     fn drop(&mut self, descriptor: Resource<types::Descriptor>) -> wasmtime::Result<()> {
@@ -544,11 +548,14 @@ impl types::HostDescriptor for Guest {
 }
 
 /// Tells files apart, as an inode number does.
-fn hash(inode: Inode) -> types::MetadataHashValue {
-    types::MetadataHashValue {
-        lower: inode.0,
-        upper: 0,
-    }
+fn hash(world: &mut World, inode: Inode) -> types::MetadataHashValue {
+    let lower = match world.habits.identity {
+        Lie::None => inode.0,
+        Lie::Same => 7,
+        Lie::Size => world.disk.len(inode),
+        Lie::Random => world.random_u64(),
+    };
+    types::MetadataHashValue { lower, upper: 0 }
 }
 
 impl types::HostDirectoryEntryStream for Guest {
@@ -603,7 +610,7 @@ impl super::world::World {
             type_: self.kind(inode),
             // Nothing that runs here asks how many names a file has.
             link_count: 1,
-            size: self.disk.len(inode),
+            size: self.disk.len(inode) + u64::from(self.habits.lengthens),
             data_access_timestamp: None,
             data_modification_timestamp: modified,
             status_change_timestamp: None,

@@ -39,6 +39,26 @@ pub struct Habits {
     pub renames_by_copy: bool,
     /// Files have one name: links are refused, as on FAT. No promise: a device works without links.
     pub refuses_links: bool,
+    /// The identity of a file says nothing of which file it is.
+    pub identity: Lie,
+    /// Folders cannot be synced.
+    pub syncs_no_folders: bool,
+    /// Files are said to be a byte longer than they are.
+    pub lengthens: bool,
+}
+
+/// What `metadata-hash` is, beside what WASI promises of it: that it usually changes with the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lie {
+    /// None: it is of which file it is.
+    #[default]
+    None,
+    /// The same for all files.
+    Same,
+    /// Of the file's size: it changes with every write that adds.
+    Size,
+    /// Another with every question.
+    Random,
 }
 
 /// The outside state at one moment.

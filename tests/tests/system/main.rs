@@ -28,6 +28,7 @@ mod kernels;
 mod killed;
 mod library;
 mod long_runs;
+mod lying_hosts;
 mod mutations;
 mod node_binding;
 mod npm;

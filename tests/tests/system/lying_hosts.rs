@@ -1,0 +1,105 @@
+//! A host whose files do not behave as everything relies on: it is told so when a shard is made or opened, in
+//! a sentence, and nothing was done. (A host that only pretends to sync cannot be told from others.)
+
+use edge_sync_tests::simulator::disk::Disk;
+use edge_sync_tests::simulator::expected::Expected;
+use edge_sync_tests::simulator::guest::Ended;
+use edge_sync_tests::simulator::life::{Life, Outcome, options};
+use edge_sync_tests::simulator::server::Server;
+use edge_sync_tests::simulator::snapshot;
+use edge_sync_tests::simulator::world::{Habits, Lie, Shared, World};
+
+use crate::support::program;
+
+fn lies() -> [(Habits, &'static str); 5] {
+    let identity = |identity| Habits {
+        identity,
+        ..Habits::default()
+    };
+    [
+        (identity(Lie::Same), "two files have one identity"),
+        (
+            identity(Lie::Size),
+            "another identity (metadata-hash) when it is written to",
+        ),
+        (identity(Lie::Random), "another identity"),
+        (
+            Habits {
+                syncs_no_folders: true,
+                ..Habits::default()
+            },
+            "a folder cannot be synced",
+        ),
+        (
+            Habits {
+                lengthens: true,
+                ..Habits::default()
+            },
+            "a file of 10000 bytes is said to have 10001",
+        ),
+    ]
+}
+
+#[test]
+fn no_shard_is_made_on_files_that_lie() {
+    for (habits, words) in lies() {
+        let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
+        world.lock().habits = habits.clone();
+        let mut life = Life::new(&program(), world.clone(), Expected::default());
+        match life.create() {
+            Ok(Outcome::Refused(error)) => {
+                let text = format!("{error:?}");
+                assert!(text.starts_with("Error::Unsupported"), "{text}");
+                assert!(text.contains(words), "{habits:?}: {text}");
+            }
+            other => panic!("{habits:?}: {other:?}"),
+        }
+        let left = world.lock().disk.files();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn no_shard_is_opened_on_files_that_lie() {
+    let program = program();
+    let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
+    let mut life = Life::new(&program, world.clone(), Expected::default());
+    assert!(matches!(life.create(), Ok(Outcome::Done)));
+    life.kill();
+    let files = |world: &Shared| {
+        let world = world.lock();
+        let mut files: Vec<_> = world
+            .disk
+            .files()
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files(&world);
+    for (habits, words) in lies() {
+        world.lock().habits = habits.clone();
+        let mut instance = program.start(&world).expect("it starts");
+        let opened = instance.call(|guest, store| {
+            let shard = guest.edge_sync_shard_shard();
+            shard.call_open(store, "/data", options())
+        });
+        let Err(Ended::Error(error)) = opened else {
+            panic!("{habits:?}: {opened:?}");
+        };
+        let text = format!("{error:?}");
+        assert!(text.contains("cannot hold a shard"), "{text}");
+        assert!(text.contains(words), "{habits:?}: {text}");
+        assert_eq!(files(&world), before);
+    }
+    world.lock().habits = Habits::default();
+    let mut instance = program.start(&world).expect("it starts");
+    let opened = instance.call(|guest, store| {
+        let shard = guest.edge_sync_shard_shard();
+        shard.call_open(store, "/data", options())
+    });
+    assert!(opened.is_ok(), "{opened:?}");
+    let left = files(&world);
+    assert!(!left.iter().any(|path| path.contains("trial")), "{left:?}");
+}
