@@ -7,6 +7,7 @@ use crate::background;
 use crate::component::{Component, ComponentOptions};
 use crate::edge::EdgeSync;
 use crate::error::Result;
+use crate::optimize::{OptimizeProgress, OptimizeReport};
 use crate::peek::Peek;
 use crate::pull::PullReport;
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource};
@@ -144,6 +145,19 @@ impl Shard {
     pub async fn close_async(&self) -> Result<()> {
         let shard = self.clone();
         background::run("closing", move |_| shard.close()).await
+    }
+
+    /// [`Shard::optimize_with`] for async callers.
+    pub async fn optimize_with_async(
+        &self,
+        cancel: &Cancel,
+        progress: impl FnMut(OptimizeProgress) + Send + 'static,
+    ) -> Result<OptimizeReport> {
+        let shard = self.clone();
+        background::run_until(cancel, "optimize", move |cancel| {
+            shard.optimize_with(cancel, progress)
+        })
+        .await
     }
 
     /// [`Shard::retry_all_rejected`] for async callers.

@@ -254,7 +254,7 @@ fn a_parquet_file_is_imported_and_its_mistakes_have_rows() {
     );
     assert_eq!(
         found,
-        "{\"points\":[{\"id\":8,\"version\":2,\"score\":1.0,\"payload\":{\"name\":\"n8\"}}]}\n"
+        "{\"points\":[{\"id\":8,\"version\":1,\"score\":1.0,\"payload\":{\"name\":\"n8\"}}]}\n"
     );
     parquet_file(&file, &[9, -1], &[1.0, 0.0, 0.0, 1.0]);
     let ran = run(&data, &["upsert", name], b"");
