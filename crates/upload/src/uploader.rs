@@ -39,9 +39,13 @@ pub const PROBE_POINT: &str = "ed6e0000-5e1f-8000-8000-000000000000";
 /// From so many failures without a usable answer on, an operation that is alone is under suspicion.
 const LONE_FAILURES: u32 = 2;
 
-/// Failures of one operation alone, each next to a confirmed write, before it is put aside. Fewer
-/// would take a network that drops every third exchange for a fault of the operation.
+/// Failures of one operation alone, alike and each next to a confirmed write, before it is put aside.
+/// Fewer would take a network that drops every third exchange for a fault of the operation.
 const MOST_BLAME: u32 = 4;
+
+/// The same of failures that differ. What is wrong with an operation mostly shows in one way; a bad
+/// network shows in many.
+const MOST_MIXED_BLAME: u32 = 12;
 
 /// So often may the server take an operation without confirming it.
 const MOST_TAKEN: u32 = 24;
@@ -286,6 +290,10 @@ struct Head {
     lone_failures: u32,
     /// How many of them were next to a write that the server confirmed.
     blame: u32,
+    /// The last ones of these that had the same status.
+    alike: u32,
+    /// Their status; none if no answer came.
+    blamed_for: Option<u16>,
     /// Other writes did not pass either when it failed: it may be what takes the server down. How
     /// often it was looked after since.
     checks: Option<u32>,
@@ -862,6 +870,13 @@ impl Uploader {
         failure: Failure,
         counts: bool,
     ) -> Result<Step, E> {
+        let is_like_the_last = self.head.blame > 0 && self.head.blamed_for == failure.status;
+        self.head.alike = if is_like_the_last {
+            self.head.alike.saturating_add(1)
+        } else {
+            1
+        };
+        self.head.blamed_for = failure.status;
         self.head.blame = self.head.blame.saturating_add(1);
         // The server is there: its failures no longer count towards giving up, and the waits grow
         // anew.
@@ -870,7 +885,7 @@ impl Uploader {
         } else {
             self.backoff.pardon();
         }
-        if self.head.blame >= MOST_BLAME {
+        if self.head.alike >= MOST_BLAME || self.head.blame >= MOST_MIXED_BLAME {
             let bytes = batch.request.body.len();
             // A server may close the connection on a large body without a word that arrives.
             let too_large = failure.perhaps_applied && bytes >= SMALL_REQUEST;

@@ -446,6 +446,29 @@ fn passing_failures_of_one_operation_between_proofs_that_pass_set_nothing_aside(
     }
 }
 
+/// Failures of one operation alone, no two in a row alike, with a proof that passes after each.
+fn mixed(count: usize) -> impl Iterator<Item = Option<Fault>> {
+    (0..count).flat_map(|n| [Some(page(if n % 2 == 0 { 405 } else { 421 })), None])
+}
+
+#[test]
+fn failures_that_differ_set_an_operation_aside_only_if_there_are_many() {
+    let after = |failures: usize, at: usize| {
+        let mut world = in_step(1, upserts(3));
+        world.options.limits.operations = 1;
+        world.restart();
+        let quiet = std::iter::repeat_n(None, at);
+        world.network.proxy.faults = quiet.chain(mixed(failures)).collect();
+        assert_eq!(world.run(), End::Done, "{at}");
+        world.device.rejected().len()
+    };
+    for at in 0..8 {
+        assert_eq!(after(8, at), 0, "{at}");
+    }
+    // No operation holds up the others for ever.
+    assert!((0..8).any(|at| after(12, at) == 1));
+}
+
 #[test]
 fn an_operation_that_fails_alone_is_put_aside_in_a_run_of_few_attempts() {
     let mut log = upserts(5);
