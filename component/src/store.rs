@@ -133,8 +133,10 @@ impl Store {
     /// of the log.
     pub fn open(directory: Directory, options: Options) -> Result<(Self, Opened)> {
         check_options(&options)?;
+        if Current::load(directory.root())?.is_some() {
+            trial::run(&directory)?;
+        }
         let current = load_current(&directory)?;
-        trial::run(&directory)?;
         let notes = settle_generations(&directory, current.generation)?;
         with_reserve(&directory, || {
             Self::load(directory.clone(), options, current.clone(), notes.clone())

@@ -231,14 +231,20 @@ impl Session {
 
     /// Does one thing at each interrupt.
     fn on_interrupts(&self, steps: Vec<Box<dyn Fn() + Send>>) -> Result<(), Error> {
+        let failed =
+            |error: std::io::Error| Error::Internal(format!("waiting for signals: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
-            .map_err(|error| Error::Internal(format!("waiting for signals: {error}")))?;
+            .map_err(failed)?;
+        let mut interrupts = {
+            let _within = runtime.enter();
+            Interrupts::listen().map_err(failed)?
+        };
         std::thread::spawn(move || {
             runtime.block_on(async {
                 for step in steps {
-                    interrupted().await;
+                    interrupts.next().await;
                     step();
                 }
             });
@@ -247,17 +253,41 @@ impl Session {
     }
 }
 
-async fn interrupted() {
-    #[cfg(unix)]
-    {
+/// Interrupts and requests to end. None is missed once it listens.
+#[cfg(unix)]
+struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Interrupts {
+    fn listen() -> std::io::Result<Interrupts> {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+        Ok(Interrupts {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(not(unix))]
+struct Interrupts;
+
+#[cfg(not(unix))]
+impl Interrupts {
+    fn listen() -> std::io::Result<Interrupts> {
+        Ok(Interrupts)
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }
