@@ -12,6 +12,7 @@ mod output;
 mod queue;
 mod serve;
 mod settings;
+mod signals;
 mod status;
 mod upsert;
 mod write;
@@ -28,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::arguments::{Arguments, Command, LogFormat};
 use crate::output::{Output, SPINNER, exit_code};
 use crate::settings::Settings;
+use crate::signals::Signals;
 
 fn main() -> ExitCode {
     let arguments = help::parse();
@@ -231,63 +233,22 @@ impl Session {
 
     /// Does one thing at each interrupt.
     fn on_interrupts(&self, steps: Vec<Box<dyn Fn() + Send>>) -> Result<(), Error> {
-        let failed =
-            |error: std::io::Error| Error::Internal(format!("waiting for signals: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
-            .map_err(failed)?;
-        let mut interrupts = {
+            .map_err(|error| Error::Internal(format!("waiting for signals: {error}")))?;
+        let mut signals = {
             let _within = runtime.enter();
-            Interrupts::listen().map_err(failed)?
+            Signals::listen()?
         };
         std::thread::spawn(move || {
             runtime.block_on(async {
                 for step in steps {
-                    interrupts.next().await;
+                    signals.next().await;
                     step();
                 }
             });
         });
         Ok(())
-    }
-}
-
-/// Interrupts and requests to end. None is missed once it listens.
-#[cfg(unix)]
-struct Interrupts {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Interrupts {
-    fn listen() -> std::io::Result<Interrupts> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Interrupts {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Interrupts;
-
-#[cfg(not(unix))]
-impl Interrupts {
-    fn listen() -> std::io::Result<Interrupts> {
-        Ok(Interrupts)
-    }
-
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
     }
 }

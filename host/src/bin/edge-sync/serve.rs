@@ -19,6 +19,7 @@ use crate::arguments::Serve;
 use crate::backend::{self, ShardBackend};
 use crate::output::{exit, exit_code};
 use crate::settings::Serving;
+use crate::signals::Signals;
 use crate::status::again;
 
 /// How often it looks for news to print.
@@ -351,44 +352,4 @@ fn within<T: Send + 'static>(
         })
         .ok()?;
     outcome.recv_timeout(patience).ok()
-}
-
-/// Signals that ask for a stop.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    /// From now on they are received instead of ending the process.
-    fn listen() -> Result<Signals, Error> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let listen = |kind| {
-                signal(kind)
-                    .map_err(|error| Error::Internal(format!("waiting for signals: {error}")))
-            };
-            Ok(Signals {
-                interrupt: listen(SignalKind::interrupt())?,
-                terminate: listen(SignalKind::terminate())?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Signals {})
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
 }
