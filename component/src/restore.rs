@@ -169,23 +169,9 @@ impl Staging {
         check_options(&options)?;
         let in_force = load_current(&directory)?.generation;
         let barrier = optimize::begun(&directory, in_force)?.barrier;
-        let generation = in_force + 1;
-        let mut staging = Self {
-            directory,
-            options,
-            replaces: Some(in_force),
-            generation,
-            shard: None,
-            watch: None,
-            barrier,
-            replayed_to: barrier,
-            written: HashSet::new(),
-            replayed_mark: None,
-            links: HashSet::new(),
-            optimized: true,
-            promoted: false,
-        };
-        let tree = staging.directory.shard(generation);
+        let mut staging = Self::new(directory, options, Some(in_force), barrier);
+        staging.optimized = true;
+        let tree = staging.directory.shard(staging.generation);
         staging.watch = Some(Watch::over_new(&tree)?);
         let built = staging.optimize();
         let built = match &staging.watch {
@@ -229,6 +215,25 @@ impl Staging {
         Ok(done.operations)
     }
 
+    /// Of the generation after the one that is replaced, without anything in it yet.
+    fn new(directory: Directory, options: Options, replaces: Option<u64>, barrier: u64) -> Self {
+        Self {
+            directory,
+            options,
+            replaces,
+            generation: replaces.unwrap_or(0) + 1,
+            shard: None,
+            watch: None,
+            barrier,
+            replayed_to: barrier,
+            written: HashSet::new(),
+            replayed_mark: None,
+            links: HashSet::new(),
+            optimized: false,
+            promoted: false,
+        }
+    }
+
     fn prepare(
         directory: Directory,
         source: &Source<'_>,
@@ -243,22 +248,7 @@ impl Staging {
             // Where there is a shard, its opening has tried it.
             trial::run(&directory)?;
         }
-        let generation = replaces.unwrap_or(0) + 1;
-        let mut staging = Self {
-            directory,
-            options,
-            replaces,
-            generation,
-            shard: None,
-            watch: None,
-            barrier,
-            replayed_to: barrier,
-            written: HashSet::new(),
-            replayed_mark: None,
-            links: HashSet::new(),
-            optimized: false,
-            promoted: false,
-        };
+        let mut staging = Self::new(directory, options, replaces, barrier);
         staging.directory.create_generation(staging.generation)?;
         let laid = match source {
             Source::Snapshots(snapshots) => staging.unpack(snapshots).map(Ok),

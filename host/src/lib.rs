@@ -149,6 +149,7 @@ mod syncer;
 mod tls;
 mod twins;
 mod types;
+mod watched;
 
 pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, HttpLimits, ServerSettings};

@@ -1,6 +1,6 @@
 //! The worker that optimizes a shard that has no server, whenever there is enough to index.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use crate::optimize::optimize;
 use crate::setters::setters;
 use crate::shard::Shard;
 use crate::signal::Cancel;
+use crate::watched::Watched;
 
 /// When a shard is optimized without being asked for it.
 #[derive(Clone, Debug)]
@@ -44,8 +45,7 @@ pub(crate) struct Optimizer {
 
 #[derive(Default)]
 struct Shared {
-    control: Mutex<Control>,
-    changed: Condvar,
+    control: Watched<Control>,
     /// Ends the optimization under way.
     cancel: Cancel,
 }
@@ -57,17 +57,6 @@ struct Control {
     end: bool,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Control)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
-    }
-}
-
 impl Optimizer {
     pub(crate) fn start(
         shard: &Shard,
@@ -76,9 +65,9 @@ impl Optimizer {
     ) -> Result<Optimizer> {
         let shared = Arc::new(Shared::default());
         // There may be enough from before.
-        shared.lock().dirty = true;
+        shared.control.lock().dirty = true;
         let hook = Arc::clone(&shared);
-        shard.on_write(move || hook.change(|control| control.dirty = true));
+        shard.on_write(move || hook.control.change(|control| control.dirty = true));
         let worker = Worker {
             shared: Arc::clone(&shared),
             shard: shard.clone(),
@@ -99,7 +88,7 @@ impl Optimizer {
 impl Drop for Optimizer {
     fn drop(&mut self) {
         self.shared.cancel.cancel();
-        self.shared.change(|control| control.end = true);
+        self.shared.control.change(|control| control.end = true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -124,7 +113,7 @@ impl Worker {
                 Err(error) => {
                     tracing::warn!("the shard was not optimized: {error}");
                     self.hub.waiting(&error);
-                    self.shared.lock().dirty = true;
+                    self.shared.control.lock().dirty = true;
                     self.options.failed_interval
                 }
             };
@@ -134,7 +123,7 @@ impl Worker {
 
     /// Waits for a write, and until `due`; false at the end.
     fn wait(&self, due: Instant) -> bool {
-        let mut control = self.shared.lock();
+        let mut control = self.shared.control.lock();
         loop {
             if control.end {
                 return false;
@@ -144,19 +133,10 @@ impl Worker {
                 control.dirty = false;
                 return true;
             }
+            let watched = &self.shared.control;
             control = match control.dirty {
-                true => {
-                    self.shared
-                        .changed
-                        .wait_timeout(control, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                false => self
-                    .shared
-                    .changed
-                    .wait(control)
-                    .unwrap_or_else(PoisonError::into_inner),
+                true => watched.wait_for(control, left),
+                false => watched.wait(control),
             };
         }
     }
@@ -180,7 +160,7 @@ impl Worker {
             },
             // Somebody restores, or optimizes by hand.
             Err(Error::Restoring(_)) => {
-                self.shared.lock().dirty = true;
+                self.shared.control.lock().dirty = true;
                 Ok(self.options.interval)
             }
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! The background worker: uploads when there is something to upload, and pulls now and then.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::shard::Shard;
 use crate::signal::Cancel;
 use crate::status::{Exchange, SyncRecord, WorkerState, now_ms};
 use crate::sync::{SyncOptions, server_error};
+use crate::watched::Watched;
 
 /// When the background worker acts by itself.
 #[derive(Clone, Debug)]
@@ -57,10 +58,7 @@ pub struct Syncer {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    control: Mutex<Control>,
-    changed: Condvar,
-}
+type Shared = Watched<Control>;
 
 #[derive(Default)]
 struct Control {
@@ -86,15 +84,6 @@ impl Control {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Control)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
-    }
-
     /// Sleeps until `due`, or until something needs attention: the end, a pause, or a wish to go
     /// now. True if the wait ran its course.
     fn wait_until(&self, due: Instant, also: impl Fn(&Control) -> bool) -> bool {
@@ -107,11 +96,7 @@ impl Shared {
             if left.is_zero() {
                 return true;
             }
-            control = self
-                .changed
-                .wait_timeout(control, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            control = self.wait_for(control, left);
         }
     }
 }
@@ -138,14 +123,11 @@ impl Syncer {
         on_pull: Option<OnPull>,
         hub: Hub,
     ) -> Result<Syncer> {
-        let shared = Arc::new(Shared {
-            control: Mutex::new(Control {
-                dirty: true,
-                record: SyncRecord::load(shard.directory()),
-                ..Control::default()
-            }),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(Control {
+            dirty: true,
+            record: SyncRecord::load(shard.directory()),
+            ..Control::default()
+        }));
         let hook = Arc::clone(&shared);
         shard.on_write(move || hook.change(|control| control.dirty = true));
         let worker = Worker {
@@ -182,11 +164,7 @@ impl Syncer {
         });
         let mut control = self.shared.lock();
         while control.busy {
-            control = self
-                .shared
-                .changed
-                .wait(control)
-                .unwrap_or_else(PoisonError::into_inner);
+            control = self.shared.wait(control);
         }
         Paused(Arc::clone(&self.shared))
     }
@@ -287,11 +265,7 @@ impl Worker {
         let mut control = self.shared.lock();
         while control.pauses > 0 && !control.end {
             control.record.worker = Some(WorkerState::Paused);
-            control = self
-                .shared
-                .changed
-                .wait(control)
-                .unwrap_or_else(PoisonError::into_inner);
+            control = self.shared.wait(control);
         }
         if control.end {
             return false;

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use edge_sync_host::{
     AutoOptimizeOptions, Cancel, EdgeSync, Error, Event, OptimizeProgress, Point, PointId,
-    RestoreSource, SearchRequest, ShardOptions, SnapshotSource, SyncReport,
+    RestoreSource, SearchRequest, ShardOptions, SnapshotSource,
 };
 use serde_json::{Value, json};
 
 use crate::first_hour::interrupt;
 use crate::served::{Served, edge_sync};
-use crate::support::{COLLECTION, all_points, component, device, server, server_points};
+use crate::support::{
+    COLLECTION, all_points, component, device, push, server, server_points, sync,
+};
 
 /// Indexes as soon as there is a kilobyte, and searches small graphs too.
 const INDEXED: &str = r#"{
@@ -127,8 +129,7 @@ fn reads_writes_and_uploads_go_on_and_all_of_it_is_in_the_result() {
         assert_eq!(nearest(&edge, 7, true).len(), 10);
         write_meanwhile(&edge);
         assert_eq!(indexed(&edge), 0);
-        let pushed = edge.push().and_then(SyncReport::into_result);
-        assert!(pushed.expect("an upload").uploaded > 0);
+        assert!(push(&edge).uploaded > 0);
         // What was returned is flushed and uploaded, and the copy lacks it.
         edge.shard().flush().expect("flushed");
         let status = edge.shard().queue_status().expect("a status");
@@ -182,8 +183,7 @@ fn reads_writes_and_uploads_go_on_and_all_of_it_is_in_the_result() {
     assert_eq!(edge.shard().notes(), Vec::<String>::new());
     assert_eq!(held(&edge), held(&plain));
     edge.shard().upsert(vec![point(9000, 3)]).expect("a write");
-    let report = edge.push().and_then(SyncReport::into_result);
-    assert_eq!(report.expect("an upload").uploaded, 1);
+    assert_eq!(push(&edge).uploaded, 1);
     let there = server_points(&server).len();
     assert_eq!(there, held(&edge).len());
 }
@@ -212,8 +212,7 @@ fn a_shard_that_was_optimized_may_still_create_its_collection() {
     assert_eq!(generations(&data), ["3"]);
     drop(edge);
     let edge = device(&data, &server).open().expect("opens");
-    let report = edge.push().and_then(SyncReport::into_result);
-    let report = report.expect("an upload");
+    let report = push(&edge);
     assert!(report.created_collection, "{report:?}");
     assert_eq!(server_points(&server).len() as u64, 2 * POINTS);
 }
@@ -226,15 +225,11 @@ fn what_came_from_the_server_is_kept_and_the_next_pull_fetches_what_changed() {
         .create(INDEXED)
         .expect("a shard");
     one.shard().upsert(points(1..=POINTS, 1)).expect("a write");
-    one.push()
-        .and_then(SyncReport::into_result)
-        .expect("a push");
+    push(&one);
     assert!(server.optimize(COLLECTION).expect("optimized"));
     let data = folder.path().join("two");
     let two = device(&data, &server).create(INDEXED).expect("a shard");
-    two.sync()
-        .and_then(SyncReport::into_result)
-        .expect("a sync");
+    sync(&two);
     assert_eq!(held(&two).len() as u64, POINTS);
 
     let more = POINTS + 1..=2 * POINTS;
@@ -244,20 +239,12 @@ fn what_came_from_the_server_is_kept_and_the_next_pull_fetches_what_changed() {
     assert_eq!(generations(&data), [generation.to_string()]);
     let mirror = format!("generations/{generation}/mirror/0/mirror.json");
     assert!(data.join(mirror).exists());
-    two.push()
-        .and_then(SyncReport::into_result)
-        .expect("a push");
+    push(&two);
     server.take_exchanges();
-    let nothing_of_ours = one
-        .sync()
-        .and_then(SyncReport::into_result)
-        .expect("a sync");
-    assert!(nothing_of_ours.pulled.expect("a pull").changed());
+    assert!(sync(&one).changed());
 
     one.shard().upsert(vec![point(9000, 1)]).expect("a write");
-    one.push()
-        .and_then(SyncReport::into_result)
-        .expect("a push");
+    push(&one);
     server.take_exchanges();
     let report = two.pull().expect("a pull");
     assert_eq!(report.reasons, Vec::<String>::new());
@@ -326,9 +313,7 @@ fn one_at_a_time_and_whoever_comes_second_is_told() {
         .create(INDEXED)
         .expect("a shard");
     edge.shard().upsert(points(1..=POINTS, 1)).expect("a write");
-    edge.push()
-        .and_then(SyncReport::into_result)
-        .expect("a push");
+    push(&edge);
     let mut tried = 0;
     let report = edge.shard().optimize_with(&Cancel::new(), |step| {
         if let OptimizeProgress::Building | OptimizeProgress::Switching = step {
@@ -394,9 +379,7 @@ fn an_instance_that_is_lost_meanwhile_costs_one_call() {
         );
         lost += 1;
         write_meanwhile(&edge);
-        edge.push()
-            .and_then(SyncReport::into_result)
-            .expect("a push");
+        push(&edge);
         edge.shard().flush().expect("flushed");
     });
     assert!(report.expect("an optimization").changed());
@@ -437,8 +420,7 @@ fn a_shard_without_a_server_is_optimized_by_itself_when_there_is_enough() {
         .create(INDEXED)
         .expect("a shard");
     edge.shard().upsert(points(1..=POINTS, 1)).expect("a write");
-    let report = edge.push().and_then(SyncReport::into_result);
-    assert!(report.expect("an upload").uploaded > 0);
+    assert!(push(&edge).uploaded > 0);
     assert!(edge.shard().needs_optimize().expect("an answer"));
     let found = edge
         .shard()

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use edge_sync_host::{
     BackoffOptions, Builder, Component, EdgeSync, NamedVector, Point, PointId, PullReport,
-    ServerSettings, SyncOptions, Vector,
+    ServerSettings, SyncOptions, Synced, Vector,
 };
 use edge_sync_tests::double::{Options, QdrantDouble};
 use edge_sync_tests::simulator::guest::Program;
@@ -127,6 +127,14 @@ pub fn server_points(server: &QdrantDouble) -> Vec<Value> {
     let path = format!("/collections/{COLLECTION}/points/scroll");
     let result = server.client().result("POST", &path, Some(&body));
     result["points"].as_array().expect("points").clone()
+}
+
+/// Uploads; nothing may fail.
+pub fn push(edge: &EdgeSync) -> Synced {
+    edge.push()
+        .expect("a report")
+        .into_result()
+        .expect("a push")
 }
 
 /// Uploads, and brings what others wrote; nothing may fail.

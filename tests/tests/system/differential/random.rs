@@ -536,6 +536,19 @@ pub(super) fn config() -> Value {
     })
 }
 
+/// The same cases in every run of a seed, so that a change is to blame for a difference that is new.
+pub(super) fn runner(seed: u64, cases: u64, max_shrink_iters: u32) -> TestRunner {
+    let config = Config {
+        cases: u32::try_from(cases).expect("not that many"),
+        failure_persistence: None,
+        max_shrink_iters,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
 #[test]
 fn random_requests_are_answered_alike() {
     let cases = setting("EDGE_SYNC_DIFFERENTIAL_CASES").unwrap_or(CASES);
@@ -552,17 +565,7 @@ fn random_requests_are_answered_alike() {
     let everything = json!({"limit": 1000, "with_payload": true, "with_vector": true});
     let everything = Ask::json("POST", &format!("{path}/points/scroll"), &everything);
     let tally = Mutex::new((0_u64, 0_u64));
-    let config = Config {
-        cases: u32::try_from(cases).expect("not that many"),
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    };
-    // The same in every run, so that a change is to blame for a difference that is new.
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, rng);
+    let mut runner = runner(seed, cases, 200);
     let outcome = runner.run(&prop::collection::vec(any_ask(), REQUESTS), |asks| {
         let told = |ask: &Ask| pair.ask(ask).map_err(TestCaseError::fail);
         told(&drop_it)?;

@@ -8,12 +8,11 @@ use edge_sync_host::{EdgeSync, ServerSettings};
 use edge_sync_tests::double::QdrantDouble;
 use edge_sync_tests::fixture;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use super::random::{beginning, config, read, writing};
+use super::random::{beginning, config, read, runner, writing};
 use super::{Agreement, Ask, COLLECTION, comparable, size};
-use crate::support::{component, impatient, server, setting};
+use crate::support::{component, impatient, push, server, setting};
 
 /// Rounds unless `EDGE_SYNC_DIFFERENTIAL_CASES` says otherwise. All are on the same collection.
 const ROUNDS: u64 = 8;
@@ -139,8 +138,7 @@ fn forget_keys(result: &mut Value) {
 fn all_sync(members: &[Member]) {
     // What goes up first is there for all others.
     for member in members {
-        let pushed = member.edge.push().expect("a report").into_result();
-        let pushed = pushed.expect("a push");
+        let pushed = push(&member.edge);
         assert_eq!(pushed.remaining, 0, "{pushed:?}");
     }
     for member in members {
@@ -180,18 +178,8 @@ fn answers_alike(sharding: &Value, parts: &[Option<Value>]) {
     all_sync(&members);
 
     let (alike, refused) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let mut runner = TestRunner::new_with_rng(
-        Config {
-            cases: u32::try_from(rounds).expect("not that many"),
-            failure_persistence: None,
-            // A round changes what the next one finds.
-            max_shrink_iters: 0,
-            ..Config::default()
-        },
-        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
-    );
+    // A round changes what the next one finds, so none is made smaller.
+    let mut runner = runner(seed, rounds, 0);
     let writes = prop::collection::vec((0..parts.len(), writing()), WRITES);
     let reads = prop::collection::vec(read(), READS);
     let optimizes = prop::bool::weighted(0.3);
