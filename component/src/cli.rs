@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use edge_sync_upload::FollowedShards;
 use serde_json::{Value, json};
 
 use crate::Component;
@@ -81,9 +82,12 @@ enum Command {
     Sync {
         #[command(flatten)]
         server: ServerArguments,
-        /// Operations a request.
+        /// Operations of the first request.
         #[arg(long, default_value_t = 10)]
         batch_size: u32,
+        /// Most operations of a request, to which the first grows while answers come quickly.
+        #[arg(long, default_value_t = 1000)]
+        most_batch_size: u32,
         /// Attempts at each request while failures are passing ones.
         #[arg(long, default_value_t = 5)]
         attempts: u32,
@@ -176,9 +180,9 @@ struct ServerArguments {
     /// The collection on the server.
     #[arg(long, env = "EDGE_SYNC_COLLECTION")]
     collection: Option<String>,
-    /// Only this shard of a collection of several.
-    #[arg(long, env = "EDGE_SYNC_SHARD", conflicts_with_all = ["shard_key", "tenant"])]
-    shard: Option<u32>,
+    /// Only this shard of a collection of several; `all` for all of them again.
+    #[arg(long, env = "EDGE_SYNC_SHARD", value_name = "N", conflicts_with_all = ["shard_key", "tenant"])]
+    shard: Option<FollowedShards>,
     /// The shard key, in a collection that is sharded by keys.
     #[arg(long, env = "EDGE_SYNC_SHARD_KEY")]
     shard_key: Option<String>,
@@ -194,19 +198,17 @@ impl ServerArguments {
             invalid(field, format!("not set; give --{field} or {variable}"))
         };
         let bound = binding::load(directory)?;
-        let (url, collection, shard_key, tenant) = match bound {
-            Some(bound) => (
-                Some(bound.url),
-                Some(bound.collection),
-                bound.shard_key,
-                bound.tenant,
-            ),
-            None => (None, None, None, None),
-        };
+        let bound = bound.unwrap_or_default();
+        let named = |name: String| Some(name).filter(|name| !name.is_empty());
+        let (url, collection) = (named(bound.url), named(bound.collection));
         let names_part = self.shard_key.is_some() || self.tenant.is_some() || self.shard.is_some();
-        let (shard_key, tenant) = match names_part {
-            true => (self.shard_key, self.tenant),
-            false => (shard_key, tenant),
+        let (shard, shard_key, tenant) = match names_part {
+            true => (
+                self.shard.and_then(FollowedShards::number),
+                self.shard_key,
+                self.tenant,
+            ),
+            false => (bound.shard, bound.shard_key, bound.tenant),
         };
         Server::new(ServerSettings {
             url: self
@@ -219,7 +221,7 @@ impl ServerArguments {
                 .ok_or_else(|| missing("collection", "EDGE_SYNC_COLLECTION"))?,
             api_key: std::env::var("QDRANT_API_KEY").ok(),
             connect_timeout_ms: 10_000,
-            shard: self.shard,
+            shard,
             shard_key,
             tenant,
         })
@@ -457,11 +459,13 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
             push,
             pull,
             create_shard_key,
+            most_batch_size,
         } => {
             let server = server.server(directory)?;
             let options = SyncOptions {
                 operations: batch_size,
                 bytes: 8 << 20,
+                most_operations: most_batch_size,
                 attempts,
                 patience_ms: 60_000,
                 rebind,

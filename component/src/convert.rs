@@ -56,8 +56,11 @@ pub fn ids_in(field: &str, ids: Vec<PointId>) -> Result<Vec<engine::PointId>> {
 fn id_in(field: &str, id: PointId) -> Result<engine::PointId> {
     match id {
         PointId::Num(number) => Ok(engine::PointId::Num(number)),
-        PointId::Uuid(text) => engine::PointId::parse_uuid(&text)
-            .ok_or_else(|| invalid(field, format!("`{text}` is not a UUID"))),
+        PointId::Uuid(text) => engine::PointId::parse_uuid(&text).ok_or_else(|| {
+            let message =
+                format!("`{text}` is no point id; expected an unsigned integer or a UUID");
+            invalid(field, message)
+        }),
     }
 }
 

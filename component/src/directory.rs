@@ -18,6 +18,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use crate::error::{Result, storage};
 use crate::ledger;
@@ -93,6 +94,11 @@ impl Directory {
         self.generation(generation).join("mirror")
     }
 
+    /// The shards that one generation has mirrors of, in ascending order.
+    pub fn list_mirrors(&self, generation: u64) -> Result<Vec<u32>> {
+        list_numbers("list mirrors", &self.mirrors(generation))
+    }
+
     /// The collection configuration of one generation.
     pub fn collection(&self, generation: u64) -> PathBuf {
         self.generation(generation).join("collection.json")
@@ -105,25 +111,7 @@ impl Directory {
 
     /// Generations that have a folder, in ascending order.
     pub fn list_generations(&self) -> Result<Vec<u64>> {
-        let folder = self.generations();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(storage("list generations", &folder, &error)),
-        };
-        let mut generations = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| storage("list generations", &folder, &error))?;
-            if let Some(number) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            {
-                generations.push(number);
-            }
-        }
-        generations.sort_unstable();
-        Ok(generations)
+        list_numbers("list generations", &self.generations())
     }
 
     /// Makes the folder of a new generation, empty even if a crash left one of that number.
@@ -200,4 +188,22 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
             file.sync_all()
         })
         .map_err(|error| storage("write file", path, &error))
+}
+
+/// Entries of a folder that are named by numbers, in ascending order; none without the folder.
+fn list_numbers<N: FromStr + Ord>(operation: &'static str, folder: &Path) -> Result<Vec<N>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(storage(operation, folder, &error)),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry
+            .map_err(|error| storage(operation, folder, &error))?
+            .file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
 }

@@ -32,7 +32,7 @@ pub fn waiting(
             sequence: record.sequence,
             logged_ms: record.time_ms,
             bytes,
-            request: queue::alone(&Operation::decode(&record.payload)?),
+            request: queue::alone(&Operation::decode(&record.payload)?)?,
         });
     }
     Ok(listed)
@@ -47,8 +47,8 @@ pub fn rejected(entries: Vec<edge_sync_log::RejectedOperation>) -> Result<Vec<Re
             status: entry.status,
             message: entry.message,
             rejected_ms: entry.rejected_ms,
-            operation: match operation.upload() {
-                Upload::Batch(element) => element.to_string(),
+            operation: match operation.upload()? {
+                Upload::Batch(element) => element,
                 Upload::Request { method, path, body } => {
                     json!({ "method": method, "path": path, "body": body }).to_string()
                 }

@@ -36,11 +36,27 @@ impl Pull {
             return Err(invalid("origins", "empty, or a shard is in it twice"));
         }
         let current = Current::load(directory.root())?.filter(|_| !everything);
-        let generation = current.map(|current| current.generation);
-        let parts = origins
+        let mut generation = current.map(|current| current.generation);
+        let mut left = Vec::new();
+        if let Some(generation) = generation {
+            left = directory.list_mirrors(generation)?;
+            left.retain(|shard| !numbers.contains(shard));
+        }
+        if !left.is_empty() {
+            // The shard is to lose what came from these, which no answer of the others brings about.
+            generation = None;
+        }
+        let mut parts = origins
             .into_iter()
             .map(|origin| Part::begin(&directory, generation, origin))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        if let (Some(part), false) = (parts.first_mut(), left.is_empty()) {
+            let left: Vec<String> = left.iter().map(u32::to_string).collect();
+            part.doubts.push(format!(
+                "shards that are not followed any more: {}",
+                left.join(", ")
+            ));
+        }
         Ok(Self { directory, parts })
     }
 

@@ -1,7 +1,6 @@
 //! What waits for upload, cut into requests.
 
-use edge_sync_engine::{Operation, Upload, merge_uploads};
-use serde_json::{Value, json};
+use edge_sync_engine::{Operation, Upload, UploadElement, merge_uploads};
 
 use crate::binding;
 use crate::bindings::queue::{
@@ -39,75 +38,75 @@ pub fn next_batch(
     let done = done
         .filter(|done| done.sequence == first)
         .map_or(0, |done| done.points as usize);
-    let mut operations: Vec<Operation> = Vec::new();
+    let mut writes: Vec<(Operation, UploadElement)> = Vec::new();
     let mut bytes = 0_usize;
     let mut points = 0;
     for record in store.log().read(first) {
         let record = record?;
-        if record.sequence > until || operations.len() as u64 >= u64::from(limits.operations) {
+        if record.sequence > until || writes.len() as u64 >= u64::from(limits.operations) {
             break;
         }
         let operation = Operation::decode(&record.payload)?;
-        let Upload::Batch(element) = operation.upload() else {
+        if !operation.is_batchable() {
             // Not part of `points/batch`, and must not overtake what is before it.
-            if operations.is_empty() {
-                return Ok(Some(request_of_its_own(first, &operation)));
+            if writes.is_empty() {
+                return Ok(Some(request_of_its_own(first, &operation)?));
             }
             break;
-        };
-        let size = element.to_string().len() + 1;
+        }
+        let element = UploadElement::new(&operation)?;
+        let size = element.bytes() + 1;
         let count = operation.point_ids().len();
         let too_much = count > limits.points as usize || size as u64 > u64::from(limits.bytes);
         let in_pieces = record.sequence == first && (done > 0 || limits.present_only);
         if in_pieces || (count > 1 && too_much) {
             // It goes out alone, as the first of a request.
-            if operations.is_empty() {
-                return Ok(Some(piece(first, &operation, size, limits, done)));
+            if writes.is_empty() {
+                return Ok(Some(piece(first, &operation, size, limits, done)?));
             }
             break;
         }
         bytes = bytes.saturating_add(size);
-        if !operations.is_empty() && bytes as u64 > u64::from(limits.bytes) {
+        if !writes.is_empty() && bytes as u64 > u64::from(limits.bytes) {
             break;
         }
-        if operations.is_empty() {
+        if writes.is_empty() {
             points = count;
         }
-        operations.push(operation);
+        writes.push((operation, element));
     }
-    if operations.is_empty() {
+    if writes.is_empty() {
         return Ok(None);
     }
-    let count = operations.len() as u64;
-    let elements = merge_uploads(&operations)?;
+    let count = writes.len() as u64;
     Ok(Some(UploadBatch {
         first,
         last: first + count - 1,
-        operations: number(operations.len()),
-        points: number(points),
+        operations: number(count),
+        points: number(points as u64),
         rest: 0,
-        request: points_batch(&elements),
+        request: points_batch(&merge_uploads(writes)?),
     }))
 }
 
 /// An operation that has an endpoint of its own.
-fn request_of_its_own(sequence: u64, operation: &Operation) -> UploadBatch {
-    let request = match operation.upload() {
+fn request_of_its_own(sequence: u64, operation: &Operation) -> Result<UploadBatch> {
+    let request = match operation.upload()? {
         Upload::Request { method, path, body } => UploadRequest {
             method: method.to_owned(),
             path: confirmed(&path),
             body: body.map(|body| body.to_string()).unwrap_or_default(),
         },
-        Upload::Batch(element) => points_batch(&[element]),
+        Upload::Batch(element) => points_batch(&format!("[{element}]")),
     };
-    UploadBatch {
+    Ok(UploadBatch {
         first: sequence,
         last: sequence,
         operations: 1,
         points: 0,
         rest: 0,
         request,
-    }
+    })
 }
 
 /// Some of the points of an operation on many: as many as fit.
@@ -117,7 +116,7 @@ fn piece(
     bytes: usize,
     limits: BatchLimits,
     done: usize,
-) -> UploadBatch {
+) -> Result<UploadBatch> {
     let all = operation.point_ids().len();
     let left = all.saturating_sub(done);
     // Ids are of about one size; what they share stands in each piece.
@@ -126,28 +125,26 @@ fn piece(
     let count = left.min(limits.points as usize).min(fit);
     let piece = operation.piece(done, count);
     let element = if limits.present_only {
-        piece.element_for_present()
+        piece.element_for_present()?
     } else {
-        match piece.upload() {
-            Upload::Batch(element) => element,
-            Upload::Request { body, .. } => body.unwrap_or_default(),
-        }
+        UploadElement::new(&piece)?.into_text()
     };
-    UploadBatch {
+    Ok(UploadBatch {
         first: sequence,
         last: sequence,
         operations: 1,
-        points: number(count),
-        rest: number(left - count),
-        request: points_batch(&[element]),
-    }
+        points: number(count as u64),
+        rest: number((left - count) as u64),
+        request: points_batch(&format!("[{element}]")),
+    })
 }
 
-fn points_batch(elements: &[Value]) -> UploadRequest {
+/// `elements`: a JSON list.
+fn points_batch(elements: &str) -> UploadRequest {
     UploadRequest {
         method: "POST".to_owned(),
         path: confirmed("/points/batch"),
-        body: json!({ "operations": elements }).to_string(),
+        body: format!(r#"{{"operations":{elements}}}"#),
     }
 }
 
@@ -158,7 +155,7 @@ fn confirmed(path: &str) -> String {
     format!("{path}{separator}wait=true&ordering=strong")
 }
 
-fn number(count: usize) -> u32 {
+fn number(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -198,8 +195,8 @@ pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
 }
 
 /// The request that an operation is by itself.
-pub fn alone(operation: &Operation) -> UploadRequest {
-    request_of_its_own(0, operation).request
+pub fn alone(operation: &Operation) -> Result<UploadRequest> {
+    Ok(request_of_its_own(0, operation)?.request)
 }
 
 /// Where the queue stands; see `queue.status`.

@@ -159,6 +159,7 @@ fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
                 bytes: options.bytes,
                 ..defaults.limits
             },
+            most_operations: options.most_operations,
             attempts: options.attempts,
             patience: Duration::from_millis(options.patience_ms),
             ..defaults
@@ -272,6 +273,7 @@ pub fn restore(
         &SyncOptions {
             operations: defaults.limits.operations,
             bytes: defaults.limits.bytes,
+            most_operations: defaults.most_operations,
             attempts: RESTORE_ATTEMPTS,
             patience_ms: u64::try_from(defaults.patience.as_millis()).unwrap_or(u64::MAX),
             rebind: false,

@@ -1,9 +1,9 @@
 //! A tenant's points, where they lie among those of others: on their way from the server to a file,
 //! and what the file holds.
 //!
-//! The file has one JSON object a line: first `{"collection": ..., "tenant": ...}`, the `result` of
-//! `GET /collections/{c}` and the tenant as `courier.server` has it; then the points, as a scroll
-//! gives them; at last `{"points": N}`. It is read by this component and nobody else.
+//! The file has one JSON object a line: first `{"collection": ...}`, the `result` of
+//! `GET /collections/{c}`; then the points, as a scroll gives them; at last `{"points": N}`. It is
+//! read by this component and nobody else.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use edge_sync_engine::{
     CollectionConfig, Request as EngineRequest, Shard, Strictness, parse_request_as,
 };
-use edge_sync_upload::{Request, Tenant};
+use edge_sync_upload::Request;
 use serde_json::{Value, json};
 
 use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
@@ -74,10 +74,8 @@ impl PointsDownload {
     /// Fetches one page. After a failure the next step asks for the same page again.
     pub fn step(&mut self) -> Result<DownloadProgress> {
         if !self.begun {
-            let tenant = self.server.target().routing.tenant();
-            let tenant = tenant.map(ToString::to_string);
             let (collection, _) = self.server.describe()?;
-            self.write(&json!({"collection": collection, "tenant": tenant}))?;
+            self.write(&json!({ "collection": collection }))?;
             self.begun = true;
         } else if !self.done {
             let page = self.fetch_page();
@@ -162,7 +160,6 @@ pub struct PointsFile {
     lines: BufReader<File>,
     path: PathBuf,
     collection: Value,
-    tenant: Tenant,
     points: u64,
     ended: bool,
 }
@@ -173,12 +170,10 @@ impl PointsFile {
         let file = File::open(path).map_err(|error| storage("open points", path, &error))?;
         let mut lines = BufReader::new(file);
         let mut header = read_line(&mut lines, path)?;
-        let tenant = header["tenant"].as_str().unwrap_or_default().parse();
         Ok(Self {
             lines,
             path: path.to_owned(),
             collection: header["collection"].take(),
-            tenant: tenant.map_err(|why| Error::BadSnapshot(format!("its tenant: {why}")))?,
             points: 0,
             ended: false,
         })
@@ -228,8 +223,8 @@ impl PointsFile {
         }
     }
 
-    /// How they differ from those of a shard. The tenant's field is only on what came back from the
-    /// server; that is no difference.
+    /// How they differ from those of a shard. What this device wrote without the tenant's field, which
+    /// was put on it on the way, differs from what came of it.
     pub fn compare(&mut self, shard: &Shard) -> Result<Difference> {
         let mut found = Difference {
             added: 0,
@@ -261,22 +256,20 @@ impl PointsFile {
                     None => found.added += 1,
                     Some(our) => {
                         common += 1;
-                        found.changed += u64::from(!self.is_same(our, point));
+                        found.changed += u64::from(!is_same(our, point));
                     }
                 }
             }
         }
     }
+}
 
-    fn is_same(&self, ours: &Value, theirs: &Value) -> bool {
-        let payload = |point: &Value| point.get("payload").cloned().unwrap_or_default();
-        let mut ours_stamped = payload(ours);
-        if !ours_stamped.is_object() {
-            ours_stamped = json!({});
-        }
-        ours_stamped[&self.tenant.field] = self.tenant.value.clone();
-        ours_stamped == payload(theirs) && are_alike(&ours["vector"], &theirs["vector"])
-    }
+fn is_same(ours: &Value, theirs: &Value) -> bool {
+    let payload = |point: &Value| match point.get("payload") {
+        Some(Value::Object(payload)) => payload.clone(),
+        _ => serde_json::Map::new(),
+    };
+    payload(ours) == payload(theirs) && are_alike(&ours["vector"], &theirs["vector"])
 }
 
 fn read_line(lines: &mut BufReader<File>, path: &Path) -> Result<Value> {

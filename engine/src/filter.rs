@@ -242,9 +242,9 @@ fn range_bounds(range: &Node<'_>) -> Result<()> {
             Value::Null => continue,
             Value::Number(_) => true,
             Value::String(_) => {
-                bound
-                    .parse::<DateTimeWrapper>()
-                    .map_err(|_| bound.error("not a date and time of RFC 3339"))?;
+                bound.parse::<DateTimeWrapper>().map_err(|_| {
+                    bound.error("expected a number, or a date and time of RFC 3339")
+                })?;
                 false
             }
             _ => return Err(bound.expected("a number, or a date and time")),

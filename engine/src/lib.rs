@@ -31,7 +31,7 @@ mod write;
 pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};
 pub use json::Strictness;
-pub use operation::{Operation, UpdateMode, Upload, merge_uploads};
+pub use operation::{Operation, UpdateMode, Upload, UploadElement, merge_uploads};
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
 pub use request::{
     ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::point::{Payload, Point, PointId, Vectors, vectors_to_json};
+use crate::point::{AsRest, Payload, Point, PointId, Vectors};
 use crate::request::encode_segment;
 
 /// How an upsert treats points that exist or do not.
@@ -156,8 +157,8 @@ impl Operation {
 /// How an operation goes to the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Upload {
-    /// One element of `operations` in `POST /points/batch`.
-    Batch(Value),
+    /// One element of `operations` in `POST /points/batch`, as JSON text.
+    Batch(String),
     /// A request of its own, below `/collections/{c}`.
     Request {
         /// HTTP method.
@@ -200,8 +201,10 @@ impl Operation {
     }
 
     /// How the operation goes to the server.
-    pub fn upload(&self) -> Upload {
-        match self {
+    ///
+    /// Errors: [`crate::Error::Internal`] if it cannot be written as JSON.
+    pub fn upload(&self) -> Result<Upload> {
+        Ok(match self {
             Self::CreatePayloadIndex { field, schema } => Upload::Request {
                 method: "PUT",
                 path: "/index".to_owned(),
@@ -222,8 +225,8 @@ impl Operation {
                 path: format!("/vectors/{}", encode_segment(name)),
                 body: None,
             },
-            point_operation => Upload::Batch(Element::new(point_operation).into_json()),
-        }
+            point_operation => Upload::Batch(UploadElement::new(point_operation)?.into_text()),
+        })
     }
 
     /// The operation on at most `count` of its points, from the `from`-th on. An operation on one
@@ -246,9 +249,11 @@ impl Operation {
 
     /// The element of `points/batch` that changes those of the operation's points that the server
     /// has: it selects them by a filter, so that a missing one is no error. Where REST has no such
-    /// form, the plain element.
-    pub fn element_for_present(&self) -> Value {
-        let element = Element::new(self);
+    /// form, the plain element. As JSON text.
+    ///
+    /// Errors: as [`Operation::upload`].
+    pub fn element_for_present(&self) -> Result<String> {
+        let element = UploadElement::new(self)?;
         let by_filter = matches!(
             self,
             Self::DeleteVectors { .. }
@@ -258,15 +263,15 @@ impl Operation {
                 | Self::ClearPayload { .. }
         );
         if !by_filter {
-            return element.into_json();
+            return Ok(element.into_text());
         }
-        let mut body = Map::new();
-        body.insert(
-            "filter".to_owned(),
-            json!({ "must": [{ "has_id": element.points }] }),
-        );
-        body.extend(element.rest);
-        json!({ element.kind: body })
+        let UploadElement {
+            kind, points, rest, ..
+        } = element;
+        Ok(format!(
+            r#"{{"{kind}":{{"filter":{{"must":[{{"has_id":[{}]}}]}}{rest}}}}}"#,
+            points.join(",")
+        ))
     }
 
     /// The operation without the points in `ids`; none if nothing is left of it.
@@ -296,28 +301,28 @@ impl Operation {
 }
 
 /// An element of `points/batch` while it grows.
-struct Element {
+#[derive(Debug)]
+pub struct UploadElement {
     kind: &'static str,
-    /// The points list.
-    points: Vec<Value>,
+    /// The points list: JSON text of each, since a vector is written as text once and no more.
+    points: Vec<String>,
     ids: HashSet<PointId>,
-    /// Everything but the points.
-    rest: Map<String, Value>,
+    /// Everything but the points: `,"name":value` for each field.
+    rest: String,
 }
 
-impl Element {
-    fn new(operation: &Operation) -> Self {
+impl UploadElement {
+    /// Of an operation that [`Operation::is_batchable`].
+    ///
+    /// Errors: [`crate::Error::Internal`] if it is not, or cannot be written as JSON.
+    pub fn new(operation: &Operation) -> Result<Self> {
         let ids = operation.point_ids();
-        let mut points: Vec<_> = ids.iter().map(|id| id.to_json()).collect();
-        let mut rest = Map::new();
-        let mut set = |key: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                rest.insert(key.to_owned(), value);
-            }
-        };
+        let mut points = Vec::new();
+        let mut rest = String::new();
+        let rest = &mut rest;
         let kind = match operation {
             Operation::UpsertPoint(point) => {
-                points = vec![point.to_json()];
+                points.push(text(&AsRest(point))?);
                 "upsert"
             }
             Operation::UpsertPointIf {
@@ -325,9 +330,9 @@ impl Element {
                 mode,
                 condition,
             } => {
-                points = vec![point.to_json()];
-                set("update_mode", Some(mode.name().into()));
-                set("update_filter", condition.clone());
+                points.push(text(&AsRest(point))?);
+                field(rest, "update_mode", Some(mode.name()))?;
+                field(rest, "update_filter", condition.as_ref())?;
                 "upsert"
             }
             Operation::DeletePoints { .. } => "delete",
@@ -336,47 +341,58 @@ impl Element {
                 vectors,
                 condition,
             } => {
-                points = vec![json!({ "id": id, "vector": vectors_to_json(vectors) })];
-                set("update_filter", condition.clone());
+                let vector = text(&AsRest(vectors))?;
+                points.push(format!(r#"{{"id":{},"vector":{vector}}}"#, text(id)?));
+                field(rest, "update_filter", condition.as_ref())?;
                 "update_vectors"
             }
             Operation::DeleteVectors { names, .. } => {
-                set("vector", Some(names.as_slice().into()));
+                field(rest, "vector", Some(names))?;
                 "delete_vectors"
             }
             Operation::SetPayload { payload, key, .. } => {
-                set("payload", Some(Value::Object(payload.clone())));
-                set("key", key.clone().map(Value::String));
+                field(rest, "payload", Some(payload))?;
+                field(rest, "key", key.as_ref())?;
                 "set_payload"
             }
             Operation::OverwritePayload { payload, key, .. } => {
-                set("payload", Some(Value::Object(payload.clone())));
-                set("key", key.clone().map(Value::String));
+                field(rest, "payload", Some(payload))?;
+                field(rest, "key", key.as_ref())?;
                 "overwrite_payload"
             }
             Operation::DeletePayload { keys, .. } => {
-                set("keys", Some(keys.as_slice().into()));
+                field(rest, "keys", Some(keys))?;
                 "delete_payload"
             }
             Operation::ClearPayload { .. } => "clear_payload",
             Operation::CreatePayloadIndex { .. }
             | Operation::DeletePayloadIndex { .. }
             | Operation::CreateVectorName { .. }
-            | Operation::DeleteVectorName { .. } => "",
+            | Operation::DeleteVectorName { .. } => {
+                return Err(Error::Internal(format!(
+                    "not an element of points/batch: {operation:?}"
+                )));
+            }
         };
-        Self {
+        if points.is_empty() {
+            points = ids.iter().map(text).collect::<Result<_>>()?;
+        }
+        Ok(Self {
             kind,
             points,
-            ids: operation.point_ids().into_iter().copied().collect(),
-            rest,
-        }
+            ids: ids.into_iter().copied().collect(),
+            rest: std::mem::take(rest),
+        })
+    }
+
+    /// Bytes of it as JSON text.
+    pub fn bytes(&self) -> usize {
+        let points: usize = self.points.iter().map(|point| point.len() + 1).sum();
+        let frame = r#"{"":{"points":[]}}"#.len();
+        frame + self.kind.len() + self.rest.len() + points.saturating_sub(1)
     }
 
     /// Takes the points of `next`, if the two do the same to different points.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the element is handed back, not reported"
-    )]
     fn join(&mut self, next: Self) -> Result<(), Self> {
         if self.kind == next.kind && self.rest == next.rest && self.ids.is_disjoint(&next.ids) {
             self.points.extend(next.points);
@@ -387,36 +403,48 @@ impl Element {
         }
     }
 
-    fn into_json(self) -> Value {
-        let mut body = Map::new();
-        body.insert("points".to_owned(), Value::Array(self.points));
-        body.extend(self.rest);
-        json!({ self.kind: body })
+    /// As JSON text.
+    pub fn into_text(self) -> String {
+        let Self {
+            kind, points, rest, ..
+        } = self;
+        format!(r#"{{"{kind}":{{"points":[{}]{rest}}}}}"#, points.join(","))
     }
 }
 
-/// The elements of `operations` in `POST /points/batch` that do what `ops` do, in fewer requests:
-/// an upsert or deletion of a point replaces what came before it for the same point, neighbours
-/// that do the same to different points are joined.
-///
-/// Errors: [`crate::Error::Internal`] if one is not [`Operation::is_batchable`].
-pub fn merge_uploads(ops: &[Operation]) -> Result<Vec<Value>> {
-    if let Some(other) = ops.iter().find(|op| !op.is_batchable()) {
-        return Err(Error::Internal(format!(
-            "not an element of points/batch: {other:?}"
-        )));
+fn text<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::Internal(format!("an operation cannot be written: {error}")))
+}
+
+/// Adds a field, if it has a value.
+fn field<T: Serialize + ?Sized>(fields: &mut String, name: &str, value: Option<&T>) -> Result<()> {
+    if let Some(value) = value {
+        fields.push_str(&format!(",\"{name}\":{}", text(&value)?));
     }
+    Ok(())
+}
+
+/// `operations` of `POST /points/batch`, as JSON text, that do what the writes do, in fewer requests:
+/// an upsert or deletion of a point replaces what came before it for the same point, neighbours
+/// that do the same to different points are joined. Each write comes with its own element.
+///
+/// Errors: as [`UploadElement::new`].
+pub fn merge_uploads(writes: Vec<(Operation, UploadElement)>) -> Result<String> {
     let mut replaced = HashSet::new();
-    let mut kept = Vec::with_capacity(ops.len());
-    for op in ops.iter().rev() {
-        kept.extend(op.without(&replaced));
-        if let Operation::UpsertPoint(_) | Operation::DeletePoints { .. } = op {
-            replaced.extend(op.point_ids());
+    let mut kept = Vec::with_capacity(writes.len());
+    for (operation, element) in writes.into_iter().rev() {
+        match operation.without(&replaced) {
+            None => {}
+            Some(Cow::Borrowed(_)) => kept.push(element),
+            Some(Cow::Owned(rest)) => kept.push(UploadElement::new(&rest)?),
+        }
+        if let Operation::UpsertPoint(_) | Operation::DeletePoints { .. } = operation {
+            replaced.extend(operation.point_ids());
         }
     }
-    let mut elements: Vec<Element> = Vec::new();
-    for op in kept.iter().rev() {
-        let next = Element::new(op);
+    let mut elements: Vec<UploadElement> = Vec::new();
+    for next in kept.into_iter().rev() {
         match elements.last_mut() {
             None => elements.push(next),
             Some(last) => {
@@ -426,5 +454,6 @@ pub fn merge_uploads(ops: &[Operation]) -> Result<Vec<Value>> {
             }
         }
     }
-    Ok(elements.into_iter().map(Element::into_json).collect())
+    let texts: Vec<String> = elements.into_iter().map(UploadElement::into_text).collect();
+    Ok(format!("[{}]", texts.join(",")))
 }

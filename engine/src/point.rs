@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 use uuid::Uuid;
@@ -166,37 +167,58 @@ impl Vector {
     }
 }
 
-/// The REST form of a set of vectors: the bare vector when there is only the default one, else an
-/// object by name.
-pub(crate) fn vectors_to_json(vectors: &Vectors) -> Value {
-    match vectors.first_key_value() {
-        // A bare sparse vector would be read as a map of names.
-        Some((name, vector))
-            if name.is_empty()
-                && vectors.len() == 1
-                && !matches!(vector, Vector::Sparse { .. }) =>
-        {
-            vector.to_json()
+/// Something in its REST form, for whoever writes it as text at once: a float gets as few digits as
+/// tell it from its neighbours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsRest<'a, T>(pub(crate) &'a T);
+
+impl Serialize for AsRest<'_, Vector> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Vector::Dense(values) => values.serialize(serializer),
+            Vector::Multi(rows) => rows.serialize(serializer),
+            Vector::Sparse { indices, values } => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("indices", indices)?;
+                map.serialize_entry("values", values)?;
+                map.end()
+            }
         }
-        _ => Value::Object(
-            vectors
-                .iter()
-                .map(|(name, vector)| (name.clone(), vector.to_json()))
-                .collect(),
-        ),
     }
 }
 
-impl Point {
-    /// The REST form: one element of `points` in `PUT /points`.
-    pub fn to_json(&self) -> Value {
-        let mut map = Map::new();
-        map.insert("id".to_owned(), self.id.to_json());
-        map.insert("vector".to_owned(), vectors_to_json(&self.vectors));
-        if let Some(payload) = &self.payload {
-            map.insert("payload".to_owned(), Value::Object(payload.clone()));
+/// The bare vector when there is only the default one, else an object by name.
+impl Serialize for AsRest<'_, Vectors> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.first_key_value() {
+            // A bare sparse vector would be read as a map of names.
+            Some((name, vector))
+                if name.is_empty()
+                    && self.0.len() == 1
+                    && !matches!(vector, Vector::Sparse { .. }) =>
+            {
+                AsRest(vector).serialize(serializer)
+            }
+            _ => serializer.collect_map(self.0.iter().map(|(name, it)| (name, AsRest(it)))),
         }
-        Value::Object(map)
+    }
+}
+
+/// One element of `points` in `PUT /points`.
+impl Serialize for AsRest<'_, Point> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Point {
+            id,
+            vectors,
+            payload,
+        } = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", id)?;
+        map.serialize_entry("vector", &AsRest(vectors))?;
+        if let Some(payload) = payload {
+            map.serialize_entry("payload", payload)?;
+        }
+        map.end()
     }
 }
 

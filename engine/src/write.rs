@@ -546,8 +546,24 @@ pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
     })
 }
 
+/// Types of payload indexes.
+const INDEX_TYPES: [&str; 8] = [
+    "keyword", "integer", "float", "geo", "text", "bool", "datetime", "uuid",
+];
+
+fn unknown_index_type(kind: &Node<'_>) -> Error {
+    let types = INDEX_TYPES.map(|known| format!("`{known}`")).join(", ");
+    kind.error(format!("unknown index type, expected one of {types}"))
+}
+
 /// REST `field_schema`: a type name, or an object with `type` and parameters.
 pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadFieldSchema> {
+    if let Some(kind) = node.value.as_str()
+        && !node.is_read_as_server()
+        && !INDEX_TYPES.contains(&kind)
+    {
+        return Err(unknown_index_type(node));
+    }
     if node.value.is_object() {
         let kind = node.required("type")?;
         // `nested` and `scoring` are of Qdrant 1.20: the engine has them, a server of 1.19 leaves
@@ -570,12 +586,7 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
                 "stemmer",
                 "scoring",
             ],
-            _ => {
-                return Err(kind.error(
-                    "unknown index type, expected one of `keyword`, `integer`, `float`, `geo`, \
-                     `text`, `bool`, `datetime`, `uuid`",
-                ));
-            }
+            _ => return Err(unknown_index_type(&kind)),
         };
         node.fields(&[&common, own].concat())?;
         if let Some(stopwords) = node.get("stopwords")

@@ -34,6 +34,8 @@ pub struct BoundServer {
     pub shard_key: Option<String>,
     /// As [`ServerSettings::tenant`](crate::ServerSettings).
     pub tenant: Option<String>,
+    /// As [`ServerSettings::shard`](crate::ServerSettings).
+    pub shard: Option<u32>,
 }
 
 /// The place that the shard in `directory` was synced with; none before the first sync. Can be asked
@@ -59,7 +61,13 @@ pub fn bound_server(directory: impl AsRef<Path>) -> Result<Option<BoundServer>> 
         collection: binding.collection,
         shard_key: binding.shard_key,
         tenant: binding.tenant,
+        shard: binding.shard,
     }))
+}
+
+/// Whether there is a shard in `directory`, as far as that can be seen without opening it.
+pub fn has_shard(directory: impl AsRef<Path>) -> bool {
+    directory.as_ref().join("CURRENT").is_file()
 }
 
 /// A shard, kept in step with a collection on a server if there is one.

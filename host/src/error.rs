@@ -122,8 +122,8 @@ pub enum Error {
     },
     /// The snapshot holds far fewer points than the shard; nothing was changed.
     #[error(
-        "the snapshot has {} points and the shard has {}: a restore would drop the difference",
-        grouped(*snapshot), grouped(*held)
+        "the snapshot holds {} point{} and the shard {}: a restore would drop the difference",
+        grouped(*snapshot), if *snapshot == 1 { "" } else { "s" }, grouped(*held)
     )]
     WouldDrop {
         /// Points in the shard.

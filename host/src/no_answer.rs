@@ -39,7 +39,7 @@ impl Peer {
     fn first(&self) -> String {
         match &self.proxy {
             Some(proxy) => format!("the proxy {proxy}"),
-            None => "the server".to_owned(),
+            None => format!("the server at {}", self.server),
         }
     }
 

@@ -31,12 +31,22 @@ pub(crate) fn server_url(text: &str) -> Result<Url> {
         return Err(refuse("has blanks or control characters".to_owned()));
     }
     let url = Url::parse(text).map_err(|error| {
-        refuse(format!(
-            "{error}; expected a URL such as http://127.0.0.1:6333"
-        ))
+        refuse(match error {
+            url::ParseError::RelativeUrlWithoutBase if !text.is_empty() => format!(
+                "`{text}` begins neither with http:// nor https://; is `http://{text}` meant?"
+            ),
+            error => format!("{error}; expected a URL such as http://127.0.0.1:6333"),
+        })
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse(format!("`{}` is not http or https", url.scheme())));
+        let meant = match text.contains("://") {
+            true => String::new(),
+            false => format!("; is `http://{text}` meant?"),
+        };
+        return Err(refuse(format!(
+            "`{}:` is neither http: nor https:{meant}",
+            url.scheme()
+        )));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refuse(
@@ -231,8 +241,8 @@ mod tests {
     fn urls_that_cannot_be_a_server_are_refused_with_the_reason() {
         for (url, why) in [
             ("", "expected a URL"),
-            ("localhost:6333", "not http or https"),
-            ("ftp://a", "not http or https"),
+            ("localhost:6333", "is `http://localhost:6333` meant?"),
+            ("ftp://a", "`ftp:` is neither http: nor https:"),
             ("http://", "expected a URL"),
             ("http://u:p@a/", "user names"),
             ("http://u@a/", "user names"),

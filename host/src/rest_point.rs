@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::json_words::json_error;
 use crate::types::{NamedVector, Point, PointId, SparseVector, Vector};
 
 /// A REST `PointStruct`.
 #[derive(Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "expected a point, as {\"id\": 1, \"vector\": [0.1, 0.2], \"payload\": {}}"
+    expecting = "a point, as {\"id\": 1, \"vector\": [0.1, 0.2], \"payload\": {}}"
 )]
 struct RestPoint<'a> {
     #[serde(borrow)]
@@ -74,7 +75,7 @@ fn point_id(json: &str) -> Result<PointId> {
         Ok(text) => Ok(PointId::Uuid(text.into_owned())),
         Err(_) => Err(Error::invalid(
             "id",
-            format!("must be an unsigned integer or a UUID, not {json}"),
+            format!("`{json}` is no point id; expected an unsigned integer or a UUID"),
         )),
     }
 }
@@ -139,11 +140,10 @@ impl<'a> Reader<'a> {
 
     /// The error's message with its place in the whole text.
     fn placed(&self, part: &str, error: &serde_json::Error) -> String {
-        let own = format!(" at line {} column {}", error.line(), error.column());
-        let message = error.to_string();
-        let Some(message) = message.strip_suffix(&own) else {
+        let message = json_error(part, error);
+        if error.line() == 0 {
             return message;
-        };
+        }
         // A slice of the text: their distance is its place.
         let at = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
         let before = self.text.get(..at).unwrap_or_default();

@@ -91,7 +91,7 @@ pub enum WorkerState {
 }
 
 /// A failure, for people.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FailureNote {
     /// [`Error::kind`].
     pub kind: String,
@@ -157,7 +157,7 @@ impl SyncRecord {
     /// Notes how a restore ended.
     pub(crate) fn note_restore(&mut self, outcome: &Result<RestoreReport>) {
         self.under_way = None;
-        if is_cancelled(outcome.as_ref().err()) {
+        if outcome.as_ref().err().is_some_and(says_nothing) {
             return;
         }
         self.last_restore_error = outcome.as_ref().err().map(FailureNote::of);
@@ -170,7 +170,7 @@ impl SyncRecord {
     /// Notes how a pull ended.
     pub(crate) fn note_pull(&mut self, outcome: &Result<PullReport>) {
         self.under_way = None;
-        if is_cancelled(outcome.as_ref().err()) {
+        if outcome.as_ref().err().is_some_and(says_nothing) {
             return;
         }
         self.last_pull_error = outcome.as_ref().err().map(FailureNote::of);
@@ -210,7 +210,7 @@ impl SyncRecord {
     /// Notes how a sync ended that exchanged something with the server.
     pub(crate) fn note(&mut self, failure: Option<&Error>) {
         self.under_way = None;
-        if is_cancelled(failure) {
+        if failure.is_some_and(says_nothing) {
             return;
         }
         self.last_error = failure.map(FailureNote::of);
@@ -230,9 +230,19 @@ impl SyncRecord {
     }
 }
 
-/// Somebody stopped it: what was known before is as true as it was.
-fn is_cancelled(failure: Option<&Error>) -> bool {
-    matches!(failure, Some(Error::Cancelled))
+/// Somebody stopped it, or gave it wrong settings: what was known before is as true as it was.
+fn says_nothing(failure: &Error) -> bool {
+    matches!(failure, Error::Cancelled) || is_setting(failure)
+}
+
+/// The settings were refused before anything was asked of the server: that concerns whoever gave
+/// them, and not the next sync with others.
+fn is_setting(failure: &Error) -> bool {
+    match failure {
+        Error::Setting { .. } => true,
+        Error::Server(failure) => failure.request == edge_sync_upload::SETTINGS,
+        _ => false,
+    }
 }
 
 /// Milliseconds since 1970 (UTC).
@@ -247,6 +257,7 @@ pub(crate) fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ServerFailure;
 
     fn failure() -> Error {
         Error::Internal("a failure".into())
@@ -306,6 +317,18 @@ mod tests {
         record.note_pull(&Err(Error::Cancelled));
         record.note_restore(&Err(Error::Cancelled));
         assert_eq!(record, SyncRecord::default());
+        let mut settings = ServerFailure {
+            class: FailureClass::Stop,
+            status: None,
+            request: edge_sync_upload::SETTINGS.to_owned(),
+            message: "another collection".to_owned(),
+            retry_after_ms: None,
+        };
+        record.note(Some(&Error::Server(settings.clone())));
+        assert_eq!(record, SyncRecord::default());
+        settings.request = "GET /collections/c".to_owned();
+        record.note(Some(&Error::Server(settings)));
+        assert!(record.last_error.is_some());
         // And does not make good what failed before.
         record.note(Some(&failure()));
         record.note(Some(&Error::Cancelled));

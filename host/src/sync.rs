@@ -24,7 +24,7 @@ pub use edge_sync_upload::BackoffOptions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SyncOptions {
-    /// Most operations and bytes a request. Default: 10 operations, 8 MiB.
+    /// How much goes into a request. Default: 10 operations at first, up to 1,000, and 8 MiB.
     pub batch: BatchLimits,
     /// Waits between attempts.
     pub backoff: BackoffOptions,
@@ -254,6 +254,7 @@ pub(crate) fn standing(standing: crate::types::QueueStanding) -> Standing {
             collection: bound.collection,
             shard_key: bound.shard_key,
             tenant: bound.tenant,
+            shard: bound.shard,
             alias_of: bound.alias_of,
             id: bound.id,
             operation: bound.operation,
@@ -272,6 +273,7 @@ pub(crate) fn wit_binding(binding: &Binding) -> crate::types::Binding {
         collection: binding.collection.clone(),
         shard_key: binding.shard_key.clone(),
         tenant: binding.tenant.clone(),
+        shard: binding.shard,
         alias_of: binding.alias_of.clone(),
         id: binding.id.clone(),
         operation: binding.operation,
@@ -354,6 +356,7 @@ pub(crate) fn uploader(target: Target, options: &SyncOptions) -> Uploader {
                 bytes: options.batch.bytes,
                 ..defaults.limits
             },
+            most_operations: options.batch.most_operations,
             backoff: options.backoff.clone(),
             attempts: options.attempts,
             patience: options.patience,

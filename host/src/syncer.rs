@@ -221,11 +221,12 @@ impl Worker {
         let mut eager = true;
         let mut stored = Instant::now();
         let mut told = None;
+        let mut is_looked_at = false;
         // A process that is killed in its first upload must have said that it was at it.
         let mut record = self.begin();
         self.store(&mut record);
         while self.wait_for_work(pull_due.map_or(due, |pull| pull.min(due)), eager) {
-            let pass = self.upload();
+            let pass = self.upload(&mut is_looked_at);
             eager = pass.failure.is_none();
             due = Instant::now() + pass.wait;
             if pull_due.is_some_and(|due| due <= Instant::now()) {
@@ -342,8 +343,9 @@ impl Worker {
         }
     }
 
-    /// Uploads until there is nothing left, something fails, or a pause or the end is wanted.
-    fn upload(&self) -> Pass {
+    /// Uploads until there is nothing left, something fails, or a pause or the end is wanted. The
+    /// collection is looked at first, once, also where nothing waits: it may have to be created.
+    fn upload(&self, is_looked_at: &mut bool) -> Pass {
         let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut exchanged = false;
         let (state, failure, wait) = loop {
@@ -354,7 +356,10 @@ impl Worker {
                 }
             }
             let (mut queue, mut server) = (&self.shard, &*self.courier);
-            let step = uploader.step(&mut queue, &mut server, None);
+            let step = match *is_looked_at || uploader.is_ready() {
+                true => uploader.step(&mut queue, &mut server, None),
+                false => uploader.prepare(&mut queue, &mut server, true),
+            };
             exchanged |= !matches!(step, Ok(Step::Done) | Err(_));
             match step {
                 Ok(Step::Done) => {
@@ -374,6 +379,7 @@ impl Worker {
                     tracing::warn!(sequence, "the server refuses an operation: {failure}");
                 }
                 Ok(Step::Collection { created }) => {
+                    *is_looked_at = true;
                     if created {
                         tracing::info!("created the collection");
                     }

@@ -173,18 +173,21 @@ impl SearchRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchLimits {
-    /// Most operations a request. A point that is upserted counts as one.
+    /// Operations of the first request. A point that is upserted counts as one.
     pub operations: u32,
+    /// Most operations of a request, to which the first grows while answers come quickly.
+    pub most_operations: u32,
     /// Most bytes of a request's body; a single larger operation still goes out alone.
     pub bytes: u32,
 }
 
 impl Default for BatchLimits {
-    /// 10 operations, as Qdrant's own examples of edge sync use, and 8 MiB, a quarter of what a
-    /// server accepts by default.
+    /// 10 operations, as Qdrant's own examples of edge sync use, then up to 1,000, and 8 MiB, a quarter of
+    /// what a server accepts by default.
     fn default() -> BatchLimits {
         BatchLimits {
             operations: 10,
+            most_operations: 1000,
             bytes: 8 << 20,
         }
     }
@@ -192,6 +195,7 @@ impl Default for BatchLimits {
 
 setters!(BatchLimits {
     operations: u32,
+    most_operations: u32,
     bytes: u32,
 });
 

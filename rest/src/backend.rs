@@ -57,9 +57,14 @@ pub trait Backend: Send + Sync + 'static {
         }])
     }
 
-    /// What answers below `/edge-sync`; none where there is no such thing.
-    fn operator(&self) -> Option<&dyn Operator> {
-        None
+    /// What answers below `/edge-sync`; none where there is no such thing. `collection`: the one that
+    /// the request names.
+    ///
+    /// # Errors
+    /// [`Error::no_collection`]; [`Error::InvalidInput`] if one has to be named.
+    fn operator(&self, collection: Option<&str>) -> Result<Option<Box<dyn Operator>>> {
+        let _ = collection;
+        Ok(None)
     }
 
     /// Creates a collection; `body` is that of `PUT /collections/{collection}`.

@@ -87,7 +87,7 @@ async fn status<B: Backend>(app: Shared<B>, uri: Uri) -> Response {
 }
 
 async fn queue<B: Backend>(app: Shared<B>, uri: Uri) -> Response {
-    let page = Page::of(&uri);
+    let page = parameters::<Page>(&uri);
     answer(app, uri, move |operator| {
         let page = page?;
         operator.queue(page.after, page.limit.unwrap_or(1).min(PAGE))
@@ -96,7 +96,7 @@ async fn queue<B: Backend>(app: Shared<B>, uri: Uri) -> Response {
 }
 
 async fn rejected<B: Backend>(app: Shared<B>, uri: Uri) -> Response {
-    let page = Page::of(&uri);
+    let page = parameters::<Page>(&uri);
     answer(app, uri, move |operator| {
         let page = page?;
         operator.rejected(page.after, page.limit.unwrap_or(20).min(PAGE))
@@ -106,7 +106,10 @@ async fn rejected<B: Backend>(app: Shared<B>, uri: Uri) -> Response {
 
 async fn skip<B: Backend>(app: Shared<B>, request: Request) -> Response {
     with_body(app, request, |operator, body: Skip| {
-        operator.skip(body.count.unwrap_or(1))
+        match body.count.unwrap_or(1) {
+            0 => Err(Error::invalid("count", "0; at least 1 is needed")),
+            count => operator.skip(count),
+        }
     })
     .await
 }
@@ -133,17 +136,21 @@ struct Page {
     after: u64,
 }
 
-impl Page {
-    fn of(uri: &Uri) -> Result<Self> {
-        Query::try_from_uri(uri)
-            .map(|Query(page)| page)
-            .map_err(|refused| {
-                Error::Malformed(format!(
-                    "Deserialize error in query parameters: {}",
-                    refused.body_text()
-                ))
-            })
-    }
+/// The query parameter that says which device of several is meant.
+#[derive(Deserialize)]
+struct Of {
+    collection: Option<String>,
+}
+
+fn parameters<T: DeserializeOwned>(uri: &Uri) -> Result<T> {
+    Query::try_from_uri(uri)
+        .map(|Query(parameters)| parameters)
+        .map_err(|refused| {
+            Error::Malformed(format!(
+                "Deserialize error in query parameters: {}",
+                refused.body_text()
+            ))
+        })
 }
 
 #[derive(Deserialize, Default)]
@@ -192,9 +199,12 @@ async fn answer<B: Backend>(
     call: impl FnOnce(&dyn Operator) -> Result<Value> + Send + 'static,
 ) -> Response {
     let started = Instant::now();
-    let result = app.blocking(move |backend| match backend.operator() {
-        Some(operator) => call(operator),
-        None => Err(Error::NotFound(format!("no endpoint {}", uri.path()))),
+    let result = app.blocking(move |backend| {
+        let Of { collection } = parameters(&uri)?;
+        match backend.operator(collection.as_deref())? {
+            Some(operator) => call(&*operator),
+            None => Err(Error::NotFound(format!("no endpoint {}", uri.path()))),
+        }
     });
     envelope::answer(started, result.await)
 }

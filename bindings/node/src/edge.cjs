@@ -356,13 +356,19 @@ class Edge {
 
   async sync(options = {}) {
     const { direction = "both", attempts = 5, patienceMs = 60_000 } = options;
-    const { batchOperations = 10, batchBytes = 8 << 20, rebind = false, resend = false } = options;
+    const { batchOperations = 10, mostBatchOperations = 1000, batchBytes = 8 << 20 } = options;
+    const { rebind = false, resend = false } = options;
     const { createShardKey = false } = options;
     if (!this.#server) throw invalid("url", "no server is set: EdgeSync.open({ url, collection })");
     if (!["both", "push", "pull"].includes(direction)) {
       throw invalid("direction", "expected 'both', 'push' or 'pull'");
     }
-    for (const [name, value] of Object.entries({ attempts, batchOperations, batchBytes })) {
+    for (const [name, value] of Object.entries({
+      attempts,
+      batchOperations,
+      mostBatchOperations,
+      batchBytes,
+    })) {
       if (!(Number.isInteger(value) && value >= 1 && value < 2 ** 32)) {
         throw invalid(name, "expected at least 1");
       }
@@ -371,6 +377,7 @@ class Edge {
     const settings = {
       operations: batchOperations,
       bytes: batchBytes,
+      mostOperations: mostBatchOperations,
       attempts,
       patienceMs: BigInt(Math.floor(patienceMs)),
       rebind,
@@ -597,11 +604,11 @@ function bound(text, part, apiKey, timeoutMs) {
   } catch {
     return undefined;
   }
-  const { url, collection, shard_key: shardKey, tenant } = binding ?? {};
+  const { url, collection, shard_key: shardKey, tenant, shard } = binding ?? {};
   // Empty after a contact with a server that nobody named.
   if (!url || !collection) return undefined;
   const isNamed = Object.values(part).some((value) => value !== undefined);
-  const known = isNamed ? part : { shard: undefined, shardKey, tenant };
+  const known = isNamed ? part : { shard, shardKey, tenant };
   return serverOf(url, collection, known, apiKey, timeoutMs);
 }
 

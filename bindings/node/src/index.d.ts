@@ -123,8 +123,10 @@ export interface SyncOptions {
   attempts?: number;
   /** Longest wait between two attempts; a minute. */
   patienceMs?: number;
-  /** Operations of one request; 10. */
+  /** Operations of the first request; 10. */
   batchOperations?: number;
+  /** Most operations of a request, to which the first grows while answers come quickly; 1,000. */
+  mostBatchOperations?: number;
   /** Bytes of one request; 8 MiB. */
   batchBytes?: number;
   /** The collection is the one that was bound before, in a new place. */

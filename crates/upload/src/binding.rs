@@ -20,6 +20,10 @@ pub struct Binding {
     /// The tenant, as [`crate::Tenant`] reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// The only shard that is followed, where the settings named one. Writes go to the whole
+    /// collection all the same, so that another number is no other place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u32>,
     /// The collection that the alias led to; none if it is no alias, or the server did not say.
     pub alias_of: Option<String>,
     /// The identity in the collection's metadata, if an edge-sync created it.
@@ -48,6 +52,7 @@ impl Binding {
             collection: target.collection.clone(),
             shard_key: target.routing.named_key().map(ToString::to_string),
             tenant: target.routing.tenant().map(ToString::to_string),
+            shard: target.routing.shard(),
             ..Self::default()
         }
     }
@@ -140,6 +145,22 @@ fn named(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shard_that_is_followed_is_kept_and_is_no_place() {
+        let of = |shard| {
+            let routing = Routing::new(None, None, shard).unwrap();
+            Target::new("http://host:6333", "c").routed(routing)
+        };
+        let binding = Binding::to(&of(Some(1)));
+        let stored = serde_json::to_string(&binding).unwrap();
+        assert_eq!(serde_json::from_str::<Binding>(&stored).unwrap(), binding);
+        assert_eq!(binding.shard, Some(1));
+        assert!(binding.is_at(&of(None)) && binding.is_at(&of(Some(2))));
+        // What an earlier version wrote.
+        let before = r#"{"url":"http://host:6333","collection":"c","points":3}"#;
+        assert_eq!(serde_json::from_str::<Binding>(before).unwrap().shard, None);
+    }
 
     #[test]
     fn one_place_has_several_spellings() {

@@ -127,6 +127,7 @@ impl ServerCollection {
                 "the collection has no shard keys (sharding_method: auto), and the settings name \
                  the shard key {key}"
             )),
+            (None, false) => has_shard(routing, self.shards),
             _ => Ok(()),
         }
     }
@@ -137,9 +138,13 @@ impl ServerCollection {
                 && ours != theirs
                 && !changing.contains(name)
             {
+                let vector = match name.as_str() {
+                    "" => "the vector".to_owned(),
+                    name => format!("vector `{name}`"),
+                };
                 return Err(format!(
-                    "vector `{name}` is {ours} here and {theirs} there: the server's collection \
-                     is another one"
+                    "{vector} is {ours} here and {theirs} there: the server's collection is another \
+                     one"
                 ));
             }
         }
@@ -170,6 +175,22 @@ impl LocalVectors {
             original: identities(&parse(original)).into_keys().collect(),
         }
     }
+}
+
+/// Whether a collection of so many shards has the one that the settings name, if they name one.
+///
+/// # Errors
+/// A sentence for people.
+pub fn has_shard(routing: &Routing, shards: u64) -> Result<(), String> {
+    let Some(shard) = routing.shard().filter(|shard| u64::from(*shard) >= shards) else {
+        return Ok(());
+    };
+    let there = match shards {
+        0 | 1 => "its only shard is 0".to_owned(),
+        2 => "its shards are 0 and 1".to_owned(),
+        _ => format!("its shards are 0 to {}", shards - 1),
+    };
+    Err(format!("the collection has no shard {shard}; {there}"))
 }
 
 /// The body that creates a collection with one shard, or one shard for each shard key if it is to be
@@ -345,6 +366,27 @@ mod tests {
         for part in [key, tenant] {
             assert_eq!(keyed.may_upload(&ours, &[], &part), Ok(()));
             assert_eq!(keyed.may_restore(None, &part), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_named_is_there() {
+        let of = |shard| Routing::new(None, None, Some(shard)).unwrap();
+        let collection = |shards: u64| {
+            info(json!({"vectors": {"size": 3, "distance": "Dot"}, "shard_number": shards}))
+        };
+        for (shards, there) in [
+            (1, "its only shard is 0"),
+            (2, "its shards are 0 and 1"),
+            (3, "its shards are 0 to 2"),
+        ] {
+            let last = u32::try_from(shards).unwrap() - 1;
+            assert_eq!(collection(shards).may_restore(None, &of(last)), Ok(()));
+            let words = collection(shards).may_restore(None, &of(7)).unwrap_err();
+            assert!(
+                words.contains("no shard 7") && words.contains(there),
+                "{words}"
+            );
         }
     }
 

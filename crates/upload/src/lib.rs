@@ -39,11 +39,11 @@ pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
 pub use kept::keeps_enough;
 pub use placement::{Parts, Placement};
-pub use routing::{Routing, Setting, ShardKey, Tenant};
+pub use routing::{FollowedShards, Routing, Setting, ShardKey, Tenant};
 pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
-    Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, Server, Standing, Step,
-    Uploader,
+    Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, SETTINGS, Server, Standing,
+    Step, Uploader,
 };
 pub use verdict::{Class, Failure, Verdict, judge_read, judge_write};
 pub use words::same_words;

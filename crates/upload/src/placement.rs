@@ -154,7 +154,7 @@ impl Placement {
         for number in &wanted {
             let Some(shard) = self.shards.get(number) else {
                 return Err(format!(
-                    "the collection has no shard {number}; it has {}",
+                    "the collection has no shard {number}; its shards are: {}",
                     there.join(", ")
                 ));
             };
@@ -276,7 +276,7 @@ mod tests {
         assert!(
             parts(Some(2))
                 .unwrap_err()
-                .contains("no shard 2; it has 0, 1")
+                .contains("no shard 2; its shards are: 0, 1")
         );
         assert_eq!(
             placement.parts(&tenant("user=a"), false),

@@ -149,6 +149,61 @@ impl fmt::Display for Tenant {
     }
 }
 
+/// Which shards of a collection of several a device follows: a number, or `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum FollowedShards {
+    /// All of them, also where one alone was followed before.
+    All,
+    /// The one of this number.
+    One(u32),
+}
+
+impl FollowedShards {
+    /// The number, of one alone.
+    pub fn number(self) -> Option<u32> {
+        match self {
+            Self::All => None,
+            Self::One(number) => Some(number),
+        }
+    }
+}
+
+impl FromStr for FollowedShards {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::One)
+                .map_err(|_| format!("`{text}` is neither the number of a shard nor `all`")),
+        }
+    }
+}
+
+impl TryFrom<Value> for FollowedShards {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => text.parse(),
+            other => other.to_string().parse(),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for FollowedShards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all shards"),
+            Self::One(number) => write!(f, "shard {number}"),
+        }
+    }
+}
+
 /// A setting that names a part of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {

@@ -17,7 +17,7 @@ use crate::answer::{Answer, NoAnswer, Request};
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::behind;
 use crate::binding::{Binding, Target};
-use crate::collection::{LocalVectors, ServerCollection, creation_body};
+use crate::collection::{LocalVectors, ServerCollection, creation_body, has_shard};
 use crate::facts::Facts;
 use crate::placement::Placement;
 use crate::routing::ShardKey;
@@ -72,9 +72,12 @@ const SMALL_REQUEST: usize = 64 << 10;
 /// How to upload.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Most operations and bytes of a request, and most points of one operation in it. Default: 10
-    /// operations, 8 MiB, 10,000 points.
+    /// Operations of the first request, and most bytes of a request and points of one operation in it.
+    /// Default: 10 operations, 8 MiB, 10,000 points.
     pub limits: Limits,
+    /// Most operations of a request, to which the first grows while answers come quickly. Default:
+    /// 1,000.
+    pub most_operations: u32,
     /// Waits between attempts.
     pub backoff: BackoffOptions,
     /// Failures in a row after which [`Uploader::gives_up`]. Default: 8.
@@ -92,6 +95,7 @@ impl Default for Options {
                 points: 10_000,
                 present_only: false,
             },
+            most_operations: 1000,
             backoff: BackoffOptions::default(),
             attempts: 8,
             patience: Duration::from_secs(60),
@@ -305,6 +309,9 @@ struct Head {
     taken: u32,
 }
 
+/// What a failure names as the request where the settings are refused before anything is asked.
+pub const SETTINGS: &str = "settings";
+
 /// What a write that changes nothing showed.
 enum Probe {
     Passes,
@@ -320,6 +327,8 @@ pub struct Uploader {
     permissions: Permissions,
     backoff: Backoff,
     sizes: Sizes,
+    /// How long the last write took, where a clock that did not jump tells.
+    took: Option<Duration>,
     head: Head,
     streak: Streak,
     /// Failures in a row without a usable answer.
@@ -359,7 +368,8 @@ impl Uploader {
         Self {
             target,
             backoff: Backoff::new(options.backoff.clone(), seed),
-            sizes: Sizes::new(options.limits),
+            sizes: Sizes::new(options.limits, options.most_operations),
+            took: None,
             options,
             permissions: Permissions::default(),
             head: Head::default(),
@@ -428,6 +438,15 @@ impl Uploader {
         Ok(Ok(description))
     }
 
+    fn path(&self) -> String {
+        format!("/collections/{}", self.target.collection)
+    }
+
+    /// The request that describes the collection, for people.
+    fn description(&self) -> String {
+        format!("GET {}", self.path())
+    }
+
     /// Whether what the settings name is shard 0 of a collection that has no other. Known once the
     /// collection has been looked at.
     pub fn is_shard_0(&self) -> bool {
@@ -481,6 +500,7 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
         until: Option<u64>,
     ) -> Result<Step, E> {
+        self.took = None;
         let Some(batch) = self.next_batch(queue, until)? else {
             return Ok(Step::Done);
         };
@@ -499,7 +519,12 @@ impl Uploader {
             request.path = format!("{}{separator}timeout={}", request.path, self.server_timeout);
         }
         self.before_deletions(queue, &request)?;
+        let sent_at = server.now_ms();
         let (verdict, operation) = self.write(server, &request)?;
+        self.took = server
+            .now_ms()
+            .checked_sub(sent_at)
+            .map(Duration::from_millis);
         let operation = operation.filter(|_| self.one_sequence);
         if let Err(why) = self.note_operation(operation) {
             return self.lost(queue, &batch.request, why);
@@ -670,6 +695,7 @@ impl Uploader {
                 if shrunk && failure.retry_after.is_none() {
                     return Ok(Step::Again);
                 }
+                self.sizes.fall_back(batch.operations);
                 Ok(self.wait(failure))
             }
             Class::TooLarge => self.too_large(queue, server, batch, failure),
@@ -1005,7 +1031,7 @@ impl Uploader {
         if self.head.refusal.is_none() {
             self.streak.confirmed(&batch.request);
         }
-        self.sizes.grow();
+        self.sizes.grow(batch.operations, self.took.take());
         let first_number = self
             .stored
             .as_ref()
@@ -1173,6 +1199,12 @@ impl Uploader {
             Ok(description) => description,
             Err(failure) => return Ok(self.passing(failure)),
         };
+        if let Err(why) = has_shard(&self.target.routing, description.shards) {
+            return Ok(self.stop(Failure::stop(
+                SETTINGS,
+                format!("{why}. Nothing was uploaded"),
+            )));
+        }
         let may = match description.may_upload(&local, &[], &self.target.routing) {
             Ok(()) => Ok(()),
             Err(_) => {
@@ -1185,7 +1217,7 @@ impl Uploader {
                 "{why}. Nothing was uploaded; configure another collection (with --rebind, if this \
                  shard was synced before), or make one that fits"
             );
-            return Ok(self.stop(Failure::stop("GET /collections/…", message)));
+            return Ok(self.stop(Failure::stop(&self.description(), message)));
         }
         let missing_key = match self.missing_key(server)? {
             Ok(missing) => missing,
@@ -1259,8 +1291,9 @@ impl Uploader {
         let description = match self.describe(server)? {
             Ok(description) => description,
             Err(failure) if failure.class == Class::Missing => {
+                let is_bound = bound.as_ref().is_none_or(|it| it.is_at(&self.target));
                 let words = match standing {
-                    Some(standing) if standing.acknowledged > 0 => gone_words(standing),
+                    Some(standing) if standing.acknowledged > 0 && is_bound => gone_words(standing),
                     _ => failure.message.clone(),
                 };
                 return Ok(RestoreCheck::Stop(Failure {
@@ -1274,7 +1307,7 @@ impl Uploader {
         let local =
             standing.map(|standing| LocalVectors::read(&standing.config, &standing.creation));
         if let Err(why) = description.may_restore(local.as_ref(), &self.target.routing) {
-            return Ok(RestoreCheck::Stop(Failure::stop("GET /collections/…", why)));
+            return Ok(RestoreCheck::Stop(Failure::stop(&self.description(), why)));
         }
         let alias = self.alias(server)?;
         let alias_of = match (&alias, &bound) {
@@ -1329,7 +1362,7 @@ impl Uploader {
             lost: Some(why.to_owned()),
             ..bound.clone()
         });
-        RestoreCheck::Stop(Failure::stop("GET /collections/…", lost_words(why)))
+        RestoreCheck::Stop(Failure::stop(&self.description(), lost_words(why)))
     }
 
     /// Keeps, durably, what [`Uploader::check_restore`] found against the collection: it may look
@@ -1425,15 +1458,16 @@ impl Uploader {
             return None;
         }
         if let Some(why) = bound.lost.as_ref().filter(|_| bound.is_at(&self.target)) {
-            return Some(Failure::stop("GET /collections/…", lost_words(why)));
+            return Some(Failure::stop(&self.description(), lost_words(why)));
         }
         (!bound.is_at(&self.target)).then(|| {
             Failure::stop(
-                "settings",
+                SETTINGS,
                 format!(
                     "this shard is in step with the collection {bound}, and the settings name {}. \
-                     If that is the same collection in a new place, use --rebind; to send \
-                     everything to it, --rebind --resend",
+                     If that is the same collection in a new place: `sync --rebind`; to send \
+                     everything to it: `sync --rebind --resend`; to take what it holds instead: \
+                     `restore --force`",
                     self.target
                 ),
             )
@@ -1445,10 +1479,16 @@ impl Uploader {
         server: &mut impl Server<Error = E>,
         config: &str,
     ) -> Result<Result<bool, Failure>, E> {
+        if let Err(why) = has_shard(&self.target.routing, 1) {
+            return Ok(Err(Failure::stop(
+                SETTINGS,
+                format!("it would have one shard: {why}"),
+            )));
+        }
         let id = server.fresh_id();
         let body = match creation_body(config, &id, self.target.routing.creates_keys()) {
             Ok(body) => body,
-            Err(why) => return Ok(Err(Failure::stop("PUT /collections/…", why))),
+            Err(why) => return Ok(Err(Failure::stop(&format!("PUT {}", self.path()), why))),
         };
         Ok(
             match self.write(server, &Request::new("PUT", "", body))?.0 {
@@ -1680,7 +1720,7 @@ impl Uploader {
              `sync --rebind --resend` sends it everything that this shard holds; `restore --force` \
              takes what it holds instead"
         );
-        Some(self.stop(Failure::stop("GET /collections/…", message)))
+        Some(self.stop(Failure::stop(&self.description(), message)))
     }
 }
 

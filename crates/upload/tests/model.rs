@@ -102,6 +102,9 @@ struct Settings {
     /// 0: none; 1: always 500; 2: cut; 3: takes the server down.
     poison: u8,
     operations: u32,
+    most_operations: u32,
+    /// Milliseconds that an exchange takes.
+    delay: u64,
     bytes: u32,
     points: u32,
 }
@@ -130,6 +133,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         1_u32..12,
         prop_oneof![Just(8_u32 << 20), 200_u32..2_000],
         prop_oneof![Just(10_000_u32), 1_u32..5],
+        (1_u32..60, proptest::sample::select(vec![0_u64, 800])),
     );
     (server, way).prop_map(|(server, way)| Settings {
         capacity: server.0,
@@ -148,6 +152,8 @@ fn settings() -> impl Strategy<Value = Settings> {
         operations: way.3,
         bytes: way.4,
         points: way.5,
+        most_operations: way.6.0,
+        delay: way.6.1,
     })
 }
 
@@ -155,6 +161,8 @@ impl Settings {
     fn world(&self, log: Vec<Op>) -> World {
         let mut world = World::new(log);
         world.options.limits.operations = self.operations;
+        world.options.most_operations = self.most_operations;
+        world.network.delay = self.delay;
         world.options.limits.bytes = self.bytes;
         world.options.limits.points = self.points;
         world.restart();

@@ -1364,6 +1364,41 @@ fn a_process_that_ends_between_pieces_begins_the_operation_anew() {
     );
 }
 
+/// Operations of each upload request.
+fn sent(world: &World) -> Vec<usize> {
+    let is_batch = |request: &edge_sync_upload::Request| request.path.starts_with("/points/batch");
+    let exchanges = world.network.exchanges.iter();
+    let requests = exchanges.filter(|(request, _)| is_batch(request));
+    requests
+        .map(|(request, _)| world::tags(request).len())
+        .filter(|operations| *operations > 0)
+        .collect()
+}
+
+#[test]
+fn requests_grow_while_the_server_is_quick_and_shrink_when_it_is_slow() {
+    let run = |delay| {
+        let mut world = World::new(upserts(200));
+        world.options.most_operations = 64;
+        world.network.delay = delay;
+        world.restart();
+        assert_eq!(world.run(), End::Done);
+        sent(&world)
+    };
+    assert_eq!(run(20), [10, 20, 40, 64, 64, 2]);
+    // The link bears no more than this within a second.
+    assert_eq!(run(1_500), [10; 20]);
+    let mut world = World::new(upserts(200));
+    world.options.most_operations = 64;
+    world.restart();
+    world.step_until(|step| matches!(step, Step::Uploaded { operations: 40 }));
+    world.network.delay = 6_000;
+    world.step_until(|step| matches!(step, Step::Uploaded { .. }));
+    world.network.delay = 2_000;
+    assert_eq!(world.run(), End::Done);
+    assert_eq!(sent(&world)[..5], [10, 20, 40, 64, 32]);
+}
+
 #[test]
 fn two_machines_of_one_seed_wait_alike() {
     let machine = || {

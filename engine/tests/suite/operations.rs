@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::common::{created, read, write, write_request};
 use edge_sync_engine::{
-    Error, Operation, Payload, Point, PointId, Shard, UpdateMode, Upload, Vector, Vectors,
-    merge_uploads,
+    Error, Operation, Payload, Point, PointId, Shard, UpdateMode, Upload, UploadElement, Vector,
+    Vectors, merge_uploads,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -361,11 +361,26 @@ fn colliding() -> impl Strategy<Value = Operation> {
 
 fn uploaded(model: &mut Model, operations: &[Operation]) {
     for operation in operations {
-        match operation.upload() {
-            Upload::Batch(element) => model.apply(&element),
+        match operation.upload().expect("JSON") {
+            Upload::Batch(element) => {
+                model.apply(&serde_json::from_str(&element).expect("JSON"));
+            }
             Upload::Request { .. } => panic!("{operation:?}"),
         }
     }
+}
+
+/// The elements of one request that does what the operations do, and the size that each had alone.
+fn merged(operations: &[Operation]) -> Vec<Value> {
+    let alone = |operation: &Operation| {
+        let element = UploadElement::new(operation).expect("a point operation");
+        let bytes = element.bytes();
+        assert_eq!(element.into_text().len(), bytes);
+        let element = UploadElement::new(operation).expect("a point operation");
+        (operation.clone(), element)
+    };
+    let text = merge_uploads(operations.iter().map(alone).collect()).expect("JSON");
+    serde_json::from_str(&text).expect("JSON")
 }
 
 proptest! {
@@ -378,7 +393,7 @@ proptest! {
         uploaded(&mut one, &before);
         let mut other = one.clone();
         uploaded(&mut one, &operations);
-        let merged = merge_uploads(&operations).expect("point operations");
+        let merged = merged(&operations);
         prop_assert!(merged.len() <= operations.len());
         for element in &merged {
             other.apply(element);
@@ -402,7 +417,7 @@ fn writes_to_one_point_are_merged_into_the_last() {
         payload: Map::from_iter([("a".to_owned(), json!(1))]),
         key: None,
     };
-    let merged = merge_uploads(&[
+    let merged = merged(&[
         point(1, 1),
         set(&[1, 2]),
         point(2, 2),
@@ -414,7 +429,7 @@ fn writes_to_one_point_are_merged_into_the_last() {
         Operation::DeletePoints { ids: ids(&[9]) },
     ]);
     assert_eq!(
-        merged.expect("point operations"),
+        merged,
         [
             json!({ "upsert": { "points": [
                 { "id": 1, "vector": [3.0] },
@@ -427,9 +442,9 @@ fn writes_to_one_point_are_merged_into_the_last() {
     let index = Operation::DeletePayloadIndex {
         field: "a/b c".to_owned(),
     };
-    assert!(merge_uploads(std::slice::from_ref(&index)).is_err());
+    assert!(UploadElement::new(&index).is_err());
     assert_eq!(
-        index.upload(),
+        index.upload().expect("JSON"),
         Upload::Request {
             method: "DELETE",
             path: "/index/a%2Fb%20c".to_owned(),

@@ -7,6 +7,8 @@
 //! that it cannot be repeated in place.
 
 pub mod contestants;
+pub mod link;
 pub mod load;
 pub mod pulls;
 pub mod report;
+pub mod uploads;

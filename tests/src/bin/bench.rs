@@ -1,5 +1,6 @@
 //! The component through the host against the native engine, as ratios. `cargo xtask bench`.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use edge_sync_tests::bench::contestants::{
 use edge_sync_tests::bench::load::{self, Load};
 use edge_sync_tests::bench::pulls::{self, Pulls};
 use edge_sync_tests::bench::report::{Report, Row, Samples, Unit, median};
+use edge_sync_tests::bench::uploads::{self, Uploads};
 use fastrand::Rng;
+use serde::Serialize;
 use serde_json::json;
 
 /// Points in the shard unless told otherwise.
@@ -53,6 +56,10 @@ struct Arguments {
     /// and large bodies; a minute each.
     #[arg(long, conflicts_with = "pulls")]
     load: bool,
+    /// Measure instead how fast a queue is uploaded, on this machine and over a slow link, beside prepared
+    /// requests and beside a loop in Python.
+    #[arg(long, conflicts_with_all = ["pulls", "load"])]
+    uploads: bool,
     /// Print everything measured as JSON.
     #[arg(long)]
     json: bool,
@@ -80,52 +87,30 @@ fn main() -> ExitCode {
         arguments.searches = arguments.searches.min(50);
         arguments.repetitions = arguments.repetitions.min(2);
     }
-    if arguments.pulls {
-        return match pulls(&arguments) {
-            Ok(pulls) if arguments.json => match serde_json::to_string_pretty(&pulls) {
-                Ok(json) => {
-                    println!("{json}");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => fail(&error),
-            },
-            Ok(pulls) => {
-                println!("{pulls}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&*error),
-        };
-    }
-    if arguments.load {
-        return match load(&arguments) {
-            Ok(load) if arguments.json => match serde_json::to_string_pretty(&load) {
-                Ok(json) => {
-                    println!("{json}");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => fail(&error),
-            },
-            Ok(load) => {
-                println!("{load}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&*error),
-        };
-    }
-    match run(&arguments) {
-        Ok(report) if arguments.json => match serde_json::to_string_pretty(&report) {
-            Ok(json) => {
-                println!("{json}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error),
-        },
-        Ok(report) => {
-            println!("{report}");
+    let outcome = if arguments.pulls {
+        pulls(&arguments).and_then(|pulls| told(&pulls, &arguments))
+    } else if arguments.load {
+        load(&arguments).and_then(|load| told(&load, &arguments))
+    } else if arguments.uploads {
+        uploads(&arguments).and_then(|uploads| told(&uploads, &arguments))
+    } else {
+        run(&arguments).and_then(|report| told(&report, &arguments))
+    };
+    match outcome {
+        Ok(text) => {
+            println!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => fail(&*error),
     }
+}
+
+/// What was measured, as it is asked for.
+fn told(measured: &(impl Serialize + Display), arguments: &Arguments) -> Result<String> {
+    Ok(match arguments.json {
+        true => serde_json::to_string_pretty(measured)?,
+        false => measured.to_string(),
+    })
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
@@ -151,6 +136,21 @@ fn pulls(arguments: &Arguments) -> Result<Pulls> {
         folder.path(),
         points,
         arguments.dimensions,
+        arguments.seed,
+    )
+}
+
+fn uploads(arguments: &Arguments) -> Result<Uploads> {
+    let component = Component::load(Component::find(arguments.component.as_deref())?)?;
+    let folder = match &arguments.directory {
+        Some(directory) => tempfile::tempdir_in(directory)?,
+        None => tempfile::tempdir()?,
+    };
+    uploads::measure(
+        &component,
+        folder.path(),
+        (arguments.points, arguments.dimensions),
+        arguments.repetitions,
         arguments.seed,
     )
 }

@@ -158,6 +158,7 @@ fn sync_options() -> SyncOptions {
     SyncOptions {
         operations: LIMITS.operations,
         bytes: LIMITS.bytes,
+        most_operations: 4 * LIMITS.operations,
         attempts: ATTEMPTS,
         patience_ms: 60_000,
         rebind: false,

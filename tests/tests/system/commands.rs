@@ -7,8 +7,9 @@ use std::process::Stdio;
 use edge_sync_host::{SyncRecord, SyncerOptions};
 use serde_json::{Value, json};
 
+use crate::first_hour;
 use crate::served::edge_sync;
-use crate::support::{CONFIG, device, point, server};
+use crate::support::{COLLECTION, CONFIG, device, point, push, server};
 
 /// Runs a command with `body` on standard input; its exit code, and what it prints as JSON.
 pub fn run(data: &Path, arguments: &[&str], body: &Value) -> (i32, Value) {
@@ -136,4 +137,26 @@ fn the_status_of_a_shard_in_use_says_what_its_process_does_next() {
     assert!(next.contains("tries again"), "{status}");
     let why = status["last_error"]["message"].as_str().expect("words");
     assert!(why.contains("refuses connections"), "{status}");
+    let place = format!("{}/collections/{COLLECTION}", server.url());
+    let url = server.url();
+    let bound = ["--url", &url, "--collection", COLLECTION, "status"];
+    assert_eq!(result(data, &bound, &Value::Null)["server"], place.as_str());
+    let text = first_hour::out(data, &bound, b"");
+    assert!(text.contains(&format!("server      {place}")), "{text}");
+}
+
+#[test]
+fn a_setting_that_is_refused_is_no_failure_of_the_sync() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    let server = server();
+    let edge = device(data, &server).create(CONFIG).expect("a shard");
+    edge.shard().upsert(vec![point(1)]).expect("a write");
+    let _ = push(&edge);
+    drop(edge);
+    let (code, error) = run(data, &["--collection", "another", "sync"], &Value::Null);
+    assert_eq!(code, 7, "{error}");
+    let status = result(data, &["status"], &Value::Null);
+    assert_eq!(status["last_error"], Value::Null, "{status}");
+    assert_eq!(status["next"], "nothing to do", "{status}");
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use edge_sync_host::{
-    ClientCertificate, EdgeSync, Error, FailureClass, PullReport, ServerFailure, ServerSettings,
-    SyncReport, Synced, TlsSettings,
+    BatchLimits, ClientCertificate, EdgeSync, Error, FailureClass, PullReport, ServerFailure,
+    ServerSettings, SyncReport, Synced, TlsSettings,
 };
 use edge_sync_tests::double::QdrantDouble;
 
@@ -20,7 +20,8 @@ fn device_at(directory: &Path, url: &str, tls: TlsSettings) -> EdgeSync {
     settings.tls = tls;
     EdgeSync::builder(component(), directory)
         .server(settings)
-        .sync_options(impatient())
+        // Many requests, of one size.
+        .sync_options(impatient().batch(BatchLimits::default().most_operations(10)))
         .create(CONFIG)
         .expect("a shard")
 }

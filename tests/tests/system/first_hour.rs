@@ -48,7 +48,7 @@ fn run(data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
 }
 
 /// What a command prints that has to succeed.
-fn out(data: &Path, arguments: &[&str], input: &[u8]) -> String {
+pub fn out(data: &Path, arguments: &[&str], input: &[u8]) -> String {
     let ran = run(data, arguments, input);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
     ran.out
@@ -361,20 +361,20 @@ fn every_wrong_input_has_words_of_its_own() {
         (
             vec!["search"],
             3,
-            "error: standard input: is empty",
-            "expected a JSON body\n",
+            "error: nothing says what to search for: give --vector, or a body",
+            "on standard input\n",
         ),
         (
             vec!["upsert", "nowhere.jsonl"],
-            5,
-            "error: cannot open nowhere.jsonl",
+            3,
+            "error: nowhere.jsonl: there is no such file",
             "\n",
         ),
         (
             vec!["upsert", &lines],
             3,
             "error: line 3, column 24: vector[1]: ",
-            "expected f32\n",
+            "expected a number\n",
         ),
         (
             vec!["upsert", &size],
@@ -413,6 +413,126 @@ fn every_wrong_input_has_words_of_its_own() {
             "\n",
         ),
         (
+            vec!["search", "--vector", "1,0", "--filter", "nowhere.json"],
+            3,
+            "error: --filter: column 2: not JSON: `nowhere.json` is no JSON value",
+            "a file is named as `@nowhere.json`\n",
+        ),
+        (
+            vec!["search", "--vector", "1,0", "--filter", "@nowhere.json"],
+            3,
+            "error: --filter: nowhere.json: there is no such file",
+            "\n",
+        ),
+        (
+            vec!["search", "--vector", "1,0", "--limit", "4a"],
+            2,
+            "error: invalid value '4a' for '--limit <LIMIT>': `4a` is not a whole number",
+            "",
+        ),
+        (
+            vec!["create"],
+            3,
+            "error: nothing says what to create: give --size and --distance, or ",
+            "on standard input\n",
+        ),
+        (
+            vec!["delete"],
+            3,
+            "error: no point is named: give ids, or ",
+            "on standard input\n",
+        ),
+        (
+            vec!["delete", "abc"],
+            3,
+            "error: id: `abc` is no point id; expected ",
+            "an unsigned integer or a UUID\n",
+        ),
+        (
+            vec!["retrieve", "--", "-1"],
+            3,
+            "error: id: `-1` is no point id; expected ",
+            "an unsigned integer or a UUID\n",
+        ),
+        (
+            vec!["upsert", r#"[{"id": "abc", "vector": [1, 0]}]"#],
+            3,
+            "error: line 1: points[0].id: `abc` is no point id; expected ",
+            "an unsigned integer or a UUID\n",
+        ),
+        (
+            vec!["upsert", r#"{"id": 1, "vector": [1, NaN]}"#],
+            3,
+            "error: line 1, column 25: vector: `NaN` is no number in JSON",
+            "\n",
+        ),
+        (
+            vec!["index", "create", "name", "keywrd"],
+            3,
+            "error: field_schema: unknown index type, expected one of `keyword`, ",
+            "`uuid`\n",
+        ),
+        (
+            vec!["request", "GET", "/collections/c/points/1"],
+            3,
+            "error: path: begins below the collection: `/points/1`",
+            "\n",
+        ),
+        (
+            vec!["request", "FOO", "/points"],
+            2,
+            "error: invalid value 'FOO' for '<METHOD>'",
+            "",
+        ),
+        (
+            vec!["rejected", "retry"],
+            2,
+            "error: setting `sequences`: name operations by their sequences",
+            "or give --all\n",
+        ),
+        (
+            vec!["--memory-mib", "0", "info"],
+            2,
+            "error: setting `memory_mib`: 0 is not in 32..=4096",
+            "(--memory-mib, EDGE_SYNC_MEMORY_MIB)\n",
+        ),
+        (
+            vec!["--shard", "1", "--shard-key", "a", "info"],
+            2,
+            "error: setting `shard`: ",
+            "cannot go together\n",
+        ),
+        (
+            vec!["--config-file", "nowhere.toml", "info"],
+            2,
+            "error: setting `config_file`: nowhere.toml: there is no such file",
+            "\n",
+        ),
+        (
+            vec!["--api-key-file", "nowhere", "info"],
+            2,
+            "error: setting `api_key_file`: nowhere: there is no such file",
+            "\n",
+        ),
+        (
+            vec!["--component", "nowhere.wasm", "info"],
+            2,
+            "error: cannot load the component nowhere.wasm: ",
+            "\n",
+        ),
+        (
+            vec!["restore", "--snapshot", "nowhere.snapshot"],
+            3,
+            "error: nowhere.snapshot: there is no such file",
+            "\n",
+        ),
+        (
+            vec!["sync", "--url", "localhost:6333", "--collection", "c"],
+            2,
+            "error: setting `url`: ",
+            "is `http://localhost:6333` meant?\n",
+        ),
+        (
             [&no_component[..], &["count"]].concat(),
             1,
             "error: cannot use the component: ",
@@ -420,7 +540,7 @@ fn every_wrong_input_has_words_of_its_own() {
         ),
         (
             vec!["--component", here, "count"],
-            1,
+            2,
             "error: cannot load the component ",
             "that is a folder; the component is a file, edge_sync.wasm\n",
         ),
@@ -430,8 +550,9 @@ fn every_wrong_input_has_words_of_its_own() {
         assert_eq!(ran.code, code, "{arguments:?}: {}", ran.err);
         assert!(ran.err.starts_with(begin), "{arguments:?}: {}", ran.err);
         assert!(ran.err.ends_with(end), "{arguments:?}: {}", ran.err);
-        // Once, in one line, with one place.
-        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+        // Once, in one line, with one place; wrong flags are told with a word on --help.
+        let is_one_line = end.is_empty() || ran.err.lines().count() == 1;
+        assert!(is_one_line, "{}", ran.err);
         assert!(ran.err.matches("line ").count() <= 1, "{}", ran.err);
         // What came before the mistake is written and told; nothing else is claimed.
         let kept = ["lines.jsonl", "size.jsonl"].iter().any(|name| {
@@ -446,6 +567,16 @@ fn every_wrong_input_has_words_of_its_own() {
         );
         assert!(kept || ran.out.is_empty(), "{arguments:?}: {}", ran.out);
     }
+    let of_a_file = run(Path::new(&lines), &["info"], b"");
+    assert_eq!(of_a_file.code, 2);
+    let end = "is a file; expected a folder, or a place for one\n";
+    assert!(of_a_file.err.ends_with(end), "{}", of_a_file.err);
+    // Wrong flags too are one JSON object for who asked for that.
+    let ran = run(&data, &["--json", "sync", "--push", "--pull"], b"");
+    let told: Value = serde_json::from_str(&ran.err).expect("JSON");
+    assert_eq!((ran.code, &told["error"]["kind"]), (2, &"usage".into()));
+    let words = told["error"]["message"].as_str().expect("words");
+    assert!(words.contains("--push") && !words.contains('\n'), "{words}");
     let nothing = run(&data, &["upsert", &empty], b"");
     assert_eq!(nothing.code, 0);
     assert_eq!(
@@ -522,13 +653,13 @@ fn receipts_say_what_came_of_it() {
         ),
         (
             vec!["delete", "4", "99", "4"],
-            "deleted 1 point, up to sequence 13; 99 is not here, and deleted on the server all the \
-             same\n",
+            "deleted 1 point, up to sequence 13; there is no point 99 here, and the server is told to \
+             delete all the same\n",
         ),
         (
             vec!["delete", "99"],
-            "deleted no point, up to sequence 14; 99 is not here, and deleted on the server all the \
-             same\n",
+            "deleted no point, up to sequence 14; there is no point 99 here, and the server is told to \
+             delete all the same\n",
         ),
         (
             vec!["delete", "--filter", "{}"],
@@ -540,7 +671,8 @@ fn receipts_say_what_came_of_it() {
         ),
         (
             vec!["optimize"],
-            "nothing to optimize: 0 points in 1 segment, 0 vectors indexed\n",
+            "nothing to optimize: 0 points in 1 segment, 0 vectors indexed; a segment gets an index \
+             from 9.77 MiB on (`indexing_threshold`)\n",
         ),
     ] {
         assert_eq!(said(&arguments), text, "{arguments:?}");
@@ -595,10 +727,12 @@ fn an_error_is_printed_once_and_long_waits_only_are_told() {
         "{}",
         ran.err
     );
-    assert_eq!(
-        ran.out,
-        "uploaded 0 operations in 0 requests, 2 still waiting\n"
+    assert!(
+        ran.err.contains("the server at 127.0.0.1:1 refuses"),
+        "{}",
+        ran.err
     );
+    assert_eq!(ran.out, "2 operations still waiting for upload\n");
 }
 
 #[test]
@@ -647,7 +781,7 @@ fn an_interrupted_upsert_says_how_much_is_kept() {
     let error: Value = serde_json::from_str(&err).expect("JSON");
     assert_eq!(
         error["error"]["message"],
-        "interrupted: 1,200 points are kept"
+        "interrupted: 1,200 points are kept, the last is on line 1,200"
     );
     assert_eq!(count(data), 1200);
     drop(stdin);
@@ -684,6 +818,46 @@ fn an_interrupted_sync_keeps_the_queue_and_is_no_failure() {
     assert_eq!((record.last_error, record.under_way), (None, None));
     let status = out(data, &["status"], b"");
     assert!(status.contains("last error  none"), "{status}");
+}
+
+#[test]
+fn a_watch_makes_the_collection_and_says_how_it_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    out(data, &["create", "--size", "2", "--distance", "Dot"], b"");
+    let server = server();
+    let url = server.url();
+    let arguments = ["sync", "--watch", "--url", &url, "--collection", COLLECTION];
+    let mut child = edge_sync(data, &arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let mut lines = lines.map(|line| line.expect("UTF-8"));
+    let in_step = lines.find(|line| line.starts_with("in step with the server"));
+    assert_eq!(
+        in_step.as_deref(),
+        Some("in step with the server, 0 queued")
+    );
+    let path = format!("/collections/{COLLECTION}");
+    assert_eq!(
+        server
+            .client()
+            .call("GET", &path, None)
+            .expect("an answer")
+            .0,
+        200,
+        "made, although nothing waits"
+    );
+    interrupt(child.id());
+    assert_eq!(
+        lines.last().as_deref(),
+        Some("stopped: everything is uploaded")
+    );
+    // That is how it ends.
+    assert_eq!(child.wait().expect("its end").code(), Some(0));
 }
 
 /// What a terminal shows of a command, control codes included; none where nothing can play one.
@@ -740,10 +914,11 @@ fn a_terminal_shows_percent_and_whole_rates_and_a_pipe_no_colours() {
         let insane = Regex::new(r"\d\.\d{3,}").expect("a pattern");
         assert!(!insane.is_match(&shown), "{shown}");
     }
-    if let Some(shown) = on_a_terminal(folder.path(), &data, &["retrieve", "no-id"]) {
+    if let Some(shown) = on_a_terminal(folder.path(), &data, &["index", "create", "name", "keywrd"])
+    {
         assert!(shown.contains("\u{1b}[31m"), "{shown:?}");
     }
-    let piped = edge_sync(&data, &["retrieve", "no-id"])
+    let piped = edge_sync(&data, &["index", "create", "name", "keywrd"])
         .env("EDGE_SYNC_LOG", "debug")
         .output()
         .expect("the command");

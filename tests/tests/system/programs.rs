@@ -62,3 +62,34 @@ fn the_benchmark_measures_every_kind_of_work() {
         assert!(ratio.is_some_and(|ratio| ratio > 0.0), "{work}: {report:#}");
     }
 }
+
+#[test]
+fn the_benchmark_of_uploads_is_over_both_links() {
+    let arguments = [
+        "--quick",
+        "--json",
+        "--uploads",
+        "--points",
+        "60",
+        "--repetitions",
+        "1",
+    ];
+    let output = run(env!("CARGO_BIN_EXE_bench"), &arguments);
+    let report = json(&output);
+    assert!(output.status.success(), "{report:#}");
+    let rows = report["rows"].as_array().expect("rows");
+    let requests = |link: &str, by: &str| {
+        let row = rows.iter().find(|row| {
+            let is =
+                |name: &str, text: &str| row[name].as_str().is_some_and(|it| it.starts_with(text));
+            is("link", link) && is("by", by)
+        });
+        let row = row.unwrap_or_else(|| panic!("{link}, {by}: {report:#}"));
+        assert!(row["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
+        row["requests"].as_u64()
+    };
+    for link in ["loopback", "100 ms"] {
+        assert_eq!(requests(link, "requests of 500"), Some(1));
+        assert_eq!(requests(link, "edge-sync, requests of 10"), Some(6));
+    }
+}

@@ -1,9 +1,10 @@
-//! Qdrant's own Python client, unchanged, against `edge-sync serve` and the server double.
+//! Qdrant's own Python client, and the vector stores of frameworks that use it, unchanged, against
+//! `edge-sync serve` and the server double.
 //!
 //! The client comes from the Python registry, once, into a virtual environment in the cache. Where
 //! there is no Python the test is skipped with a message; on CI it never is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use edge_sync_tests::double::{Options, QdrantDouble};
@@ -18,7 +19,7 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("queries.py", "queries: done\n"),
 ];
 
-const KEY: &str = "a-key-of-the-test";
+pub const KEY: &str = "a-key-of-the-test";
 
 #[test]
 fn the_python_client_works_unchanged() {
@@ -27,17 +28,7 @@ fn the_python_client_works_unchanged() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = edge_sync(
-        folder.path(),
-        &["--json", "serve", "--listen", "127.0.0.1:0"],
-    );
-    command.env("EDGE_SYNC_SERVE_API_KEY", KEY);
-    let served = Served::spawn(command);
-    let double = QdrantDouble::start(Options {
-        api_key: Some(KEY.to_owned()),
-        ..Options::default()
-    })
-    .expect("a server");
+    let (served, double) = servers(folder.path());
     for (program, end) in PROGRAMS {
         let program = programs().join(program);
         // Snapshots, aliases and a second collection are the only things that only the double has.
@@ -47,6 +38,37 @@ fn the_python_client_works_unchanged() {
             assert_eq!(printed, end, "{} against {url}", program.display());
         }
     }
+}
+
+#[test]
+fn the_stores_of_frameworks_work_unchanged() {
+    let requirements = programs().join("stores-requirements.txt");
+    let Some(python) = python::environment("python-stores", &requirements) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (served, double) = servers(folder.path());
+    for url in [served.url(), &double.url()] {
+        let mut stores = Command::new(&python);
+        stores.arg(programs().join("stores.py")).args([url, KEY]);
+        let output = run(&mut stores);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "stores: done\n",
+            "against {url}"
+        );
+    }
+}
+
+/// A device in `folder` without a shard, and a server, both of which ask for a key.
+pub fn servers(folder: &Path) -> (Served, QdrantDouble) {
+    let mut command = edge_sync(folder, &["--json", "serve", "--listen", "127.0.0.1:0"]);
+    command.env("EDGE_SYNC_SERVE_API_KEY", KEY);
+    let double = QdrantDouble::start(Options {
+        api_key: Some(KEY.to_owned()),
+        ..Options::default()
+    });
+    (Served::spawn(command), double.expect("a server"))
 }
 
 fn programs() -> PathBuf {

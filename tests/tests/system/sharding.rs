@@ -12,6 +12,7 @@ use edge_sync_tests::double::{Fault, QdrantDouble, Reply, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::commands::{result, run};
 use crate::support::{
     COLLECTION, CONFIG, by_id, component, holds, ids, impatient, point, server,
     set_payload_if_there, sync,
@@ -435,6 +436,93 @@ fn a_device_of_one_shard_says_what_went_to_the_others() {
     assert_eq!(ids(&all).len(), 140);
     // What was told once is not told again.
     assert_eq!(sync(&one).elsewhere, 0);
+}
+
+#[test]
+fn the_shard_that_is_followed_is_kept_and_can_be_another_or_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    collection(&server, &json!({"shard_number": 2}), &[]);
+    let all = device(&folder.path().join("all"), settings(&server));
+    write(&all, 1..=60);
+    sync(&all);
+    let everything = ids(&all);
+
+    let data = folder.path().join("one");
+    let sync_by_command = |flags: &[&str]| {
+        let arguments = [&["sync"], flags].concat();
+        let report = result(&data, &arguments, &Value::Null);
+        let edge = EdgeSync::builder(component(), &data)
+            .open()
+            .expect("a shard");
+        let here = ids(&edge);
+        drop(edge);
+        (report, here)
+    };
+    let (code, _) = run(
+        &data,
+        &["create"],
+        &serde_json::from_str(CONFIG).expect("JSON"),
+    );
+    assert_eq!(code, 0);
+    let url = server.url();
+    let place = ["--url", &url, "--collection", COLLECTION];
+    let (_, here) = sync_by_command(&[&place[..], &["--shard", "1"]].concat());
+    assert!(!here.is_empty() && here.len() < 60, "{here:?}");
+    let bound = edge_sync_host::bound_server(&data).expect("a file");
+    assert_eq!(bound.expect("a binding").shard, Some(1));
+
+    // Without the flag the same shard is followed.
+    let (report, again) = sync_by_command(&[]);
+    assert_eq!(again, here, "{report}");
+    assert_eq!(report["pulled"]["changed"], false, "{report}");
+    let status = result(&data, &["status"], &Value::Null);
+    assert_eq!(status["part"]["shard"], 1, "{status}");
+
+    // The other one, all of them, and one of these again: what is not followed goes.
+    let (_, other) = sync_by_command(&["--shard", "0"]);
+    let rest: Vec<u64> = everything
+        .iter()
+        .copied()
+        .filter(|id| !here.contains(id))
+        .collect();
+    assert_eq!(other, rest);
+    let (_, whole) = sync_by_command(&["--shard", "all"]);
+    assert_eq!(whole, everything);
+    assert_eq!(sync_by_command(&[]).1, everything);
+    let (report, one) = sync_by_command(&["--shard", "1"]);
+    assert_eq!(one, here, "{report}");
+    let reasons = report["pulled"]["reasons"].to_string();
+    assert!(reasons.contains("not followed any more"), "{report}");
+    assert_eq!(held(&server, None).len(), 60, "the server lost nothing");
+}
+
+#[test]
+fn a_shard_that_is_not_there_is_told_before_anything_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let mut seventh = settings(&server);
+    seventh.shard = Some(7);
+    // Nor is a collection made that could not have it.
+    let edge = device(&folder.path().join("none"), seventh.clone());
+    write(&edge, 1..=2);
+    let words = refusal(&edge);
+    assert!(words.contains("no shard 7; its only shard is 0"), "{words}");
+    let (status, _) = server.client().call("GET", PATH, None).expect("an answer");
+    assert_eq!(status, 404);
+
+    collection(&server, &json!({"shard_number": 3}), &[]);
+    let edge = device(&folder.path().join("three"), seventh);
+    write(&edge, 1..=2);
+    let words = refusal(&edge);
+    assert!(
+        words.contains("no shard 7; its shards are 0 to 2"),
+        "{words}"
+    );
+    assert_eq!(held(&server, None).len(), 0);
+    assert_eq!(edge.shard().queue_status().expect("a status").queued, 2);
+    let bound = edge_sync_host::bound_server(folder.path().join("three")).expect("no failure");
+    assert_eq!(bound, None, "a mistake binds to nothing");
 }
 
 #[test]

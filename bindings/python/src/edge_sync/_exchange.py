@@ -95,6 +95,7 @@ class Exchange:
         attempts: int = 5,
         patience: float = 60.0,
         batch_operations: int = 10,
+        most_batch_operations: int = 1000,
         batch_bytes: int = 8 << 20,
         rebind: bool = False,
         resend: bool = False,
@@ -104,6 +105,7 @@ class Exchange:
         options = record(
             operations=batch_operations,
             bytes=batch_bytes,
+            most_operations=most_batch_operations,
             attempts=attempts,
             patience_ms=int(patience * 1000),
             rebind=rebind,

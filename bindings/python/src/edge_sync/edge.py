@@ -491,6 +491,7 @@ class EdgeSync:
         attempts: int = 5,
         patience: float = 60.0,
         batch_operations: int = 10,
+        most_batch_operations: int = 1000,
         batch_bytes: int = 8 << 20,
         rebind: bool = False,
         resend: bool = False,
@@ -500,7 +501,9 @@ class EdgeSync:
 
         attempts: failures in a row after which it gives up.
         patience: longest wait between two of them, in seconds.
-        batch_operations, batch_bytes: of one request.
+        batch_operations: of the first request; while answers come quickly, the next ones grow to
+            most_batch_operations.
+        batch_bytes: of one request.
         rebind: the collection is the one that was bound before, in a new place.
         resend: queues everything that the shard holds again, for a server that has lost it.
         create_shard_key: makes the shard key if the collection does not have it.
@@ -512,6 +515,7 @@ class EdgeSync:
         for name, value in (
             ("attempts", attempts),
             ("batch_operations", batch_operations),
+            ("most_batch_operations", most_batch_operations),
             ("batch_bytes", batch_bytes),
         ):
             if not 1 <= value < 2**32:
@@ -523,6 +527,7 @@ class EdgeSync:
             attempts,
             patience,
             batch_operations,
+            most_batch_operations,
             batch_bytes,
             rebind,
             resend,
@@ -687,7 +692,9 @@ def _binding(path: pathlib.Path) -> tuple[str, str, Part] | None:
         return None
     # Empty after a contact with a server that nobody named.
     if isinstance(url, str) and isinstance(collection, str) and url and collection:
-        part = Part(None, binding.get("shard_key"), binding.get("tenant"))
+        part = Part(
+            binding.get("shard"), binding.get("shard_key"), binding.get("tenant")
+        )
         return url, collection, part
     return None
 

@@ -55,6 +55,8 @@ pub struct Network {
     pub now: u64,
     /// Exchanges since the last wait or progress.
     pub busy: u32,
+    /// Milliseconds that an exchange takes.
+    pub delay: u64,
     /// Answers that confirmed a write, or said that the server has taken it.
     confirmed: u32,
     /// Operations whose refusal by Qdrant itself, of a request with nothing else, has arrived.
@@ -68,6 +70,7 @@ impl Server for Network {
 
     fn exchange(&mut self, request: &Request) -> Result<Result<Answer, NoAnswer>, Infallible> {
         self.busy += 1;
+        self.now += self.delay;
         assert!(
             self.busy <= MOST_EXCHANGES,
             "{} exchanges without a wait; the last: {:?}",
@@ -132,7 +135,11 @@ pub struct World {
 impl World {
     pub fn new(log: Vec<Op>) -> Self {
         let url = "http://server.example:6333".to_owned();
-        let options = Options::default();
+        // Requests of one size, which scenarios count; others let them grow.
+        let options = Options {
+            most_operations: 10,
+            ..Options::default()
+        };
         Self {
             device: Device::new(log),
             network: Network {
@@ -142,6 +149,7 @@ impl World {
                 exchanges: Vec::new(),
                 now: 1_700_000_000_000,
                 busy: 0,
+                delay: 0,
                 confirmed: 0,
                 refused: BTreeSet::new(),
                 alone: BTreeMap::new(),

@@ -11,4 +11,4 @@ mod qdrant;
 pub use device::Op;
 pub use drive::{End, World};
 pub use proxy::{Fault, Rule, page};
-pub use qdrant::{Collection, State};
+pub use qdrant::{Collection, State, tags};

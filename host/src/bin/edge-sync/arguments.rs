@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,15 +10,32 @@ use crate::settings::Flags;
 
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
-data_dir, url, collection, api_key_file, shard, shard_key, tenant, component, cache_dir, durability,
-memory_mib, batch_operations, batch_bytes, attempts, listen, serve_api_key_file, auto_optimize and the
-limits of `serve` (serve_connections, ...; docs/commands.md). The server's API key comes from
-QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or a file.
+data_dir, url, collection, api_key_file, ca_file, client_certificate_file, client_key_file, shard,
+shard_key, tenant, component, cache_dir, durability, memory_mib, batch_operations,
+most_batch_operations, batch_bytes, attempts, listen, serve_api_key_file, auto_optimize and the limits
+of `serve` (serve_connections, ...; docs/commands.md). The server's API key comes from QDRANT_API_KEY or a file, the one that `serve`
+requires from EDGE_SYNC_SERVE_API_KEY or a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
 8 data directory in use, 9 bad snapshot (nothing changed), 10 synced but operations were rejected,
-11 a restore would drop many points (--force), 130 interrupted.";
+11 a restore would drop many points (--force), 130 interrupted, 141 nobody reads the output.";
+
+/// A whole number that is no less than 0; the error is the message.
+pub fn number<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not a whole number, or out of range"))
+}
+
+/// As [`number`], from 1 to `most`.
+fn from_1_to(
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + std::marker::Sync + 'static {
+    move |text| match number(text)? {
+        number if (1..=most).contains(&number) => Ok(number),
+        number => Err(format!("{number} is not in 1..={most}")),
+    }
+}
 
 /// A local Qdrant Edge shard, kept in step with a collection on a Qdrant server.
 #[derive(Parser, Debug)]
@@ -122,6 +140,17 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it is about a folder of collections, and not about the shard in the data directory.
+    pub fn has_collections(&self) -> bool {
+        matches!(
+            self,
+            Command::Serve(Serve {
+                collections: Some(_),
+                ..
+            })
+        )
+    }
+
     /// As it is typed.
     pub fn name(&self) -> &'static str {
         match self {
@@ -173,7 +202,7 @@ pub struct Search {
     #[arg(long, allow_hyphen_values = true)]
     pub vector: Option<String>,
     /// How many points
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u32>)]
     pub limit: Option<u32>,
     /// REST filter: JSON, or `@FILE`
     #[arg(long)]
@@ -195,7 +224,7 @@ pub struct Create {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["size", "distance"])]
     pub config: Option<PathBuf>,
     /// Size of the default vector, instead of a body
-    #[arg(long, requires = "distance")]
+    #[arg(long, requires = "distance", value_parser = number::<u32>)]
     pub size: Option<u32>,
     /// Distance of the default vector
     #[arg(long, requires = "size", value_enum, ignore_case = true)]
@@ -237,7 +266,7 @@ pub struct Upsert {
     #[command(flatten)]
     pub columns: Columns,
     /// Points a write: each write is durable when its receipt is printed
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 100, value_parser = from_1_to(100_000))]
     pub batch_size: u32,
 }
 
@@ -299,7 +328,7 @@ pub struct Scroll {
     #[arg(conflicts_with_all = ["limit", "offset", "filter"])]
     pub file: Option<PathBuf>,
     /// Points a page, instead of a body
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u32>)]
     pub limit: Option<u32>,
     /// Id that the page begins with
     #[arg(long, value_name = "ID")]
@@ -394,11 +423,35 @@ pub enum Vectors {
     },
 }
 
+/// Methods of Qdrant's API.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[value(rename_all = "UPPER")]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct Request {
     /// HTTP method
-    pub method: String,
-    /// Path below `/collections/{c}`, with its query string
+    #[arg(value_enum, ignore_case = true)]
+    pub method: Method,
+    /// Path below `/collections/{c}`, with its query string: `/points/count`
     pub path: String,
     #[command(flatten)]
     pub body: Body,
@@ -424,8 +477,7 @@ pub enum Index {
 
 #[derive(Args, Debug)]
 pub struct Sync {
-    /// Go on: upload whatever is queued, by this process or until the next start, until
-    /// interrupted
+    /// Go on until interrupted: upload what is queued as it comes, and fetch what others write
     #[arg(long)]
     pub watch: bool,
     /// Take the server and the collection for the ones that this shard was synced with before, in a
@@ -468,6 +520,11 @@ pub struct Serve {
     /// Address and port; port 0 takes a free one [default: 127.0.0.1:6333]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
+    /// A folder of several collections, each with a data directory of its own in it, that clients
+    /// create and delete; instead of the one in --data-dir. With a server, each is synced with the
+    /// collection of its name
+    #[arg(long, value_name = "FOLDER")]
+    pub collections: Option<PathBuf>,
     /// Listen on other addresses than loopback ones too; an API key is required then
     #[arg(long)]
     pub allow_remote: bool,
@@ -500,7 +557,7 @@ pub struct Restore {
     #[arg(long)]
     pub stored: bool,
     /// Longest wait for the server's optimizer, which may spoil a snapshot; default 60
-    #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot")]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "snapshot", value_parser = number::<u64>)]
     pub settle: Option<u64>,
     /// Restore although many points would be dropped, or from another collection than before
     #[arg(long)]
@@ -518,14 +575,15 @@ pub enum Queue {
 #[derive(Args, Debug)]
 pub struct Page {
     /// How many operations [default: of the queue 1; of what was refused 20, with --json all]
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u32>)]
     pub limit: Option<u32>,
     /// Begin after this sequence
     #[arg(
         long,
         value_name = "SEQUENCE",
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = number::<u64>
     )]
     pub after: u64,
 }
@@ -533,7 +591,7 @@ pub struct Page {
 #[derive(Args, Debug)]
 pub struct Skip {
     /// How many operations
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = from_1_to(u32::MAX))]
     pub count: u32,
     /// Do not ask; needed in a script
     #[arg(long)]
@@ -553,7 +611,7 @@ pub enum Rejected {
 #[derive(Args, Debug)]
 pub struct Chosen {
     /// Sequences, as `list` shows them
-    #[arg(required_unless_present = "all")]
+    #[arg(value_parser = number::<u64>)]
     pub sequences: Vec<u64>,
     /// All of them
     #[arg(long, conflicts_with = "sequences")]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::metrics;
+use crate::operator::ShardOperator;
 use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
     Backend, CollectionState, Error, Gauge, Operator, Result, SnapshotDescription, SnapshotScope,
@@ -17,6 +18,29 @@ use serde_json::value::RawValue;
 /// Holds the collection's name in the data directory. The component leaves names that begin with
 /// a dot alone.
 const NAME_FILE: &str = ".collection-name.json";
+
+/// What `serve` needs besides of what it answers from.
+pub trait Devices: Backend {
+    /// Handles to the shards that are open, each with the name of its collection where there are
+    /// several.
+    fn open_shards(&self) -> Vec<(Option<String>, EdgeSync)>;
+
+    /// Gives back what nobody has needed for a while. Called now and then.
+    fn give_back(&self) {}
+
+    /// Collections that are there, open or not.
+    fn ready(&self) -> Vec<String>;
+}
+
+impl Devices for ShardBackend {
+    fn open_shards(&self) -> Vec<(Option<String>, EdgeSync)> {
+        vec![(None, self.edge.clone())]
+    }
+
+    fn ready(&self) -> Vec<String> {
+        self.collection_name().into_iter().collect()
+    }
+}
 
 /// A shard under a collection's name.
 pub struct ShardBackend {
@@ -115,24 +139,39 @@ impl ShardBackend {
 
     /// Uploads what waits, without patience for a server that cannot be reached. Why it did not
     /// work out, if it did not.
-    fn upload_now(&self) -> Result<Option<HostError>, HostError> {
+    fn upload_now(&self) -> Result<Option<String>, HostError> {
         let cancel = Cancel::new();
+        let mut why = None;
         let report = self.edge.sync_with(&cancel, |step| {
-            if let Progress::Waiting { .. } = step {
+            if let Progress::Waiting { failure, .. } = step {
+                why = Some(failure.to_string());
                 cancel.cancel();
             }
         })?;
-        Ok(report.failure)
+        Ok(why.or(report.failure.map(|failure| failure.to_string())))
     }
 }
 
 impl Backend for ShardBackend {
-    fn operator(&self) -> Option<&dyn Operator> {
-        Some(self)
+    fn operator(&self, collection: Option<&str>) -> Result<Option<Box<dyn Operator>>> {
+        if let Some(collection) = collection {
+            self.check(collection)?;
+        }
+        Ok(Some(Box::new(ShardOperator {
+            edge: self.edge.clone(),
+            collection: self.collection_name(),
+        })))
     }
 
     fn gauges(&self) -> Result<Vec<Gauge>> {
-        Ok(metrics::gauges(self.edge(), self.collection_name()))
+        let collection = self.collection_name();
+        let mut gauges = vec![metrics::gauge(
+            "collections_total",
+            "number of collections",
+            f64::from(u8::from(collection.is_some())),
+        )];
+        gauges.extend(metrics::of_device(&self.edge, collection.as_deref()));
+        Ok(gauges)
     }
 
     fn collections(&self) -> Result<Vec<String>> {

@@ -6,9 +6,9 @@ use edge_sync_host::{EdgeSync, Error, Info, Mirror, Opened, OptimizeProgress, Re
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::arguments::{self, Count, Create, Index, Retrieve, Scroll, Search};
+use crate::arguments::{self, Count, Create, Index, Method, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
-use crate::output::{COUNT_BAR, SPINNER, counted, exit, set_style};
+use crate::output::{COUNT_BAR, SPINNER, bytes, counted, exit, set_style};
 use crate::status::mirror_json;
 
 impl Session {
@@ -17,7 +17,11 @@ impl Session {
             (Some(size), Some(distance)) => {
                 Body::of(json!({ "vectors": { "size": size, "distance": distance.name() } }))
             }
-            _ => Body::read(arguments.config.as_deref())?,
+            _ => Body::read_or(
+                arguments.config.as_deref(),
+                "nothing says what to create: give --size and --distance, or the body of \
+                 `PUT /collections/{c}` as --config or on standard input",
+            )?,
         };
         let directory = self.settings.data_dir();
         let edge = EdgeSync::builder(self.component()?, directory)
@@ -37,7 +41,9 @@ impl Session {
         if let Some(body) = whole_body(&arguments.ids, arguments.body.as_deref(), "ids")? {
             return self.ask("POST", "/points", &body);
         }
-        let ids: Vec<Value> = arguments.ids.iter().map(|id| id_json(id)).collect();
+        let ids = arguments.ids.iter().map(|id| input::point_id(id));
+        let ids = ids.map(|id| Ok(id_json(&id?)));
+        let ids = ids.collect::<Result<Vec<Value>, Error>>()?;
         let body = Body::of(json!({
             "ids": ids,
             "with_payload": !arguments.no_payload,
@@ -65,7 +71,7 @@ impl Session {
             flags.insert("limit".into(), json!(limit));
         }
         if let Some(id) = &arguments.offset {
-            flags.insert("offset".into(), id_json(id));
+            flags.insert("offset".into(), id_json(&input::point_id(id)?));
         }
         if let Some(filter) = &arguments.filter {
             flags.insert("filter".into(), input::filter(filter)?);
@@ -87,12 +93,18 @@ impl Session {
     }
 
     /// A request whose body is read and whose result is printed as they are.
-    pub fn request(&self, method: &str, path: &str, body: &arguments::Body) -> Result<u8, Error> {
-        let body = match method.to_ascii_uppercase().as_str() {
-            "GET" | "DELETE" => Body::optional(body.file.as_deref())?,
+    pub fn request(&self, method: Method, path: &str, body: &arguments::Body) -> Result<u8, Error> {
+        if let Some(below) = below_a_collection(path) {
+            return Err(Error::InvalidInput {
+                field: "path".to_owned(),
+                message: format!("begins below the collection: `{below}`"),
+            });
+        }
+        let body = match method {
+            Method::Get | Method::Delete => Body::optional(body.file.as_deref())?,
             _ => Body::read(body.file.as_deref())?,
         };
-        self.ask(method, path, &body)
+        self.ask(method.name(), path, &body)
     }
 
     /// Prints the REST result of a request.
@@ -119,9 +131,24 @@ impl Session {
                 })
             }
             Index::Delete { field } => {
-                let receipt = edge.shard().delete_payload_index(field);
-                receipt.and_then(|receipt| {
-                    self.receipt(receipt, &format!("deleted the index of `{field}`"))
+                let deleted = edge.shard().info().and_then(|info| {
+                    let schema: Value = serde_json::from_str(&info.payload_schema)
+                        .map_err(|error| Error::Internal(format!("payload schema: {error}")))?;
+                    let receipt = edge.shard().delete_payload_index(field)?;
+                    Ok((receipt, schema.get(field).is_some()))
+                });
+                deleted.and_then(|(receipt, was_here)| {
+                    let what = match was_here {
+                        true => format!("deleted the index of `{field}`"),
+                        false => format!(
+                            "there is no index of `{field}` here; its deletion is queued for the \
+                             server"
+                        ),
+                    };
+                    let mut value = receipt_json(receipt);
+                    value["was_here"] = json!(was_here);
+                    self.output.say(&value, &told(receipt, &what))?;
+                    Ok(0)
                 })
             }
             Index::List => {
@@ -169,7 +196,11 @@ impl Session {
             let text = if changed {
                 format!("optimized {shape}")
             } else {
-                format!("nothing to optimize: {shape}")
+                let why = match indexing_threshold(&info.config) {
+                    0 => "no segment gets an index".to_owned(),
+                    least => format!("a segment gets an index from {} on", bytes(least)),
+                };
+                format!("nothing to optimize: {shape}; {why} (`indexing_threshold`)")
             };
             self.output.say(
                 &json!({
@@ -220,12 +251,16 @@ impl Session {
     }
 
     fn receipt(&self, receipt: Receipt, what: &str) -> Result<u8, Error> {
-        let text = match receipt.operations {
-            0 => format!("{what}: nothing to change"),
-            _ => format!("{what}, up to sequence {}", receipt.sequence),
-        };
-        self.output.say(&receipt_json(receipt), &text)?;
+        self.output
+            .say(&receipt_json(receipt), &told(receipt, what))?;
         Ok(0)
+    }
+}
+
+fn told(receipt: Receipt, what: &str) -> String {
+    match receipt.operations {
+        0 => format!("{what}: nothing to change"),
+        _ => format!("{what}, up to sequence {}", receipt.sequence),
     }
 }
 
@@ -238,7 +273,10 @@ pub fn whole_body(ids: &[String], file: Option<&Path>, name: &str) -> Result<Opt
         ([json], None) if input::is_json(json) => Some(Path::new(json)),
         _ => return Ok(None),
     };
-    let body = Body::read(argument)?;
+    let body = Body::read_or(
+        argument,
+        "no point is named: give ids, or a body as an argument, as --body or on standard input",
+    )?;
     if body.json.is_array() {
         return Ok(Some(Body::of(json!({ name: body.json }))));
     }
@@ -249,7 +287,11 @@ pub fn whole_body(ids: &[String], file: Option<&Path>, name: &str) -> Result<Opt
 fn search_body(arguments: &Search) -> Result<Body, Error> {
     let mut body = match &arguments.vector {
         Some(vector) => Body::of(json!({ "query": input::vector(vector)? })),
-        None => Body::read(arguments.file.as_deref())?,
+        None => Body::read_or(
+            arguments.file.as_deref(),
+            "nothing says what to search for: give --vector, or a body as FILE, as an argument or on \
+             standard input",
+        )?,
     };
     if body.json.is_array() {
         body = Body::of(json!({ "query": body.json }));
@@ -281,6 +323,21 @@ fn search_body(arguments: &Search) -> Result<Body, Error> {
     };
     fields.extend(flags);
     Ok(Body::of(Value::Object(fields)))
+}
+
+/// What is below the collection in a path that begins with `/collections/{c}`.
+fn below_a_collection(path: &str) -> Option<String> {
+    let rest = path.trim_start_matches('/').strip_prefix("collections/")?;
+    let below = rest.split_once('/').map_or("", |(_, below)| below);
+    Some(format!("/{below}"))
+}
+
+/// From which size on a segment gets an index, in bytes: Qdrant counts in KiB, 10,000 if nothing
+/// else is configured.
+fn indexing_threshold(config: &str) -> u64 {
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let threshold = &config["optimizers_config"]["indexing_threshold"];
+    threshold.as_u64().unwrap_or(10_000).saturating_mul(1024)
 }
 
 pub fn receipt_json(receipt: Receipt) -> Value {

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use edge_sync_host::Error;
 
 use crate::arguments::Arguments;
-use crate::output::print_part;
+use crate::output::{Output, exit, print_part};
 
 /// What a command's help says of the settings that all commands have.
 const SHARED: &str =
@@ -159,8 +159,26 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 /// The command line as it was given; ends the process where it is wrong, or asks for help.
 pub fn parse() -> Arguments {
     let mut command = command();
-    let matches = command.get_matches_mut();
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    let read = command
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|matches| {
+            Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        });
+    read.unwrap_or_else(|error| {
+        if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+            Output::usage_error(&words(&error.to_string()));
+            std::process::exit(exit::USAGE.into());
+        }
+        error.exit()
+    })
+}
+
+/// What is wrong, without how the command is used.
+fn words(error: &str) -> String {
+    let lines = error.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<&str> = lines.map(str::trim).collect();
+    let words = words.join(" ");
+    words.strip_prefix("error: ").unwrap_or(&words).to_owned()
 }
 
 /// The command with what each help says.

@@ -1,5 +1,6 @@
 //! Commands on the link to the server: sync, restore.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::Session;
 use crate::arguments::{Restore, Sync};
 use crate::data::opened_json;
+use crate::input;
 use crate::output::{
     BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
     set_style, wait,
@@ -41,7 +43,7 @@ impl Session {
         }
         if arguments.watch && (arguments.rebind || arguments.resend || arguments.create_shard_key) {
             return Err(Error::Setting {
-                name: "watch",
+                name: "--watch",
                 message:
                     "--rebind, --resend and --create-shard-key are for one sync; run that first"
                         .to_owned(),
@@ -51,7 +53,7 @@ impl Session {
         self.notes(&edge);
         self.stop_on_interrupt()?;
         if arguments.watch {
-            return self.watch(edge);
+            return self.watch(edge, !arguments.push);
         }
         let bar = self.output.bar(COUNT_BAR);
         bar.set_message("uploading");
@@ -75,7 +77,9 @@ impl Session {
                 }
             }
             let text = sync_text(&report, direction);
-            self.output.say(&sync_json(&report), &text)?;
+            if self.output.json || !text.is_empty() {
+                self.output.say(&sync_json(&report), &text)?;
+            }
             match report.failure {
                 Some(Error::Cancelled) => {
                     self.output.interrupted(&match report.remaining {
@@ -125,8 +129,9 @@ impl Session {
         }
     }
 
-    /// Prints what the worker does whenever it changes, until interrupted.
-    fn watch(&self, edge: EdgeSync) -> Result<u8, Error> {
+    /// Prints what the worker does whenever it changes, until interrupted: that is how it ends, and no
+    /// failure. `pulls`: it fetches too.
+    fn watch(&self, edge: EdgeSync, pulls: bool) -> Result<u8, Error> {
         let mut shown = None;
         while !self.cancel.is_cancelled() {
             self.notes(&edge);
@@ -147,7 +152,8 @@ impl Session {
             if shown.as_ref() != Some(&now) {
                 let mut value = record_json(&record);
                 value["queued"] = json!(queued);
-                self.output.say(&value, &watch_text(&record, queued))?;
+                let text = watch_text(&record, queued, pulls);
+                self.output.say(&value, &text)?;
                 shown = Some(now);
             }
             std::thread::sleep(WATCH_TICK);
@@ -155,11 +161,23 @@ impl Session {
         // Ends the worker before the shard is closed.
         let shard = edge.shard().clone();
         drop(edge);
+        let queued = shard.queue_status()?.queued;
+        let said = self.output.say(
+            &json!({ "stopped": true, "queued": queued }),
+            &match queued {
+                0 => "stopped: everything is uploaded".to_owned(),
+                1 => "stopped: 1 operation waits in the queue, which is kept".to_owned(),
+                more => format!(
+                    "stopped: {} operations wait in the queue, which is kept",
+                    grouped(more)
+                ),
+            },
+        );
         shard.close()?;
         for note in shard.notes() {
             self.output.note(&note);
         }
-        Ok(0)
+        said.map(|()| 0)
     }
 
     pub fn restore(&self, arguments: &Restore) -> Result<u8, Error> {
@@ -173,7 +191,11 @@ impl Session {
                 ),
             );
         let source = match &arguments.snapshot {
-            Some(file) => RestoreSource::File(file.clone()),
+            Some(file) => {
+                // Before a restore begins that would be remembered as one that failed.
+                File::open(file).map_err(|source| input::not_opened(file, source))?;
+                RestoreSource::File(file.clone())
+            }
             None => {
                 builder = builder.server(self.server(self.settings.server()?));
                 RestoreSource::Server(if arguments.stored {
@@ -302,13 +324,15 @@ fn pull_json(report: &PullReport) -> Value {
 
 fn sync_text(report: &SyncReport, direction: Direction) -> String {
     let mut lines = Vec::new();
-    if direction != Direction::Pull {
+    let has_done = report.requests > 0 || report.rejected > 0 || report.created_collection;
+    // That nothing came of it says the error.
+    if direction != Direction::Pull && (has_done || report.failure.is_none()) {
         lines.push(upload_text(report));
     }
     if let Some(pulled) = &report.pulled {
         lines.push(pull_text(pulled));
     }
-    if direction == Direction::Pull && report.remaining > 0 {
+    if (direction == Direction::Pull || lines.is_empty()) && report.remaining > 0 {
         lines.push(format!(
             "{} still waiting for upload",
             counted(report.remaining, "operation")
@@ -471,10 +495,16 @@ fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String
     )
 }
 
-fn watch_text(record: &SyncRecord, queued: u64) -> String {
+fn watch_text(record: &SyncRecord, queued: u64, pulls: bool) -> String {
+    let is_drained = queued == 0;
     let queued = grouped(queued);
     let doing = match record.worker {
+        Some(WorkerState::Idle) if pulls && record.last_pull_error.is_some() => {
+            "uploaded, but what others wrote is not fetched".to_owned()
+        }
+        Some(WorkerState::Idle) if pulls && record.last_pull_ms.is_none() => "uploaded".to_owned(),
         Some(WorkerState::Idle) => "in step with the server".to_owned(),
+        Some(WorkerState::Uploading) | None if is_drained => "asking the server".to_owned(),
         Some(WorkerState::Uploading) | None => "uploading".to_owned(),
         Some(WorkerState::Waiting) => format!("trying again {}", again(record)),
         Some(WorkerState::Stopped) => {
@@ -485,8 +515,43 @@ fn watch_text(record: &SyncRecord, queued: u64) -> String {
         }
         Some(WorkerState::Paused) => "paused".to_owned(),
     };
-    match &record.last_error {
+    let error = record
+        .last_error
+        .as_ref()
+        .or(record.last_pull_error.as_ref().filter(|_| pulls));
+    match error {
         Some(error) => format!("{doing}, {queued} queued: {}", error.message),
         None => format!("{doing}, {queued} queued"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_sync_host::FailureNote;
+
+    #[test]
+    fn a_pull_that_failed_is_not_in_step() {
+        let mut record = SyncRecord::default();
+        record.worker = Some(WorkerState::Idle);
+        record.last_pull_ms = Some(1);
+        assert_eq!(
+            watch_text(&record, 0, true),
+            "in step with the server, 0 queued"
+        );
+        record.last_pull_error = Some(FailureNote {
+            message: "the collection is gone".to_owned(),
+            ..FailureNote::default()
+        });
+        let told = watch_text(&record, 0, true);
+        assert!(
+            told.contains("not fetched") && told.ends_with("is gone"),
+            "{told}"
+        );
+        // Of an earlier process; this one does not pull.
+        assert_eq!(
+            watch_text(&record, 0, false),
+            "in step with the server, 0 queued"
+        );
     }
 }

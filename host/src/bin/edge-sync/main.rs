@@ -2,6 +2,7 @@
 
 mod arguments;
 mod backend;
+mod collections;
 mod data;
 mod help;
 mod input;
@@ -22,11 +23,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use edge_sync_host::{Cancel, Component, EdgeSync, Error, ServerSettings, ShardOptions};
+use edge_sync_host::{Cancel, Component, EdgeSync, Error, ServerSettings, ShardOptions, has_shard};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{Arguments, Command, LogFormat};
+use crate::arguments::{Arguments, Command, LogFormat, Method};
 use crate::output::{Output, SPINNER, exit_code};
 use crate::settings::Settings;
 use crate::signals::Signals;
@@ -39,24 +40,27 @@ fn main() -> ExitCode {
     };
     log(output);
     match &arguments.command {
-        Command::Completions { shell } => return ended(help::completions(*shell), output),
-        Command::Man { folder } => return ended(help::man(folder.as_deref()), output),
+        Command::Completions { shell } => return ended(help::completions(*shell), output, false),
+        Command::Man { folder } => return ended(help::man(folder.as_deref()), output, false),
         _ => {}
     }
     for unknown in settings::unknown_variables() {
         output.note(&unknown);
     }
-    ended(
-        Session::new(&arguments, output).and_then(|session| session.run(arguments.command)),
-        output,
-    )
+    let session = match Session::new(&arguments, output) {
+        Ok(session) => session,
+        Err(error) => return ended(Err(error), output, false),
+    };
+    let outcome = session.run(arguments.command);
+    let has_shard = has_shard(session.settings.data_dir());
+    ended(outcome, output, has_shard)
 }
 
-fn ended(outcome: Result<u8, Error>, output: Output) -> ExitCode {
+fn ended(outcome: Result<u8, Error>, output: Output, has_shard: bool) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            output.error(&error);
+            output.error(&error, has_shard);
             ExitCode::from(exit_code(&error))
         }
     }
@@ -100,7 +104,7 @@ struct Session {
 impl Session {
     fn new(arguments: &Arguments, output: Output) -> Result<Session, Error> {
         Ok(Session {
-            settings: Settings::load(&arguments.settings)?,
+            settings: Settings::load(&arguments.settings, !arguments.command.has_collections())?,
             command: arguments.command.name(),
             output,
             cancel: Cancel::new(),
@@ -116,10 +120,10 @@ impl Session {
             Command::Search(body) => self.search(&body),
             Command::Scroll(arguments) => self.scroll(&arguments),
             Command::Count(arguments) => self.count(&arguments),
-            Command::Facet(body) => self.request("POST", "/facet", &body),
-            Command::Groups(body) => self.request("POST", "/points/query/groups", &body),
+            Command::Facet(body) => self.request(Method::Post, "/facet", &body),
+            Command::Groups(body) => self.request(Method::Post, "/points/query/groups", &body),
             Command::Matrix(arguments) => self.request(
-                "POST",
+                Method::Post,
                 &format!("/points/search/matrix/{}", arguments.form.path()),
                 &arguments.body,
             ),
@@ -127,7 +131,7 @@ impl Session {
             Command::Payload(arguments) => self.payload(&arguments),
             Command::Vectors(command) => self.vectors(&command),
             Command::Request(arguments) => {
-                self.request(&arguments.method, &arguments.path, &arguments.body)
+                self.request(arguments.method, &arguments.path, &arguments.body)
             }
             Command::Index(command) => self.index(&command),
             Command::Prepare => self.prepare(),

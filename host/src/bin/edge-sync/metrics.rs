@@ -11,23 +11,25 @@ use tokio::time::timeout;
 /// How long the shard is waited for. While it does something long, what needs it is left out.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Of one of several collections: each number has its name.
+pub fn of_collection(edge: &EdgeSync, collection: Option<&str>) -> Vec<Gauge> {
+    let mut gauges = of_device(edge, collection);
+    for gauge in &mut gauges {
+        gauge.label = collection.map(|name| ("id", name.to_owned()));
+    }
+    gauges
+}
+
 /// Called where a runtime's thread may block. `collection`: its name, if there is one.
-pub fn gauges(edge: &EdgeSync, collection: Option<String>) -> Vec<Gauge> {
+pub fn of_device(edge: &EdgeSync, collection: Option<&str>) -> Vec<Gauge> {
     let record = edge.sync_record();
-    let mut gauges = vec![
-        gauge(
-            "collections_total",
-            "number of collections",
-            usize::from(collection.is_some()) as f64,
-        ),
-        gauge(
-            "edge_sync_has_server",
-            "whether there is a server to upload to",
-            f64::from(u8::from(edge.has_server())),
-        ),
-    ];
+    let mut gauges = vec![gauge(
+        "edge_sync_has_server",
+        "whether there is a server to upload to",
+        f64::from(u8::from(edge.has_server())),
+    )];
     if let Some(name) = collection {
-        gauges.extend(of_shard(edge, &name, &record));
+        gauges.extend(of_shard(edge, name, &record));
     }
     let times = [
         (
@@ -120,7 +122,7 @@ fn of_shard(edge: &EdgeSync, name: &str, record: &SyncRecord) -> Vec<Gauge> {
     gauges
 }
 
-fn gauge(name: &'static str, help: &'static str, value: f64) -> Gauge {
+pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Gauge {
     Gauge {
         name,
         help,

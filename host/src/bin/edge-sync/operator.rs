@@ -5,37 +5,43 @@ use edge_sync_rest::{Chosen, Operator, Result};
 use serde_json::{Value, json};
 
 use crate::arguments;
-use crate::backend::{ShardBackend, refusal};
+use crate::backend::refusal;
 use crate::queue::{forget, rejected_json, retry, retry_json, waiting_json, waiting_page};
 use crate::status::{queue_json, status_json};
 
-impl Operator for ShardBackend {
+/// A shard, and the collection that it is served as.
+pub struct ShardOperator {
+    pub edge: EdgeSync,
+    pub collection: Option<String>,
+}
+
+impl Operator for ShardOperator {
     fn status(&self) -> Result<Value> {
-        let mut status = status_json(self.edge()).map_err(refusal)?;
-        status["collection"] = json!(self.collection_name());
+        let mut status = status_json(&self.edge).map_err(refusal)?;
+        status["collection"] = json!(self.collection);
         Ok(status)
     }
 
     fn queue(&self, after: u64, limit: u32) -> Result<Value> {
-        queue(self.edge(), after, limit).map_err(refusal)
+        queue(&self.edge, after, limit).map_err(refusal)
     }
 
     fn skip(&self, count: u32) -> Result<Value> {
-        let skipped = self.edge().skip(count).map_err(refusal)?;
+        let skipped = self.edge.skip(count).map_err(refusal)?;
         Ok(json!({ "skipped": skipped }))
     }
 
     fn rejected(&self, after: u64, limit: u32) -> Result<Value> {
-        rejected(self.edge(), after, limit).map_err(refusal)
+        rejected(&self.edge, after, limit).map_err(refusal)
     }
 
     fn retry(&self, chosen: Chosen) -> Result<Value> {
-        let report = retry(self.edge(), &chosen.into()).map_err(refusal)?;
+        let report = retry(&self.edge, &chosen.into()).map_err(refusal)?;
         Ok(retry_json(&report))
     }
 
     fn forget(&self, chosen: Chosen) -> Result<Value> {
-        let dropped = forget(self.edge(), &chosen.into()).map_err(refusal)?;
+        let dropped = forget(&self.edge, &chosen.into()).map_err(refusal)?;
         Ok(json!({ "dropped": dropped }))
     }
 }

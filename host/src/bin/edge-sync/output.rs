@@ -12,6 +12,8 @@ use indicatif::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::input::placed;
+
 /// Exit codes, as the README and `--help` list them.
 pub mod exit {
     /// A bug, a limit (memory, time), or a component that cannot be used.
@@ -45,7 +47,7 @@ pub mod exit {
 /// The exit code that an error ends the command with.
 pub fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Setting { .. } => exit::USAGE,
+        Error::Setting { .. } | Error::ComponentMissing { .. } => exit::USAGE,
         Error::InvalidInput { .. } | Error::AlreadyExists(_) | Error::Unsupported(_) => exit::INPUT,
         Error::NotFound(_) => exit::NOT_FOUND,
         Error::Storage(_) | Error::Corrupt(_) => exit::STORAGE,
@@ -94,7 +96,7 @@ impl Output {
     /// `value` with `--json`, `text` otherwise.
     pub fn say(self, value: &impl Serialize, text: &str) -> Result<(), Error> {
         if !self.json {
-            return print(text);
+            return print(&printable(text));
         }
         print(
             &serde_json::to_string(value)
@@ -109,6 +111,7 @@ impl Output {
         } else if self.json {
             complain(&json!({ "note": note }).to_string());
         } else {
+            let note = printable(note);
             complain(&format!("{} {note}", style("note:").for_stderr().cyan()));
         }
     }
@@ -146,8 +149,14 @@ impl Output {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    /// A failure, on stderr.
-    pub fn error(self, error: &Error) {
+    /// Wrong flags, as `--json` shows them.
+    pub fn usage_error(message: &str) {
+        let error = json!({ "kind": "usage", "message": message });
+        complain(&json!({ "error": error }).to_string());
+    }
+
+    /// A failure, on stderr. `has_shard`: whether there is one that something may wait in.
+    pub fn error(self, error: &Error, has_shard: bool) {
         if is_closed_pipe(error) {
             return;
         }
@@ -160,10 +169,11 @@ impl Output {
             complain(&json!({ "error": describe(error) }).to_string());
         } else {
             complain(&format!(
-                "{} {error}",
-                style("error:").for_stderr().red().bold()
+                "{} {}",
+                style("error:").for_stderr().red().bold(),
+                printable(&error.to_string())
             ));
-            if let Some(hint) = hint(error) {
+            if let Some(hint) = hint(error, has_shard) {
                 complain(&format!("  {hint}"));
             }
         }
@@ -228,6 +238,23 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// Text without what a terminal takes for a command: a server's words, a cell of a table, the name of
+/// a file may hold that.
+fn printable(text: &str) -> Cow<'_, str> {
+    let is_command = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if !text.contains(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_command(character) {
+            true => plain.extend(character.escape_default()),
+            false => plain.push(character),
+        }
+    }
+    Cow::Owned(plain)
+}
+
 /// A line on stderr, if anybody reads there.
 fn complain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
@@ -271,7 +298,19 @@ pub fn describe(error: &Error) -> Value {
         }
     };
     match error {
-        Error::InvalidInput { field, .. } => add("field", json!(field)),
+        Error::InvalidInput { field, .. } => {
+            let place = placed(field);
+            add("field", json!(place.field));
+            for (name, number) in [
+                ("line", place.line),
+                ("row", place.row),
+                ("column", place.column),
+            ] {
+                if let Some(number) = number {
+                    add(name, json!(number));
+                }
+            }
+        }
         Error::Storage(failure) => {
             add("operation", json!(failure.operation));
             add("path", json!(failure.path));
@@ -328,10 +367,14 @@ fn class_name(class: FailureClass) -> &'static str {
 }
 
 /// What a person can do about it.
-fn hint(error: &Error) -> Option<Cow<'static, str>> {
+fn hint(error: &Error, has_shard: bool) -> Option<Cow<'static, str>> {
     let hint = match error {
         Error::NotFound(what) if what.starts_with("there is no shard") => {
             "make one with `edge-sync create` or `edge-sync restore`"
+        }
+        Error::Server(failure) if !has_shard => {
+            return matches!(failure.class, FailureClass::Retry | FailureClass::Unclear)
+                .then_some(Cow::Borrowed("nothing was changed; try again"));
         }
         Error::Server(failure) => match (failure.class, failure.retry_after_ms) {
             (FailureClass::Retry | FailureClass::Unclear, Some(after)) if after >= LONG_WAIT_MS => {
@@ -340,6 +383,9 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
                      `edge-sync sync` goes on then",
                     duration(after)
                 )));
+            }
+            (FailureClass::Unclear, _) if failure.status == Some(404) => {
+                "what waits for upload is kept; is the URL right, with the path behind the host?"
             }
             (FailureClass::Retry | FailureClass::Unclear, _) => {
                 "what waits for upload is kept; `edge-sync sync` goes on"
@@ -355,16 +401,22 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         Error::MemoryLimit { .. } | Error::NoMemory(_) => {
             "give it more with --memory-mib, up to 4096; reads, deletes and `sync` go on"
         }
-        Error::NotLoaded(cause) => return hint(cause),
+        Error::NotLoaded(cause) => return hint(cause, has_shard),
         Error::LostOperations(_) => {
             "`edge-sync sync --resend` queues everything again that the shard holds"
         }
         Error::Storage(_) if error.is_no_space() => {
             "reads, deletes and `sync` go on; writes do once there is room"
         }
-        Error::Locked { .. } => {
-            "`status`, `rejected list` and `queue show` work beside it; `serve` does the rest over \
-             REST"
+        Error::Locked { holder, .. } => {
+            let command = holder.as_ref().and_then(|holder| holder.command.as_deref());
+            if command == Some("edge-sync serve") {
+                "`status`, `rejected list` and `queue show` work beside it; everything else goes \
+                 through its REST API"
+            } else {
+                "`status`, `rejected list` and `queue show` work beside it; everything else can be \
+                 done once it has ended"
+            }
         }
         _ => return None,
     };
@@ -453,9 +505,13 @@ mod tests {
                 retry_after_ms,
             })
         };
-        let long = hint(&failure(Some(86_400_000))).unwrap();
+        let long = hint(&failure(Some(86_400_000)), true).unwrap();
         assert!(long.contains("in 1 day"), "{long}");
-        assert!(!hint(&failure(Some(500))).unwrap().contains("come back"));
+        let short = hint(&failure(Some(500)), true).unwrap();
+        assert!(!short.contains("come back") && short.contains("is kept"));
+        // Where there is no shard, nothing waits.
+        let without = hint(&failure(Some(500)), false).unwrap();
+        assert!(!without.contains("is kept"), "{without}");
         assert_eq!(wait(Duration::from_millis(1250)), "1.2 seconds");
         assert_eq!(wait(Duration::from_secs(3600)), "1 hour");
     }
@@ -479,6 +535,31 @@ mod tests {
         };
         assert_eq!(exit_code(&closed("stdout")), exit::CLOSED_PIPE);
         assert_eq!(exit_code(&closed("points.jsonl")), exit::STORAGE);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_instead() {
+        assert_eq!(
+            printable("two\nlines\tof text, \u{e4}"),
+            "two\nlines\tof text, \u{e4}"
+        );
+        assert_eq!(printable("\u{1b}[31mred\r"), "\\u{1b}[31mred\\r");
+        assert_eq!(printable("\u{9b}2J"), "\\u{9b}2J");
+    }
+
+    #[test]
+    fn who_is_beside_serve_is_sent_to_its_api() {
+        let hint = |command: Option<&str>| {
+            let holder = json!({ "pid": 1, "command": command });
+            let locked = Error::Locked {
+                directory: "d".into(),
+                holder: serde_json::from_value(holder).unwrap(),
+            };
+            super::hint(&locked, true).unwrap()
+        };
+        assert!(hint(Some("edge-sync serve")).contains("REST"));
+        assert!(!hint(Some("edge-sync upsert")).contains("REST"));
+        assert!(!hint(None).contains("REST"));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Session {
     fn is_agreed(&self, head: &WaitingOperation, count: u32) -> Result<bool, Error> {
         if self.output.json || !std::io::stdin().is_terminal() {
             return Err(Error::Setting {
-                name: "yes",
+                name: "--yes",
                 message: "what is skipped does not reach the server until it is queued again; \
                           give --yes if that is meant"
                     .to_owned(),
@@ -164,7 +164,7 @@ impl Session {
         }
         if shown == 0 && page.after == 0 {
             let text = if peek.status()?.queue.rejected == 0 {
-                "the server has refused nothing"
+                "the rejected log is empty"
             } else {
                 "none listed"
             };
@@ -184,6 +184,7 @@ impl Session {
     }
 
     fn rejected_retry(&self, chosen: &Chosen) -> Result<u8, Error> {
+        check_choice(chosen)?;
         let edge = self.open()?;
         let report = retry(&edge, chosen)?;
         let count = report.sequences.len() as u64;
@@ -197,6 +198,7 @@ impl Session {
     }
 
     fn rejected_drop(&self, chosen: &Chosen) -> Result<u8, Error> {
+        check_choice(chosen)?;
         let edge = self.open()?;
         let count = forget(&edge, chosen)?;
         self.output.say(
@@ -208,11 +210,38 @@ impl Session {
     }
 }
 
+/// Refuses a choice of what is not there, before anything is done with the rest.
+fn check_all(edge: &EdgeSync, chosen: &Chosen) -> Result<(), Error> {
+    for sequence in &chosen.sequences {
+        let next = edge.shard().rejected(sequence.saturating_sub(1), 1)?;
+        if next.first().is_none_or(|found| found.sequence != *sequence) {
+            return Err(Error::NotFound(format!(
+                "no rejected operation has the sequence {sequence}; nothing was done"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a choice of nothing: for all of it there is a word.
+fn check_choice(chosen: &Chosen) -> Result<(), Error> {
+    if chosen.all || !chosen.sequences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        name: "sequences",
+        message: "name operations by their sequences, as `edge-sync rejected list` shows them, or \
+                  give --all"
+            .to_owned(),
+    })
+}
+
 /// Queues what is chosen again; with an error, nothing after the one that it is about.
 pub fn retry(edge: &EdgeSync, chosen: &Chosen) -> Result<RetryReport, Error> {
     if chosen.all {
         return edge.shard().retry_all_rejected();
     }
+    check_all(edge, chosen)?;
     let mut report = RetryReport::default();
     for sequence in &chosen.sequences {
         edge.shard().retry_rejected(*sequence)?;
@@ -226,6 +255,7 @@ pub fn forget(edge: &EdgeSync, chosen: &Chosen) -> Result<u64, Error> {
     if chosen.all {
         return edge.shard().drop_rejected_up_to(u64::MAX);
     }
+    check_all(edge, chosen)?;
     for sequence in &chosen.sequences {
         edge.shard().drop_rejected(*sequence)?;
     }

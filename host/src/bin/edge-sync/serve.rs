@@ -1,11 +1,13 @@
 //! `serve`: Qdrant's REST API over the shard.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Syncer, SyncerOptions,
+    AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Shard, Syncer, SyncerOptions,
     WorkerState, device_id,
 };
 use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
@@ -13,10 +15,12 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::Session;
 use crate::arguments::Serve;
-use crate::backend::{self, ShardBackend};
+use crate::backend::{self, Devices, ShardBackend};
+use crate::collections::Collections;
 use crate::output::{exit, exit_code};
 use crate::settings::Serving;
 use crate::signals::Signals;
@@ -41,10 +45,34 @@ impl Session {
         if !arguments.no_sync {
             self.refuse_itself(&socket)?;
         }
-        let backend = Arc::new(self.backend(arguments, &serving)?);
-        self.notes(backend.edge());
-        let served = runtime.block_on(self.answer(&backend, socket, &serving));
-        let shard = backend.edge().shard().clone();
+        match &arguments.collections {
+            Some(folder) => {
+                let collections = self.collections(folder, arguments, &serving)?;
+                self.serve_from(Arc::new(collections), runtime, socket, &serving)
+            }
+            None => {
+                let backend = self.backend(arguments, &serving)?;
+                self.serve_from(Arc::new(backend), runtime, socket, &serving)
+            }
+        }
+    }
+
+    fn serve_from<B: Devices>(
+        &self,
+        backend: Arc<B>,
+        runtime: Runtime,
+        socket: TcpSocket,
+        serving: &Serving,
+    ) -> Result<u8, Error> {
+        for (_, edge) in backend.open_shards() {
+            self.notes(&edge);
+        }
+        let served = runtime.block_on(self.answer(&backend, socket, serving));
+        let shards: Vec<Shard> = backend
+            .open_shards()
+            .iter()
+            .map(|(_, edge)| edge.shard().clone())
+            .collect();
         let uploads = within(serving.stop_time, "edge-sync end", move || {
             end_uploads(backend)
         });
@@ -55,10 +83,10 @@ impl Session {
             );
         }
         let flushed = within(serving.stop_time, "edge-sync close", {
-            let shard = shard.clone();
-            move || shard.close()
+            let shards = shards.clone();
+            move || shards.iter().try_for_each(Shard::close)
         });
-        for note in shard.notes() {
+        for note in shards.iter().flat_map(Shard::notes) {
             self.output.note(&note);
         }
         if flushed.is_none() {
@@ -78,7 +106,7 @@ impl Session {
         if !is_over {
             // Whoever waited for what is left would wait for as long as it takes.
             if let Err(error) = &outcome {
-                self.output.error(error);
+                self.output.error(error, true);
             }
             std::process::exit(
                 outcome
@@ -109,6 +137,62 @@ impl Session {
         Ok(())
     }
 
+    fn collections(
+        &self,
+        folder: &Path,
+        arguments: &Serve,
+        serving: &Serving,
+    ) -> Result<Collections, Error> {
+        if self.settings.collection().is_some() {
+            return Err(Error::Setting {
+                name: "collection",
+                message:
+                    "with --collections, each collection has the name that its client gives it; \
+                          leave --collection and EDGE_SYNC_COLLECTION out"
+                        .to_owned(),
+            });
+        }
+        let component = self.component()?;
+        let options = self.shard_options();
+        let settings = self.settings.clone();
+        let syncs = !arguments.no_sync;
+        let has_server = settings.has_url();
+        let syncer = self.syncer_options(arguments);
+        let optimizes = serving.auto_optimize;
+        if syncs && let Some(url) = settings.url() {
+            // What is to be known of it is said once, and not with each collection.
+            self.server(settings.server_with(Some("collection"))?);
+            tracing::debug!("collections are synced with {url}");
+        }
+        let attach = move |directory: &Path, collection: &str| {
+            let mut builder = EdgeSync::builder(component.clone(), directory)
+                .options(options.clone())
+                .sync_options(settings.sync_options());
+            let server = match syncs {
+                true => settings.server_in(directory, collection)?,
+                false => None,
+            };
+            let has_server = has_server || server.is_some();
+            if let Some(server) = server {
+                builder = builder.server(server).background(syncer.clone());
+            }
+            if optimizes {
+                builder = builder.auto_optimize(AutoOptimizeOptions::default());
+            }
+            ShardBackend::new(builder.attach()?, Some(collection.to_owned()), has_server)
+        };
+        Collections::open(folder.to_owned(), serving.idle_time, Box::new(attach))
+    }
+
+    fn syncer_options(&self, arguments: &Serve) -> SyncerOptions {
+        let defaults = SyncerOptions::default();
+        let pull_interval = match arguments.no_pull {
+            true => None,
+            false => arguments.every.or(defaults.pull_interval),
+        };
+        defaults.pull_interval(pull_interval)
+    }
+
     fn backend(&self, arguments: &Serve, serving: &Serving) -> Result<ShardBackend, Error> {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
@@ -121,13 +205,8 @@ impl Session {
             let server = self.server(self.settings.server_with(stored.as_deref())?);
             // Uploads go to this collection, so it is the one that is served.
             fixed = Some(server.collection.clone());
-            let pull_interval = match arguments.no_pull {
-                true => None,
-                false => arguments.every.or(SyncerOptions::default().pull_interval),
-            };
-            builder = builder
-                .server(server)
-                .background(SyncerOptions::default().pull_interval(pull_interval));
+            let options = self.syncer_options(arguments);
+            builder = builder.server(server).background(options);
         }
         if serving.auto_optimize {
             builder = builder.auto_optimize(AutoOptimizeOptions::default());
@@ -136,9 +215,9 @@ impl Session {
     }
 
     /// Answers requests until a signal to stop, then finishes those under way.
-    async fn answer(
+    async fn answer<B: Devices>(
         &self,
-        backend: &Arc<ShardBackend>,
+        backend: &Arc<B>,
         socket: TcpSocket,
         serving: &Serving,
     ) -> Result<(), Error> {
@@ -162,14 +241,22 @@ impl Session {
         let router = router(Arc::clone(backend), options);
         let (stop, stopping) = oneshot::channel::<()>();
         let mut server = tokio::spawn(serve_until(listener, router, load, stopping));
-        self.say_ready(backend, address)?;
+        self.say_ready(&**backend, address)?;
 
-        let mut news = News::default();
+        let mut news = BTreeMap::new();
         let mut tick = tokio::time::interval(NEWS_TICK);
+        let mut giving_back: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
                 () = signals.next() => break,
-                _ = tick.tick() => self.say_news(&mut news, backend.edge()),
+                _ = tick.tick() => {
+                    self.say_news(&mut news, &**backend);
+                    let backend = Arc::clone(backend);
+                    // It may close a shard, which takes its time.
+                    if giving_back.as_ref().is_none_or(JoinHandle::is_finished) {
+                        giving_back = Some(tokio::task::spawn_blocking(move || backend.give_back()));
+                    }
+                }
                 ended = &mut server => {
                     let why = match ended {
                         Ok(Ok(())) => "it ended".to_owned(),
@@ -194,40 +281,50 @@ impl Session {
                 .note("requests were still under way; their connections are closed");
             let _ = server.await;
         }
-        self.say_news(&mut news, backend.edge());
+        self.say_news(&mut news, &**backend);
         Ok(())
     }
 
     /// The line that tells whoever started this that requests are answered from now on.
-    fn say_ready(&self, backend: &ShardBackend, address: SocketAddr) -> Result<(), Error> {
+    fn say_ready(&self, backend: &impl Devices, address: SocketAddr) -> Result<(), Error> {
         let url = format!("http://{address}");
-        let collection = backend.collection_name();
+        let collections = backend.ready();
+        let only = collections.first().filter(|_| collections.len() == 1);
+        let syncs = |(_, edge): &(Option<String>, EdgeSync)| edge.has_server();
         let server = self
             .settings
-            .server_with(collection.as_deref())
+            .server_with(only.map(String::as_str))
             .ok()
-            .filter(|_| backend.edge().has_server())
+            .filter(|_| backend.open_shards().iter().any(syncs))
             .map(|server| {
                 let url = server.url.trim_end_matches('/');
                 format!("{url}/collections/{}", server.collection)
             });
-        let text = match &collection {
-            Some(name) => format!("serving the collection `{name}` at {url}"),
-            None => format!("serving at {url}, no collection yet"),
+        let text = match (&*collections, only) {
+            (_, Some(name)) => format!("serving the collection `{name}` at {url}"),
+            ([], None) => format!("serving at {url}, no collection yet"),
+            (several, None) => format!("serving {} collections at {url}", several.len()),
         };
         let value = json!({
             "url": url,
-            "collection": collection,
+            "collection": only,
+            "collections": collections,
             "data_dir": self.settings.data_dir(),
             "server": server,
         });
         self.output.say(&value, &text)
     }
 
-    fn say_news(&self, news: &mut News, edge: &EdgeSync) {
-        self.notes(edge);
-        if let Some(line) = news.of(edge) {
-            self.output.note(&line);
+    fn say_news(&self, news: &mut BTreeMap<Option<String>, News>, backend: &impl Devices) {
+        let open = backend.open_shards();
+        news.retain(|name, _| open.iter().any(|(open, _)| open == name));
+        for (name, edge) in open {
+            self.notes(&edge);
+            let of = name.as_ref().map(|name| format!("`{name}`: "));
+            if let Some(line) = news.entry(name).or_default().of(&edge) {
+                self.output
+                    .note(&format!("{}{line}", of.unwrap_or_default()));
+            }
         }
     }
 }
@@ -328,10 +425,10 @@ fn cannot_listen(error: std::io::Error) -> Error {
 }
 
 /// Ends the uploads, after the requests that are carried out and the exchange under way.
-fn end_uploads(mut backend: Arc<ShardBackend>) {
+fn end_uploads<B>(mut backend: Arc<B>) {
     loop {
         match Arc::try_unwrap(backend) {
-            Ok(backend) => return drop(backend.into_edge()),
+            Ok(backend) => return drop(backend),
             Err(in_use) => backend = in_use,
         }
         std::thread::sleep(END_LOOK);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,10 +13,11 @@ use edge_sync_host::{
     ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use edge_sync_rest::Limits;
+use edge_sync_upload::{FollowedShards, Routing, Setting as PartSetting};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::arguments::Serve;
+use crate::arguments::{Serve, number};
 
 /// Looked for in the working directory, then in the user's configuration folder.
 const FILE_NAME: &str = "edge-sync.toml";
@@ -30,14 +32,17 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:6333";
 /// that.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
+/// How long a shard of several stays open without a request.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
 /// What limits of `serve` may be set to.
 const MOST_CONNECTIONS: usize = 100_000;
 const MOST_BODIES_MIB: usize = 4096;
 const MOST_SECONDS: u64 = 24 * 3600;
 
-/// Operations of an upload request when nothing says otherwise: ten times the library's, which is
-/// made for hosts that write all the time.
-const BATCH_OPERATIONS: u32 = 100;
+/// Memory of a shard, in MiB: an empty one takes half of the least, and a component addresses no more
+/// than the most.
+const MEMORY_MIB: RangeInclusive<usize> = 32..=4096;
 
 /// Every variable that the command reads.
 const VARIABLES: [&str; 12] = [
@@ -63,6 +68,12 @@ const VARIABLES_OF_OTHERS: [&str; 3] = [
     "EDGE_SYNC_CACHE_LOCK_HELD",
 ];
 
+/// What is set by another variable than one would think, since every client of Qdrant reads that.
+const VARIABLES_OF_QDRANT: [(&str, &str); 2] = [
+    ("EDGE_SYNC_URL", "QDRANT_URL"),
+    ("EDGE_SYNC_API_KEY", "QDRANT_API_KEY"),
+];
+
 /// How alike names are that one may be taken for the other.
 const ALIKE: f64 = 0.9;
 
@@ -76,6 +87,11 @@ fn unknown_variable(name: &str) -> Option<String> {
     let is_known = VARIABLES.contains(&name) || VARIABLES_OF_OTHERS.contains(&name);
     if is_known || !name.starts_with("EDGE_SYNC_") {
         return None;
+    }
+    if let Some((_, meant)) = VARIABLES_OF_QDRANT.iter().find(|(of, _)| *of == name) {
+        return Some(format!(
+            "{name} is no variable that edge-sync reads; that is {meant}"
+        ));
     }
     let meant = VARIABLES
         .into_iter()
@@ -107,9 +123,10 @@ pub struct Flags {
     /// Collection on the server [EDGE_SYNC_COLLECTION]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Settings")]
     pub collection: Option<String>,
-    /// Only this shard of a collection of several [EDGE_SYNC_SHARD]
+    /// Only this shard of a collection of several, by its number; `all` for all of them again
+    /// [EDGE_SYNC_SHARD]
     #[arg(long, global = true, value_name = "N", help_heading = "Settings")]
-    pub shard: Option<u32>,
+    pub shard: Option<FollowedShards>,
     /// Shard key of the device, in a collection that is sharded by keys [EDGE_SYNC_SHARD_KEY]
     #[arg(long, global = true, value_name = "KEY", help_heading = "Settings")]
     pub shard_key: Option<String>,
@@ -133,10 +150,11 @@ pub struct Flags {
     /// When a write is on disk: always, interval:MILLISECONDS or os [EDGE_SYNC_DURABILITY]
     #[arg(long, global = true, value_name = "WHEN", help_heading = "Settings")]
     pub durability: Option<DurabilitySetting>,
-    /// Most memory of the shard, in MiB, up to 4096 [EDGE_SYNC_MEMORY_MIB] [default: 2048]
-    #[arg(long, global = true, value_name = "MIB", help_heading = "Settings")]
+    /// Most memory of the shard, in MiB, 32 to 4096 [EDGE_SYNC_MEMORY_MIB] [default: 2048]
+    #[arg(long, global = true, value_name = "MIB", help_heading = "Settings", value_parser = number::<usize>)]
     pub memory_mib: Option<usize>,
-    /// TOML file with settings [default: edge-sync.toml here or in the configuration folder]
+    /// TOML file with settings, also those without a flag (below) [default: edge-sync.toml here or in
+    /// the configuration folder]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub config_file: Option<PathBuf>,
 }
@@ -174,10 +192,22 @@ impl TryFrom<String> for DurabilitySetting {
 
 /// A shard key: in the TOML file a number is a number.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Value")]
 enum ShardKeySetting {
     Number(u64),
     Text(String),
+}
+
+impl TryFrom<Value> for ShardKeySetting {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match (value.as_u64(), value) {
+            (Some(number), _) => Ok(ShardKeySetting::Number(number)),
+            (None, Value::String(text)) => Ok(ShardKeySetting::Text(text)),
+            (None, other) => Err(format!("{other} is neither a name nor a whole number")),
+        }
+    }
 }
 
 impl std::fmt::Display for ShardKeySetting {
@@ -208,7 +238,7 @@ struct Layer {
     ca_file: Option<PathBuf>,
     client_certificate_file: Option<PathBuf>,
     client_key_file: Option<PathBuf>,
-    shard: Option<u32>,
+    shard: Option<FollowedShards>,
     shard_key: Option<ShardKeySetting>,
     tenant: Option<String>,
     component: Option<PathBuf>,
@@ -216,6 +246,7 @@ struct Layer {
     durability: Option<DurabilitySetting>,
     memory_mib: Option<usize>,
     batch_operations: Option<u32>,
+    most_batch_operations: Option<u32>,
     batch_bytes: Option<u32>,
     attempts: Option<u32>,
     listen: Option<String>,
@@ -229,6 +260,7 @@ struct Layer {
     serve_body_seconds: Option<u64>,
     serve_answer_seconds: Option<u64>,
     serve_stop_seconds: Option<u64>,
+    serve_idle_seconds: Option<u64>,
     auto_optimize: Option<bool>,
 }
 
@@ -250,13 +282,21 @@ impl Layer {
         }
     }
 
-    /// `variable` looks a variable up; one that is empty counts as not set.
+    /// `variable` looks a variable up. One that is empty counts as not set, but for the key that
+    /// clients of `serve` have to present: whoever sets that does not mean none.
     fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Layer, Error> {
         let raw = |name: &str| variable(name).filter(|value| !value.is_empty());
         let text = |name: &'static str| match raw(name).map(OsString::into_string) {
             None => Ok(None),
             Some(Ok(value)) => Ok(Some(value)),
             Some(Err(_)) => Err(setting(name, "is not valid UTF-8")),
+        };
+        let serve_api_key = match variable("EDGE_SYNC_SERVE_API_KEY") {
+            Some(key) if key.is_empty() => {
+                let message = "is empty, which protects nothing; set a key, or unset the variable";
+                return Err(setting("EDGE_SYNC_SERVE_API_KEY", message));
+            }
+            _ => text("EDGE_SYNC_SERVE_API_KEY")?.map(Secret::new),
         };
         Ok(Layer {
             data_dir: raw("EDGE_SYNC_DATA_DIR").map(PathBuf::from),
@@ -266,12 +306,12 @@ impl Layer {
             shard: text("EDGE_SYNC_SHARD")?
                 .map(|text| text.parse())
                 .transpose()
-                .map_err(|_| setting("EDGE_SYNC_SHARD", "is not the number of a shard"))?,
+                .map_err(|message: String| setting("EDGE_SYNC_SHARD", message))?,
             shard_key: text("EDGE_SYNC_SHARD_KEY")?.map(ShardKeySetting::Text),
             tenant: text("EDGE_SYNC_TENANT")?,
             component: raw("EDGE_SYNC_COMPONENT").map(PathBuf::from),
             listen: text("EDGE_SYNC_LISTEN")?,
-            serve_api_key: text("EDGE_SYNC_SERVE_API_KEY")?.map(Secret::new),
+            serve_api_key,
             cache_dir: raw("EDGE_SYNC_CACHE")
                 .map(|root| PathBuf::from(root).join("component-cache")),
             durability: text("EDGE_SYNC_DURABILITY")?
@@ -279,13 +319,17 @@ impl Layer {
                 .transpose()
                 .map_err(|message: String| setting("EDGE_SYNC_DURABILITY", message))?,
             memory_mib: text("EDGE_SYNC_MEMORY_MIB")?
-                .map(|text| text.parse())
+                .map(|text| number(&text))
                 .transpose()
-                .map_err(|_| setting("EDGE_SYNC_MEMORY_MIB", "is not a number"))?,
+                .map_err(|message: String| setting("EDGE_SYNC_MEMORY_MIB", message))?,
             auto_optimize: text("EDGE_SYNC_AUTO_OPTIMIZE")?
-                .map(|text| text.parse())
-                .transpose()
-                .map_err(|_| setting("EDGE_SYNC_AUTO_OPTIMIZE", "is neither `true` nor `false`"))?,
+                .map(|text| {
+                    text.parse().map_err(|_| {
+                        let message = format!("`{text}` is neither `true` nor `false`");
+                        setting("EDGE_SYNC_AUTO_OPTIMIZE", message)
+                    })
+                })
+                .transpose()?,
             ..Layer::default()
         })
     }
@@ -312,7 +356,8 @@ impl Layer {
     }
 
     fn names_part(&self) -> bool {
-        self.shard.is_some() || self.shard_key.is_some() || self.tenant.is_some()
+        let names_shard = matches!(self.shard, Some(FollowedShards::One(_)));
+        names_shard || self.shard_key.is_some() || self.tenant.is_some()
     }
 
     /// What this layer says, else what `below` says.
@@ -354,6 +399,7 @@ impl Layer {
             durability: self.durability.or(below.durability),
             memory_mib: self.memory_mib.or(below.memory_mib),
             batch_operations: self.batch_operations.or(below.batch_operations),
+            most_batch_operations: self.most_batch_operations.or(below.most_batch_operations),
             batch_bytes: self.batch_bytes.or(below.batch_bytes),
             attempts: self.attempts.or(below.attempts),
             listen: self.listen.or(below.listen),
@@ -366,32 +412,30 @@ impl Layer {
             serve_body_seconds: self.serve_body_seconds.or(below.serve_body_seconds),
             serve_answer_seconds: self.serve_answer_seconds.or(below.serve_answer_seconds),
             serve_stop_seconds: self.serve_stop_seconds.or(below.serve_stop_seconds),
+            serve_idle_seconds: self.serve_idle_seconds.or(below.serve_idle_seconds),
             auto_optimize: self.auto_optimize.or(below.auto_optimize),
         }
     }
 }
 
 /// The settings in force.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings(Layer);
 
 impl Settings {
-    /// Reads all three sources.
-    pub fn load(flags: &Flags) -> Result<Settings, Error> {
+    /// Reads all three sources. `has_shard`: the command is about the shard in the data directory,
+    /// whose binding is a setting too.
+    pub fn load(flags: &Flags, has_shard: bool) -> Result<Settings, Error> {
         let file = match &flags.config_file {
             Some(path) => Some(path.clone()),
             None => default_file(),
         };
         let file = match file {
             Some(path) => {
-                let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
-                    operation: "read the settings in",
-                    path: path.clone(),
-                    source,
-                })?;
+                let text = read_named("config_file", &path)?;
                 let folder = path.parent().unwrap_or(Path::new(""));
                 let mut layer = Layer::from_toml(&text, folder).map_err(|message| {
-                    setting("config-file", format!("{}: {message}", path.display()))
+                    setting("config_file", format!("{}: {message}", path.display()))
                 })?;
                 layer.url_found_here = flags.config_file.is_none() && path == Path::new(FILE_NAME);
                 layer
@@ -402,20 +446,71 @@ impl Settings {
         let mut merged = Layer::from_flags(flags).over(environment).over(file);
         merged.key_from_environment = merged.api_key.is_some();
         if let (None, Some(path)) = (&merged.api_key, &merged.api_key_file) {
-            merged.api_key = Some(read_key(path)?);
+            merged.api_key = Some(read_key("api_key_file", path)?);
         }
         let mut settings = Settings(merged);
+        if !has_shard {
+            settings.check()?;
+            return Ok(settings);
+        }
         // Once a shard is in step with a collection, that is where its commands go.
+        if settings.data_dir().is_file() {
+            let message = format!(
+                "{} is a file; expected a folder, or a place for one",
+                settings.data_dir().display()
+            );
+            return Err(setting("data_dir", message));
+        }
         if let Some(bound) = bound_server(settings.data_dir())? {
             let of_settings = &mut settings.0;
             of_settings.url.get_or_insert(bound.url);
             of_settings.collection.get_or_insert(bound.collection);
             if !of_settings.names_part() {
+                let followed = bound.shard.map(FollowedShards::One);
+                of_settings.shard = of_settings.shard.or(followed);
                 of_settings.shard_key = bound.shard_key.map(ShardKeySetting::Text);
                 of_settings.tenant = bound.tenant;
             }
         }
+        settings.check()?;
         Ok(settings)
+    }
+
+    /// What is wrong whatever the command is.
+    fn check(&self) -> Result<(), Error> {
+        let layer = &self.0;
+        if let Some(mib) = layer.memory_mib.filter(|mib| !MEMORY_MIB.contains(mib)) {
+            let (least, most) = (MEMORY_MIB.start(), MEMORY_MIB.end());
+            let message =
+                format!("{mib} is not in {least}..={most} (--memory-mib, EDGE_SYNC_MEMORY_MIB)");
+            return Err(setting("memory_mib", message));
+        }
+        for (name, number) in [
+            ("attempts", layer.attempts),
+            ("batch_operations", layer.batch_operations),
+            ("most_batch_operations", layer.most_batch_operations),
+            ("batch_bytes", layer.batch_bytes),
+        ] {
+            if number == Some(0) {
+                return Err(setting(name, "0; at least 1 is needed"));
+            }
+        }
+        let shard_key = layer.shard_key.as_ref().map(ToString::to_string);
+        Routing::read(shard_key.as_deref(), layer.tenant.as_deref(), self.shard())
+            .map(|_| ())
+            .map_err(|(of, message)| {
+                let name = match of {
+                    PartSetting::Shard => "shard",
+                    PartSetting::ShardKey => "shard_key",
+                    PartSetting::Tenant => "tenant",
+                };
+                setting(name, message)
+            })
+    }
+
+    /// The only shard that is followed, if the settings name one.
+    fn shard(&self) -> Option<u32> {
+        self.0.shard.and_then(FollowedShards::number)
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -433,13 +528,24 @@ impl Settings {
         Some(format!("{}/collections/{}", server.url, server.collection))
     }
 
+    /// The collection that the shard is bound to, for people, if the settings name another one.
+    pub fn contradiction(&self) -> Result<Option<String>, Error> {
+        let Some(bound) = bound_server(self.data_dir())? else {
+            return Ok(None);
+        };
+        let bound = ServerSettings::new(&bound.url, &bound.collection).checked()?;
+        let bound = format!("{}/collections/{}", bound.url, bound.collection);
+        let named = self.server_name();
+        Ok(Some(bound).filter(|bound| named.is_some_and(|named| named != *bound)))
+    }
+
     /// Which part of the server's collection, as it is set; null for all of it.
     pub fn part(&self) -> Value {
-        if !self.0.names_part() {
+        if self.shard().is_none() && self.0.shard_key.is_none() && self.0.tenant.is_none() {
             return Value::Null;
         }
         json!({
-            "shard": self.0.shard,
+            "shard": self.shard(),
             "shard_key": self.0.shard_key.as_ref().map(ToString::to_string),
             "tenant": self.0.tenant,
         })
@@ -449,7 +555,7 @@ impl Settings {
     pub fn part_text(&self) -> Option<String> {
         let layer = &self.0;
         let parts = [
-            layer.shard.map(|shard| format!("shard {shard}")),
+            self.shard().map(|shard| format!("shard {shard}")),
             layer
                 .shard_key
                 .as_ref()
@@ -491,7 +597,12 @@ impl Settings {
         let defaults = SyncOptions::default();
         let batch = defaults
             .batch
-            .operations(self.0.batch_operations.unwrap_or(BATCH_OPERATIONS))
+            .operations(self.0.batch_operations.unwrap_or(defaults.batch.operations))
+            .most_operations(
+                self.0
+                    .most_batch_operations
+                    .unwrap_or(defaults.batch.most_operations),
+            )
             .bytes(self.0.batch_bytes.unwrap_or(defaults.batch.bytes));
         let attempts = self.0.attempts.unwrap_or(defaults.attempts);
         defaults.batch(batch).attempts(attempts)
@@ -500,20 +611,20 @@ impl Settings {
     /// What `serve` is told by its own flags, over what the environment and the file say.
     pub fn serving(&self, flags: &Serve) -> Result<Serving, Error> {
         let key = match (&flags.serve_api_key_file, &self.0.serve_api_key) {
-            (Some(file), _) => Some(read_key(file)?),
+            (Some(file), _) => Some(read_key("serve_api_key_file", file)?),
             (None, Some(key)) => Some(key.clone()),
             (None, None) => self
                 .0
                 .serve_api_key_file
                 .as_deref()
-                .map(read_key)
+                .map(|file| read_key("serve_api_key_file", file))
                 .transpose()?,
         };
         if let Some(key) = &key {
             let text = key.expose();
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(setting(
-                    "serve-api-key",
+                    "serve_api_key",
                     "a key has at least one character, and only such as can be in a header: \
                      letters, digits and punctuation of ASCII",
                 ));
@@ -540,7 +651,7 @@ impl Settings {
         }
         if remote && key.is_none() {
             return Err(setting(
-                "serve-api-key",
+                "serve_api_key",
                 format!(
                     "`{listen}` can be reached from other machines, so an API key is required: set \
                      EDGE_SYNC_SERVE_API_KEY, or give --serve-api-key-file"
@@ -552,6 +663,7 @@ impl Settings {
             key,
             limits: self.serve_limits()?,
             stop_time: seconds("serve_stop_seconds", self.0.serve_stop_seconds, STOP_TIME)?,
+            idle_time: seconds("serve_idle_seconds", self.0.serve_idle_seconds, IDLE_TIME)?,
             auto_optimize: flags.auto_optimize || self.0.auto_optimize.unwrap_or(false),
         })
     }
@@ -627,6 +739,33 @@ impl Settings {
                 "no collection is set; give --collection or EDGE_SYNC_COLLECTION",
             )
         })?;
+        self.server_of(url, collection)
+    }
+
+    /// The server of the shard in `directory`, one of several, which is served as `collection`: the
+    /// one that it is bound to, or else the one that is set. None if neither is there.
+    pub fn server_in(
+        &self,
+        directory: &Path,
+        collection: &str,
+    ) -> Result<Option<ServerSettings>, Error> {
+        let bound = bound_server(directory)?;
+        let (url, collection) = match (&self.0.url, &bound) {
+            (Some(url), Some(bound)) => (url, bound.collection.as_str()),
+            (Some(url), None) => (url, collection),
+            (None, Some(bound)) => (&bound.url, bound.collection.as_str()),
+            (None, None) => return Ok(None),
+        };
+        let mut server = self.server_of(url, collection)?;
+        if let Some(bound) = bound.filter(|_| !self.0.names_part()) {
+            server.shard = bound.shard;
+            server.shard_key = bound.shard_key;
+            server.tenant = bound.tenant;
+        }
+        Ok(Some(server))
+    }
+
+    fn server_of(&self, url: &str, collection: &str) -> Result<ServerSettings, Error> {
         if self.0.url_found_here && self.0.key_from_environment {
             return Err(setting(
                 "url",
@@ -639,7 +778,7 @@ impl Settings {
         }
         let mut server = ServerSettings::new(url, collection);
         server.api_key = self.0.api_key.clone();
-        server.shard = self.0.shard;
+        server.shard = self.shard();
         server.shard_key = self.0.shard_key.as_ref().map(ToString::to_string);
         server.tenant = self.0.tenant.clone();
         server.tls = self.tls()?;
@@ -679,6 +818,8 @@ pub struct Serving {
     pub limits: Limits,
     /// How long the end waits for requests under way, and then for the shard.
     pub stop_time: Duration,
+    /// How long a shard of several stays open without a request.
+    pub idle_time: Duration,
     /// Optimize whenever there is enough to index, without a server.
     pub auto_optimize: bool,
 }
@@ -703,13 +844,25 @@ fn seconds(name: &'static str, seconds: Option<u64>, default: Duration) -> Resul
     }
 }
 
-fn read_key(path: &Path) -> Result<Secret, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        operation: "read the API key in",
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Secret::new(text))
+fn read_key(name: &'static str, path: &Path) -> Result<Secret, Error> {
+    let key = Secret::new(read_named(name, path)?);
+    if key.expose().is_empty() {
+        let message = format!("{} is empty; expected a key", path.display());
+        return Err(setting(name, message));
+    }
+    Ok(key)
+}
+
+/// The text in a file that the setting `name` names.
+fn read_named(name: &'static str, path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            std::io::ErrorKind::IsADirectory => "that is a folder; expected a file".to_owned(),
+            _ => error.to_string(),
+        };
+        setting(name, format!("{}: {why}", path.display()))
+    })
 }
 
 fn setting(name: &'static str, message: impl Into<String>) -> Error {
@@ -858,6 +1011,7 @@ mod tests {
         ]);
         let mut flags = Serve {
             listen: None,
+            collections: None,
             allow_remote: false,
             serve_api_key_file: None,
             no_sync: false,
@@ -934,6 +1088,93 @@ mod tests {
         {
             assert!(unknown_variable(name).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_qdrants_clients_read_is_named_by_its_variable() {
+        let told = unknown_variable("EDGE_SYNC_URL").unwrap();
+        assert!(told.ends_with("that is QDRANT_URL"), "{told}");
+    }
+
+    #[test]
+    fn a_value_that_is_wrong_is_shown_with_what_is_taken() {
+        let refused = |name: &'static str, value: &'static str| {
+            let layer = Layer::from_environment(|asked| (asked == name).then(|| value.into()));
+            layer.unwrap_err().to_string()
+        };
+        for (name, value, words) in [
+            (
+                "EDGE_SYNC_MEMORY_MIB",
+                "much",
+                "`much` is not a whole number",
+            ),
+            (
+                "EDGE_SYNC_SHARD",
+                "one",
+                "`one` is neither the number of a shard nor `all`",
+            ),
+            (
+                "EDGE_SYNC_AUTO_OPTIMIZE",
+                "now",
+                "`now` is neither `true` nor `false`",
+            ),
+            ("EDGE_SYNC_DURABILITY", "never", "expected `always`"),
+            ("EDGE_SYNC_SERVE_API_KEY", "", "is empty"),
+        ] {
+            let told = refused(name, value);
+            assert!(told.contains(name) && told.contains(words), "{told}");
+        }
+        for (mib, is_right) in [
+            (0, false),
+            (31, false),
+            (32, true),
+            (4096, true),
+            (4097, false),
+        ] {
+            let settings = Settings(environment(&[("EDGE_SYNC_MEMORY_MIB", &mib.to_string())]));
+            let checked = settings.check();
+            assert_eq!(checked.is_ok(), is_right, "{checked:?}");
+            if let Err(refused) = checked {
+                let told = refused.to_string();
+                assert!(
+                    told.contains("32..=4096") && told.contains("EDGE_SYNC_MEMORY_MIB"),
+                    "{told}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_shard_is_a_number_or_all_and_goes_with_no_key() {
+        let of = |text: &str| Settings(Layer::from_toml(text, Path::new("/f")).unwrap());
+        assert_eq!(of("shard = 1").part()["shard"], 1);
+        assert_eq!(of("shard = \"1\"").part()["shard"], 1);
+        assert_eq!(of("shard = \"all\"").part(), Value::Null);
+        assert!(Layer::from_toml("shard = \"some\"", Path::new("/f")).is_err());
+        let both = of("shard = 1\nshard_key = \"a\"").check().unwrap_err();
+        assert!(both.to_string().contains("cannot go together"), "{both}");
+        let tenant = of("tenant = \"user\"").check().unwrap_err().to_string();
+        assert!(tenant.contains("FIELD=VALUE"), "{tenant}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_wrong_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = read_key("api_key_file", &folder.path().join("key")).unwrap_err();
+        assert!(
+            matches!(
+                missing,
+                Error::Setting {
+                    name: "api_key_file",
+                    ..
+                }
+            ),
+            "{missing}"
+        );
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let refused = read_key("api_key_file", &empty).unwrap_err().to_string();
+        assert!(refused.contains("is empty"), "{refused}");
     }
 
     #[test]

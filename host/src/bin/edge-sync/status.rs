@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_sync_host::{
-    EdgeSync, Error, Exchange, Info, Mirror, Peeked, QueueStatus, RejectedOperation, SyncRecord,
-    WorkerState,
+    EdgeSync, Error, Exchange, FailureNote, Info, Mirror, Peeked, QueueStatus, RejectedOperation,
+    SyncRecord, WorkerState,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +34,13 @@ impl Session {
         self.close(edge)?;
         let mirrors = self.peek()?.status()?.mirrors;
         let server = self.settings.server_name();
-        let next = next_step(&queue, &record, server.is_some());
+        let next = match self.settings.contradiction()? {
+            Some(bound) => format!(
+                "the settings name another collection than {bound}, which this shard is in step \
+                 with: leave them out, or see `edge-sync sync --rebind`"
+            ),
+            None => next_step(&queue, &record, server.is_some()),
+        };
         let mut value = json!({
             "data_dir": directory,
             "server": server,
@@ -101,12 +107,13 @@ impl Session {
             ("not known: the shard cannot be opened", next)
         };
         let name = if locked { "locked" } else { "read_only" };
+        let server = self.settings.server_name();
         let mut value = json!({
             "data_dir": directory,
             name: describe(obstacle),
             "generation": generation,
             "points": null,
-            "server": self.settings.server_name(),
+            "server": server,
             "part": self.settings.part(),
             "next": next,
         });
@@ -126,8 +133,10 @@ impl Session {
             },
             line("points", points),
             line("queue", &queue_text(&queue)),
-            line("mirror", &mirrors_text(&mirrors)),
+            line("server", server.as_deref().unwrap_or("none set")),
         ];
+        lines.extend(self.settings.part_text().map(|part| line("part", &part)));
+        lines.push(line("mirror", &mirrors_text(&mirrors)));
         lines.extend(record_lines(&record));
         lines.push(line("rejected", &rejected_text(&queue, first.first())));
         lines.push(line("next", &next));
@@ -197,10 +206,7 @@ pub fn record_json(record: &SyncRecord) -> Value {
 }
 
 fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> String {
-    let stopped = record
-        .last_error
-        .as_ref()
-        .is_some_and(|error| error.class.as_deref() == Some("stop"));
+    let stopped = is_stop(record.last_error.as_ref());
     if queue.queued > 0 && !has_server {
         return "nothing is uploaded until a server is set (--url, --collection)".to_owned();
     }
@@ -210,10 +216,21 @@ fn next_step(queue: &QueueStatus, record: &SyncRecord, has_server: bool) -> Stri
     if queue.queued > 0 {
         return "`edge-sync sync` uploads the queue".to_owned();
     }
+    if has_server && is_stop(record.last_pull_error.as_ref()) {
+        return "do what the failed pull says, then run `edge-sync sync`".to_owned();
+    }
+    if has_server && record.last_pull_error.is_some() {
+        return "`edge-sync sync` tries again to fetch what others wrote".to_owned();
+    }
     if queue.rejected > 0 {
         return "`edge-sync rejected list`, then `retry` or `drop`".to_owned();
     }
     "nothing to do".to_owned()
+}
+
+/// Whether a person is needed.
+fn is_stop(error: Option<&FailureNote>) -> bool {
+    error.is_some_and(|error| error.class.as_deref() == Some("stop"))
 }
 
 /// What the process that has the directory does next, as far as it has told.
@@ -233,7 +250,11 @@ fn next_of_holder(queue: &QueueStatus, record: &SyncRecord) -> String {
             again(record)
         ),
         (None, Some(WorkerState::Paused)) => "that process uploads after its restore".to_owned(),
-        (None, Some(WorkerState::Idle)) if queue.queued == 0 => {
+        (None, Some(WorkerState::Idle)) if is_stop(record.last_pull_error.as_ref()) => {
+            "do what the failed pull says; as it is, that process tries again now and then"
+                .to_owned()
+        }
+        (None, Some(WorkerState::Idle | WorkerState::Uploading)) if queue.queued == 0 => {
             "that process uploads what is written".to_owned()
         }
         (None, Some(WorkerState::Idle | WorkerState::Uploading)) => {
@@ -444,6 +465,34 @@ mod tests {
         assert_eq!(since(1_000_000, 1_061_000), "1 minute ago");
         assert_eq!(since(1_001_000, 1_000_000), "less than a second ago");
         assert_eq!(since(9_000_000, 1_000_000), "before the clock was set back");
+    }
+
+    #[test]
+    fn a_pull_that_failed_is_what_comes_next() {
+        let queue = QueueStatus {
+            logged: 0,
+            applied: 0,
+            acknowledged: 0,
+            queued: 0,
+            queued_bytes: 0,
+            oldest_queued_ms: None,
+            rejected: 0,
+            refused_in_a_row: 0,
+            refused_words: String::new(),
+        };
+        let mut record = SyncRecord::default();
+        assert_eq!(next_step(&queue, &record, true), "nothing to do");
+        record.last_pull_error = Some(FailureNote::default());
+        assert!(next_step(&queue, &record, true).contains("tries again"));
+        record.last_pull_error.as_mut().unwrap().class = Some("stop".to_owned());
+        assert!(next_step(&queue, &record, true).contains("failed pull says"));
+        // Without a server there is nobody to pull from.
+        assert_eq!(next_step(&queue, &record, false), "nothing to do");
+        record.worker = Some(WorkerState::Uploading);
+        assert_eq!(
+            next_of_holder(&queue, &record),
+            "that process uploads what is written"
+        );
     }
 
     #[test]

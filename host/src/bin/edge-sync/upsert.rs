@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::Session;
 use crate::arguments::Upsert;
 use crate::data::receipt_json;
-use crate::input::{self, Body, Incoming, Source};
-use crate::output::{FILE_BAR, SPINNER, counted, exit, rate};
+use crate::input::{self, Body, Incoming, Source, Spot};
+use crate::output::{FILE_BAR, SPINNER, counted, exit, grouped, rate};
 
 /// Batches that are read ahead of the one that is written.
 const READ_AHEAD: usize = 2;
@@ -30,7 +30,6 @@ impl Session {
         let incoming = input::incoming(&source, arguments)?;
         let edge = self.open()?;
         self.stop_on_interrupt()?;
-        let unit = incoming.unit;
         let bar = Bar::new(self, &source, Arc::clone(&incoming.read));
         let mut total = Total::default();
         let mut outcome = Ok(());
@@ -44,9 +43,7 @@ impl Session {
                 // What came before a bad line is written; the error is about that line alone.
                 Ok(mut batch) => {
                     let refused = batch.refused.take().map_or(Ok(()), Err);
-                    outcome = self
-                        .write(edge.shard(), batch, unit, &mut total)
-                        .and(refused);
+                    outcome = self.write(edge.shard(), batch, &mut total).and(refused);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -55,11 +52,7 @@ impl Session {
         }
         bar.bar.finish_and_clear();
         if let Err(Error::Cancelled) = outcome {
-            self.output.interrupted(&match total.points {
-                0 => "nothing was written".to_owned(),
-                1 => "1 point is kept".to_owned(),
-                points => format!("{} are kept", counted(points, "point")),
-            });
+            self.output.interrupted(&total.kept());
             return self.close_after(Ok(exit::CANCELLED), edge);
         }
         let said = self.say_total(&total, outcome.is_ok(), &source);
@@ -78,60 +71,60 @@ impl Session {
             ),
         };
         match self.output.json {
+            // A program is told at least once.
+            true if total.points == 0 => self
+                .output
+                .say(&json!({ "operations": 0, "points": 0 }), ""),
             true => Ok(()),
             false => self.output.say(&Value::Null, &text),
         }
     }
 
     /// Writes a batch and, with `--json`, prints its receipt: what is printed is in the log.
-    fn write(
-        &self,
-        shard: &Shard,
-        batch: Batch,
-        unit: &str,
-        total: &mut Total,
-    ) -> Result<(), Error> {
-        let Batch { points, lines, .. } = batch;
+    fn write(&self, shard: &Shard, batch: Batch, total: &mut Total) -> Result<(), Error> {
+        let Batch { points, spots, .. } = batch;
         if points.is_empty() {
             return Ok(());
         }
         match shard.upsert(points.clone()) {
-            Ok(receipt) => self.wrote(receipt, &lines, total),
+            Ok(receipt) => self.wrote(receipt, &spots, total),
             Err(error) => {
-                let Some((index, error)) = blame_line(&error, unit, &lines) else {
+                let Some((index, error)) = blame_point(&error, &spots) else {
                     return Err(error);
                 };
                 // As with a line that cannot be read, what came before it is written.
-                if let (Some(points), Some(lines @ [_, ..])) =
-                    (points.get(..index), lines.get(..index))
+                if let (Some(points), Some(spots @ [_, ..])) =
+                    (points.get(..index), spots.get(..index))
                 {
                     let receipt = shard.upsert(points.to_vec())?;
-                    self.wrote(receipt, lines, total)?;
+                    self.wrote(receipt, spots, total)?;
                 }
                 Err(error)
             }
         }
     }
 
-    fn wrote(&self, receipt: Receipt, lines: &[u64], total: &mut Total) -> Result<(), Error> {
-        let count = lines.len() as u64;
+    fn wrote(&self, receipt: Receipt, spots: &[Spot], total: &mut Total) -> Result<(), Error> {
+        let count = spots.len() as u64;
         total.points += count;
         total.sequence = receipt.sequence;
+        total.last = spots.last().copied();
         if self.output.json {
             let mut value = receipt_json(receipt);
             value["points"] = json!(count);
-            value["lines"] = json!([lines.first(), lines.last()]);
+            let line = |spot: Option<&Spot>| spot.map(|spot| spot.line);
+            value["lines"] = json!([line(spots.first()), line(spots.last())]);
             self.output.say(&value, "")?;
         }
         Ok(())
     }
 }
 
-/// Points on their way, and the lines they came from.
+/// Points on their way, and where they came from.
 #[derive(Default)]
 struct Batch {
     points: Vec<Point>,
-    lines: Vec<u64>,
+    spots: Vec<Spot>,
     /// What is wrong with the point after them.
     refused: Option<Error>,
 }
@@ -140,6 +133,29 @@ struct Batch {
 struct Total {
     points: u64,
     sequence: u64,
+    /// Where the last of them stood.
+    last: Option<Spot>,
+}
+
+impl Total {
+    /// What an interrupt leaves, and up to where.
+    fn kept(&self) -> String {
+        let kept = match self.points {
+            0 => return "nothing was written".to_owned(),
+            1 => "1 point is kept".to_owned(),
+            points => format!("{} are kept", counted(points, "point")),
+        };
+        match self.last {
+            Some(Spot {
+                element: Some(element),
+                ..
+            }) => format!("{kept}, the last is points[{element}]"),
+            Some(Spot { unit, line, .. }) => {
+                format!("{kept}, the last is on {unit} {}", grouped(line))
+            }
+            None => kept,
+        }
+    }
 }
 
 /// Reads on a thread of its own: a pipe that gives nothing must not keep an interrupt waiting.
@@ -151,11 +167,11 @@ fn read(incoming: Incoming, size: usize) -> Receiver<Batch> {
 
 fn send(incoming: Incoming, size: usize, sender: &SyncSender<Batch>) {
     let mut batch = Batch::default();
-    for (line, point) in incoming.points {
+    for (spot, point) in incoming.points {
         match point {
             Ok(point) => {
                 batch.points.push(point);
-                batch.lines.push(line);
+                batch.spots.push(spot);
             }
             Err(error) => batch.refused = Some(error),
         }
@@ -205,8 +221,8 @@ impl Bar {
     }
 }
 
-/// Turns `points[3].vectors.a` into the line that the point came from; also its index.
-fn blame_line(error: &Error, unit: &str, lines: &[u64]) -> Option<(usize, Error)> {
+/// Turns `points[3].vectors.a` of a batch into where the point came from; also its index.
+fn blame_point(error: &Error, spots: &[Spot]) -> Option<(usize, Error)> {
     let Error::InvalidInput { field, message } = error else {
         return None;
     };
@@ -215,7 +231,7 @@ fn blame_line(error: &Error, unit: &str, lines: &[u64]) -> Option<(usize, Error)
         field: rest.to_owned(),
         message: message.clone(),
     };
-    Some((index, input::on_line(inner, unit, *lines.get(index)?)))
+    Some((index, spots.get(index)?.blame(inner)))
 }
 
 #[cfg(test)]
@@ -228,14 +244,50 @@ mod tests {
             field: field.into(),
             message: "expected 4 values, got 3".into(),
         };
-        let (index, error) =
-            blame_line(&refused("points[1].vectors.a"), "line", &[10, 12, 13]).unwrap();
+        let lines = [10, 12, 13].map(|line| Spot::line("line", line));
+        let (index, error) = blame_point(&refused("points[1].vectors.a"), &lines).unwrap();
         assert_eq!(index, 1);
         assert_eq!(
             error.to_string(),
             "line 12: vectors.a: expected 4 values, got 3"
         );
-        assert!(blame_line(&refused("points[9]"), "line", &[10]).is_none());
-        assert!(blame_line(&refused("filter"), "line", &[10]).is_none());
+        assert!(blame_point(&refused("points[9]"), &lines).is_none());
+        assert!(blame_point(&refused("filter"), &lines).is_none());
+        let of_a_list = [Spot {
+            column: 9,
+            element: Some(36),
+            ..lines[0]
+        }];
+        let (_, error) = blame_point(&refused("points[0].vectors.a"), &of_a_list).unwrap();
+        assert_eq!(
+            error.to_string(),
+            "line 10: points[36].vectors.a: expected 4 values, got 3"
+        );
+    }
+
+    #[test]
+    fn an_interrupt_says_up_to_where_points_are_kept() {
+        let kept = |points, last| {
+            let total = Total {
+                points,
+                sequence: points,
+                last,
+            };
+            total.kept()
+        };
+        let line = Spot::line("line", 83_100);
+        assert_eq!(kept(0, None), "nothing was written");
+        assert_eq!(
+            kept(83_100, Some(line)),
+            "83,100 points are kept, the last is on line 83,100"
+        );
+        let element = Spot {
+            element: Some(0),
+            ..line
+        };
+        assert_eq!(
+            kept(1, Some(element)),
+            "1 point is kept, the last is points[0]"
+        );
     }
 }

@@ -49,7 +49,7 @@ impl Session {
     fn delete_ids(&self, texts: &[String]) -> Result<u8, Error> {
         let mut ids: Vec<PointId> = Vec::new();
         for text in texts {
-            let id = PointId::from_text(text);
+            let id = input::point_id(text)?;
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -235,12 +235,12 @@ fn delete_ids(shard: &Shard, ids: Vec<PointId>) -> Result<(Value, String), Error
     words.push_str(&format!(", up to sequence {}", receipt.sequence));
     if let Some(last) = absent.last() {
         let which = match absent.len() {
-            1 => format!("{last} is"),
-            count if count <= NAMED => format!("{} are", absent.join(", ")),
-            count => format!("{} ids are", grouped(count as u64)),
+            1 => format!("there is no point {last} here"),
+            count if count <= NAMED => format!("there are no points {} here", absent.join(", ")),
+            count => format!("{} of the ids are not here", grouped(count as u64)),
         };
         words.push_str(&format!(
-            "; {which} not here, and deleted on the server all the same"
+            "; {which}, and the server is told to delete all the same"
         ));
     }
     Ok((value, words))

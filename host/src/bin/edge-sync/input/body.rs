@@ -3,12 +3,12 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use edge_sync_host::{Error, PointId};
+use edge_sync_host::{Error, PointId, json_error};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::locate::line_of;
 use super::source::{Place, Source};
-use super::split_position;
 
 /// The JSON body of a request, and where it came from.
 #[derive(Debug)]
@@ -23,15 +23,27 @@ impl Body {
     ///
     /// Errors: [`Error::InvalidInput`] if there is none, or it is not JSON.
     pub fn read(argument: Option<&Path>) -> Result<Body, Error> {
+        let missing = "there is no body: give it as FILE, as an argument or on standard input";
+        Body::read_or(argument, missing)
+    }
+
+    /// [`Body::read`], with what to say where nothing was given.
+    pub fn read_or(argument: Option<&Path>, missing: &str) -> Result<Body, Error> {
         let source = Source::new(argument);
         let text = source.read()?;
-        if text.trim().is_empty() {
-            return Err(Error::InvalidInput {
+        if !text.trim().is_empty() {
+            return Body::parse(text, source.place());
+        }
+        Err(match argument {
+            None => Error::InvalidInput {
+                field: String::new(),
+                message: missing.to_owned(),
+            },
+            Some(_) => Error::InvalidInput {
                 field: source.name(),
                 message: "is empty; expected a JSON body".to_owned(),
-            });
-        }
-        Body::parse(text, source.place())
+            },
+        })
     }
 
     /// A body that may be left out: nothing on standard input, or a terminal, stands for `{}`.
@@ -69,16 +81,14 @@ impl Body {
         match serde_json::from_str(&text) {
             Ok(json) => Ok(Body { text, json, place }),
             Err(error) => {
-                let message = error.to_string();
-                let (message, position) = split_position(&message);
-                let field = match (position, place) {
-                    (Some((line, column)), Place::Lines) => format!("line {line}, column {column}"),
-                    (Some((_, column)), Place::Argument) => format!("column {column}"),
-                    (None, _) => "body".to_owned(),
+                let (line, column) = (error.line(), error.column());
+                let field = match place {
+                    Place::Lines => format!("line {line}, column {column}"),
+                    Place::Argument => format!("column {column}"),
                 };
                 Err(Error::InvalidInput {
                     field,
-                    message: format!("not JSON: {message}"),
+                    message: format!("not JSON: {}", json_error(&text, &error)),
                 })
             }
         }
@@ -114,19 +124,37 @@ pub fn filter(argument: &str) -> Result<Value, Error> {
     };
     match body {
         Ok(body) => Ok(body.json),
-        Err(Error::InvalidInput { field, message }) => Err(Error::InvalidInput {
-            field: format!("--filter: {field}"),
-            message,
-        }),
+        Err(Error::InvalidInput { field, message }) => {
+            let is_name = !argument.starts_with(['@', '{', '[']);
+            Err(Error::InvalidInput {
+                field: format!("--filter: {field}"),
+                message: match is_name {
+                    true => format!("{message}; a file is named as `@{argument}`"),
+                    false => message,
+                },
+            })
+        }
         Err(error) => Err(error),
     }
 }
 
+/// An id as it is typed: digits, or a UUID.
+pub fn point_id(text: &str) -> Result<PointId, Error> {
+    let id = PointId::from_text(text);
+    match &id {
+        PointId::Uuid(uuid) if Uuid::try_parse(uuid).is_err() => Err(Error::InvalidInput {
+            field: "id".to_owned(),
+            message: format!("`{text}` is no point id; expected an unsigned integer or a UUID"),
+        }),
+        _ => Ok(id),
+    }
+}
+
 /// An id as REST has it.
-pub fn id_json(text: &str) -> Value {
-    match PointId::from_text(text) {
-        PointId::Num(number) => Value::from(number),
-        PointId::Uuid(uuid) => Value::from(uuid),
+pub fn id_json(id: &PointId) -> Value {
+    match id {
+        PointId::Num(number) => Value::from(*number),
+        PointId::Uuid(uuid) => Value::from(uuid.as_str()),
     }
 }
 

@@ -38,6 +38,15 @@ impl Roles {
                 columns.id_column
             ));
         }
+        let twice = names
+            .iter()
+            .enumerate()
+            .find(|(at, name)| names[..*at].contains(name));
+        if let Some((_, name)) = twice {
+            return Err(format!(
+                "the column `{name}` is there twice; the columns are: {found}"
+            ));
+        }
         for text in &columns.text_columns {
             if !names.contains(text) {
                 return Err(format!("no column `{text}`; the columns are: {found}"));
@@ -140,6 +149,7 @@ mod tests {
             (&["key", "zip", "vector[0]", "vector[2]"], "without a gap"),
             (&["key", "zip", "vector[1]", "vector[0]"], "in order"),
             (&["key", "zip", "vector", "vector[0]"], "one `vector`, or"),
+            (&["key", "zip", "vector", "a", "a"], "`a` is there twice"),
         ] {
             let refused = roles(names).unwrap_err();
             assert!(refused.contains(words), "{names:?}: {refused}");

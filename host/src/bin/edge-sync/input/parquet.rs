@@ -13,10 +13,10 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value, json};
 
-use super::Incoming;
 use super::columns::{Role, Roles};
 use super::source::Source;
 use super::split_position;
+use super::{Incoming, Spot};
 use crate::arguments::Columns;
 
 /// How rows are counted.
@@ -71,7 +71,6 @@ pub fn parquet(source: &Source, columns: &Columns) -> Result<Incoming, Error> {
     Ok(Incoming {
         points: Box::new(rows),
         read,
-        unit: UNIT,
     })
 }
 
@@ -86,7 +85,7 @@ struct Rows {
 }
 
 impl Iterator for Rows {
-    type Item = (u64, Result<Point, Error>);
+    type Item = (Spot, Result<Point, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -101,8 +100,8 @@ impl Iterator for Rows {
             .map_err(|error| invalid("", format!("cannot be read: {error}")))
             .and_then(|row| point(&row, &self.roles));
         self.is_over = point.is_err();
-        let point = point.map_err(|error| super::on_line(error, UNIT, self.row));
-        Some((self.row, point))
+        let spot = Spot::line(UNIT, self.row);
+        Some((spot, point.map_err(|error| spot.blame(error))))
     }
 }
 
@@ -266,7 +265,7 @@ mod tests {
         let incoming = parquet(&file(folder.path(), 3.0), &columns()).unwrap();
         let points: Vec<(u64, Point)> = incoming
             .points
-            .map(|(row, point)| (row, point.unwrap()))
+            .map(|(spot, point)| (spot.line, point.unwrap()))
             .collect();
         assert_eq!(points.len(), 2);
         let (row, point) = &points[0];

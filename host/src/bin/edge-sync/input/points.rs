@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edge_sync_host::{Error, Point};
 
-use super::on_line;
+use super::Spot;
 use super::source::{Source, UTF8_MARK, text, utf16};
 
 /// Longest point that is read, which is more than a write may have.
@@ -20,7 +20,12 @@ pub struct Points {
     form: Form,
     is_first: bool,
     is_over: bool,
+    /// Points before the next.
+    count: u64,
 }
+
+/// What the lines of a file are called.
+const UNIT: &str = "line";
 
 /// What the points stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,7 @@ impl Points {
             form: Form::Lines,
             is_first: true,
             is_over: false,
+            count: 0,
         }
     }
 
@@ -62,8 +68,8 @@ impl Points {
         Arc::clone(&self.bytes.read)
     }
 
-    /// The next point's text and line; none at the end.
-    fn next_value(&mut self) -> Result<Option<(u64, Point)>, Error> {
+    /// The next point and where it stands; none at the end.
+    fn next_value(&mut self) -> Result<Option<(Spot, Point)>, Error> {
         if self.is_first {
             self.bytes.skip_mark()?;
         }
@@ -88,7 +94,7 @@ impl Points {
             let message = "a comma or bracket between points; a list of points begins with `[`";
             return Err(self.here(message));
         }
-        let line = self.bytes.line;
+        let spot = self.spot();
         let mut value = Vec::new();
         let ended = self.value(&mut value)?;
         self.is_first = false;
@@ -99,16 +105,26 @@ impl Points {
             }
             return self.next_value_of_array();
         }
-        parsed(value, line, matches!(ended, Ended::Cut)).map(|point| Some((line, point)))
+        parsed(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
     }
 
     /// The first point of `{"points": [`, whose bracket has been read.
-    fn next_value_of_array(&mut self) -> Result<Option<(u64, Point)>, Error> {
+    fn next_value_of_array(&mut self) -> Result<Option<(Spot, Point)>, Error> {
         self.bytes.skip_space()?;
-        let line = self.bytes.line;
+        let spot = self.spot();
         let mut value = Vec::new();
         let ended = self.value(&mut value)?;
-        parsed(value, line, matches!(ended, Ended::Cut)).map(|point| Some((line, point)))
+        parsed(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
+    }
+
+    /// Of the point that begins here.
+    fn spot(&self) -> Spot {
+        Spot {
+            unit: UNIT,
+            line: self.bytes.line,
+            column: self.bytes.column,
+            element: (self.form != Form::Lines).then_some(self.count),
+        }
     }
 
     /// Reads what stands between two points of a list; false at its end.
@@ -117,7 +133,10 @@ impl Points {
             Some(b',') => {
                 self.bytes.bump();
                 self.bytes.skip_space()?;
-                Ok(true)
+                match self.bytes.peek()? {
+                    Some(b']') => Err(self.here("a comma after the last point of the list")),
+                    _ => Ok(true),
+                }
             }
             Some(b']') => Ok(!self.is_at_end_of_array()?),
             Some(_) => Err(self.here("expected `,` or `]` after a point of the list")),
@@ -225,7 +244,7 @@ impl Points {
 }
 
 impl Iterator for Points {
-    type Item = (u64, Result<Point, Error>);
+    type Item = (Spot, Result<Point, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -235,9 +254,12 @@ impl Iterator for Points {
         // After an error nobody knows where the next point begins.
         self.is_over = !matches!(next, Ok(Some(_)));
         match next {
-            Ok(Some((line, point))) => Some((line, Ok(point))),
+            Ok(Some((spot, point))) => {
+                self.count += 1;
+                Some((spot, Ok(point)))
+            }
             Ok(None) => None,
-            Err(error) => Some((self.bytes.line, Err(error))),
+            Err(error) => Some((self.spot(), Err(error))),
         }
     }
 }
@@ -248,13 +270,15 @@ fn is_points(bytes: &[u8]) -> bool {
     solid.eq(b"{\"points\":[")
 }
 
-fn parsed(mut value: Vec<u8>, line: u64, is_cut: bool) -> Result<Point, Error> {
+fn parsed(mut value: Vec<u8>, spot: Spot, is_cut: bool) -> Result<Point, Error> {
     while value.last().is_some_and(u8::is_ascii_whitespace) {
         value.pop();
     }
-    let invalid = |message: String| Error::InvalidInput {
-        field: format!("line {line}"),
-        message,
+    let invalid = |message: String| {
+        spot.blame(Error::InvalidInput {
+            field: String::new(),
+            message,
+        })
     };
     let json = text(value).map_err(invalid)?;
     if !json.starts_with(['{', '[', '"']) {
@@ -264,7 +288,7 @@ fn parsed(mut value: Vec<u8>, line: u64, is_cut: bool) -> Result<Point, Error> {
         );
         return Err(invalid(message));
     }
-    let read = Point::from_json(&json).map_err(|error| on_line(error, "line", line));
+    let read = Point::from_json(&json).map_err(|error| spot.blame(error));
     match read {
         Ok(point) if !is_cut => Ok(point),
         Ok(_) => Err(invalid("the point has no end".to_owned())),
@@ -420,7 +444,7 @@ mod tests {
     fn read(text: &[u8]) -> (Vec<(u64, u64)>, Option<String>) {
         let mut outcomes = [1, 2, 5, 1 << 20].map(|size| {
             let mut read = (Vec::new(), None);
-            for (line, point) in Points::new(Box::new(Trickle(text.to_vec(), size))) {
+            for (Spot { line, .. }, point) in Points::new(Box::new(Trickle(text.to_vec(), size))) {
                 match point {
                     Ok(Point {
                         id: PointId::Num(id),
@@ -497,7 +521,7 @@ mod tests {
             (
                 "{\"id\":2,\"vector\":[1,\"a\"]}",
                 "line 2, column 23: vector[1]: ",
-                "expected f32",
+                "expected a number",
             ),
             (
                 "{\"id\":2,\"vector\":[1,2}",
@@ -568,6 +592,23 @@ mod tests {
                 "line 1: only `points`",
             ),
             ("{\"points\":[{\"id\":1,\"vector\":[1]}]", "expected `}`"),
+            (
+                "[{\"id\":1,\"vector\":[1]}, ]",
+                "line 1: a comma after the last point",
+            ),
+            // On one line, where the line tells nothing.
+            (
+                "[{\"id\":1,\"vector\":[1]}, {\"id\":2,\"vector\":[1,\"x\"]}]",
+                "line 1, column 47: points[1].vector[1]: ",
+            ),
+            (
+                "[{\"id\":1,\"vector\":[1]}, {\"id\":-2,\"vector\":[1]}]",
+                "line 1: points[1].id: `-2` is no point id",
+            ),
+            (
+                "{\"points\": [{\"id\":1,\"vector\":[1]},\n {\"id\":2,\"vector\":[NaN]}]}",
+                "line 2, column 20: points[1].vector: `NaN` is no number",
+            ),
         ] {
             let (points, error) = read(bad.as_bytes());
             let error = error.unwrap_or_else(|| panic!("{bad}"));

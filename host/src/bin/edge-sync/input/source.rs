@@ -1,7 +1,7 @@
 //! Where input comes from.
 
 use std::fs::File;
-use std::io::{Cursor, IsTerminal, Read};
+use std::io::{Cursor, ErrorKind, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use edge_sync_host::Error;
@@ -81,7 +81,7 @@ impl Source {
         }
     }
 
-    /// Errors: [`Error::Io`]; [`Error::InvalidInput`] for a folder.
+    /// Errors: [`Error::InvalidInput`] for a folder and for a name that no file has; [`Error::Io`].
     pub fn open(&self) -> Result<Box<dyn Read + Send>, Error> {
         match self {
             Source::Stdin => {
@@ -97,11 +97,7 @@ impl Source {
                         message: "that is a folder; expected a file".to_owned(),
                     });
                 }
-                let file = File::open(path).map_err(|source| Error::Io {
-                    operation: "open",
-                    path: path.clone(),
-                    source,
-                })?;
+                let file = File::open(path).map_err(|source| not_opened(path, source))?;
                 Ok(Box::new(file))
             }
             Source::Inline(text) => Ok(Box::new(Cursor::new(text.clone().into_bytes()))),
@@ -131,6 +127,21 @@ impl Source {
             path: self.name().into(),
             source,
         }
+    }
+}
+
+/// Why a file that somebody named cannot be opened: a wrong name is no failure of the disk.
+pub fn not_opened(path: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::InvalidInput {
+            field: path.display().to_string(),
+            message: "there is no such file".to_owned(),
+        },
+        _ => Error::Io {
+            operation: "open",
+            path: path.to_owned(),
+            source,
+        },
     }
 }
 
@@ -187,5 +198,8 @@ mod tests {
         let folder = Source::File(folder.path().to_owned());
         let refused = folder.read().unwrap_err().to_string();
         assert!(refused.contains("is a folder"), "{refused}");
+        let missing = Source::File("no such folder/no such file".into());
+        let refused = missing.read().unwrap_err();
+        assert_eq!(refused.kind(), "invalid-input", "{refused}");
     }
 }

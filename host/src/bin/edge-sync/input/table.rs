@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::columns::{Role, Roles};
 use super::source::{Source, UTF8_MARK, utf16};
-use super::{Incoming, split_position};
+use super::{Incoming, Spot, split_position};
 use crate::arguments::{Columns, Format};
 
 /// How rows are counted.
@@ -31,12 +31,14 @@ pub fn csv(source: &Source, format: Format, columns: &Columns) -> Result<Incomin
         line: 1,
         read: Arc::default(),
     };
-    let header = match rows.next_row()? {
-        Some((_, header)) => header,
-        None => StringRecord::new(),
+    let read = Arc::clone(&rows.read);
+    let Some((_, header)) = rows.next_row()? else {
+        return Ok(Incoming {
+            points: Box::new(std::iter::empty()),
+            read,
+        });
     };
     let plan = Plan::new(&header, columns)?;
-    let read = Arc::clone(&rows.read);
     Ok(Incoming {
         points: Box::new(Points {
             rows,
@@ -44,7 +46,6 @@ pub fn csv(source: &Source, format: Format, columns: &Columns) -> Result<Incomin
             is_over: false,
         }),
         read,
-        unit: UNIT,
     })
 }
 
@@ -160,6 +161,9 @@ impl Plan {
                     let number: f32 = cell
                         .parse()
                         .map_err(|_| invalid(column, format!("expected a number, got `{cell}`")))?;
+                    if !number.is_finite() {
+                        return Err(invalid(column, format!("`{cell}` is no finite number")));
+                    }
                     // Columns are in order of dimension.
                     let vector = vectors.entry(name);
                     if let Vector::Dense(numbers) =
@@ -258,7 +262,7 @@ struct Points {
 }
 
 impl Iterator for Points {
-    type Item = (u64, Result<Point, Error>);
+    type Item = (Spot, Result<Point, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -267,15 +271,13 @@ impl Iterator for Points {
         match self.rows.next_row() {
             Ok(None) => None,
             Ok(Some((line, row))) => {
+                let spot = Spot::line(UNIT, line);
                 let point = self.plan.point(&row);
-                Some((
-                    line,
-                    point.map_err(|error| super::on_line(error, UNIT, line)),
-                ))
+                Some((spot, point.map_err(|error| spot.blame(error))))
             }
             Err(error) => {
                 self.is_over = true;
-                Some((self.rows.line, Err(error)))
+                Some((Spot::line(UNIT, self.rows.line), Err(error)))
             }
         }
     }
@@ -293,7 +295,7 @@ mod tests {
         incoming
             .map_err(|error| error.to_string())?
             .points
-            .map(|(line, point)| Ok((line, point.map_err(|error| error.to_string())?)))
+            .map(|(spot, point)| Ok((spot.line, point.map_err(|error| error.to_string())?)))
             .collect()
     }
 
@@ -360,11 +362,13 @@ mod tests {
             ..columns()
         };
         for (text, words) in [
-            ("", "line 1: no column `id`"),
             ("key,vector\n", "line 1: no column `id`"),
             ("id,name\n1,x\n", "line 1: no column `vector`"),
             ("id,vector\n1,\"[1,null]\"\n", "line 2: vector[1]: "),
-            ("id,vector\n1,\"[1,x]\"\n", "line 2: vector: expected value"),
+            (
+                "id,vector\n1,\"[1,x]\"\n",
+                "line 2: vector: `x` is no JSON value",
+            ),
             (
                 "id,vector\r\n1,\"1,2\"\r\n\r\n2,\"1,2\r\n",
                 "line 4: a quote has no end",
@@ -375,6 +379,14 @@ mod tests {
             ),
             ("id,vector[0],vector[2]\n", "without a gap"),
             (
+                "id,vector\n1,\"[1,NaN]\"\n",
+                "line 2: vector: `NaN` is no number",
+            ),
+            (
+                "id,vector[0]\n1,nan\n",
+                "line 2: vector[0]: `nan` is no finite number",
+            ),
+            (
                 "id,vector\n1,\"[1]\",7\n",
                 "line 2: expected 2 cells, as in the header, got 3",
             ),
@@ -384,6 +396,7 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
             assert_eq!(error.matches("line ").count(), 1, "{error}");
         }
+        assert!(read("", &columns).unwrap().is_empty());
         let text = Columns {
             text_columns: vec!["x".into()],
             ..columns
