@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
-use edge_sync_upload::FollowedShards;
+use edge_sync_upload::{FollowedShards, NamedPart};
 use serde_json::{Value, json};
 
 use crate::Component;
@@ -199,17 +199,14 @@ impl ServerArguments {
         };
         let bound = binding::load(directory)?;
         let bound = bound.unwrap_or_default();
+        let part = NamedPart {
+            shard: self.shard,
+            shard_key: self.shard_key,
+            tenant: self.tenant,
+        };
+        let part = part.or_bound(bound.named_part());
         let named = |name: String| Some(name).filter(|name| !name.is_empty());
         let (url, collection) = (named(bound.url), named(bound.collection));
-        let names_part = self.shard_key.is_some() || self.tenant.is_some() || self.shard.is_some();
-        let (shard, shard_key, tenant) = match names_part {
-            true => (
-                self.shard.and_then(FollowedShards::number),
-                self.shard_key,
-                self.tenant,
-            ),
-            false => (bound.shard, bound.shard_key, bound.tenant),
-        };
         Server::new(ServerSettings {
             url: self
                 .url
@@ -221,9 +218,9 @@ impl ServerArguments {
                 .ok_or_else(|| missing("collection", "EDGE_SYNC_COLLECTION"))?,
             api_key: std::env::var("QDRANT_API_KEY").ok(),
             connect_timeout_ms: 10_000,
-            shard,
-            shard_key,
-            tenant,
+            shard: part.shard_number(),
+            shard_key: part.shard_key,
+            tenant: part.tenant,
         })
     }
 }

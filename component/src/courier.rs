@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use edge_sync_engine::encode_segment;
 use edge_sync_upload::{
-    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, Setting,
-    Target, Verdict, judge_read, judge_write, verdict::no_answer,
+    Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, Target,
+    Verdict, judge_read, judge_write, verdict::no_answer, without_key,
 };
 use serde_json::Value;
 use waki::Method;
@@ -25,10 +25,6 @@ use crate::store::now_ms;
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// How much of an answer is read at a time.
 pub const CHUNK_BYTES: u64 = 256 << 10;
-/// A key shorter than this is not looked for in answers: it would be found everywhere.
-const SHORTEST_SECRET: usize = 4;
-/// What stands for the key.
-const REDACTED: &str = "[API key]";
 
 /// One collection on one server.
 #[derive(Clone)]
@@ -260,17 +256,12 @@ impl Server {
         })
     }
 
-    /// The text without the API key, as it is and as it stands in URLs.
+    /// The text without the API key, however it is spelt there.
     fn without_key(&self, text: &str) -> String {
-        let Some(key) = self
-            .api_key
-            .as_deref()
-            .filter(|key| key.len() >= SHORTEST_SECRET)
-        else {
-            return text.to_owned();
-        };
-        text.replace(key, REDACTED)
-            .replace(&encode_segment(key), REDACTED)
+        match &self.api_key {
+            Some(key) => without_key(text, key),
+            None => text.to_owned(),
+        }
     }
 }
 
@@ -278,12 +269,8 @@ impl Server {
 fn routing(settings: &ServerSettings) -> Result<Routing> {
     let (key, tenant) = (settings.shard_key.as_deref(), settings.tenant.as_deref());
     Routing::read(key, tenant, settings.shard).map_err(|(setting, why)| {
-        let field = match setting {
-            Setting::Shard => "server.shard",
-            Setting::ShardKey => "server.shard-key",
-            Setting::Tenant => "server.tenant",
-        };
-        invalid(field, why)
+        let field = format!("server.{}", setting.name().replace('_', "-"));
+        invalid(&field, why)
     })
 }
 

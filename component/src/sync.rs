@@ -178,7 +178,7 @@ fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
 pub fn sync(server: &Server, options: &SyncOptions) -> Result<SyncReport> {
     let mut uploader = uploader(server, options)?;
     let mut report = exports::with_store(|store| {
-        if options.resend {
+        if options.resend && uploader.accepts_place(binding::load(store.directory())?.as_ref()) {
             resend::resend(store)?;
         }
         match options.direction {

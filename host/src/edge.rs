@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use edge_sync_upload::Uploader;
+use edge_sync_upload::{Queue, Uploader};
 
 use crate::background;
 use crate::component::Component;
@@ -460,11 +460,14 @@ impl EdgeSync {
         let mut uploader = lock(&server.uploader);
         // It may have been replaced since the last sync.
         uploader.forget();
-        if permissions.resend {
-            self.inner.shard.resend()?;
-        }
         if permissions.resend || permissions.rebind || permissions.create_shard_key {
             permit(&mut uploader, permissions);
+        }
+        if permissions.resend {
+            let standing = Queue::standing(&mut &self.inner.shard)?;
+            if uploader.accepts_place(standing.binding.as_ref()) {
+                self.inner.shard.resend()?;
+            }
         }
         self.note(|record| record.begin(Exchange::Sync));
         let mut told = 0;

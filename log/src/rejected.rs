@@ -46,9 +46,9 @@ pub type Fingerprint = fn(&str) -> Option<u64>;
 /// How many operations in a row were refused alike, up to the last one that the upload is past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// Neighbours in the log, refused in words of one [`Fingerprint`]. Those without one are passed
-    /// over. An operation that was not refused, or that was skipped by hand, ends the row. Looked for
-    /// in the last 1,000 operations.
+    /// Neighbours in the log that were refused in words of the last one's [`Fingerprint`]. Those in
+    /// other words, or without a fingerprint, are passed over. An operation that was not refused, or
+    /// that was skipped by hand, ends the row. Looked for in the last 1,000 operations.
     pub in_a_row: u32,
     /// The words of the last one that counts.
     pub words: String,
@@ -412,12 +412,13 @@ impl Index {
                 break;
             }
             match entry.says {
-                Says::Nothing => continue,
                 Says::Words(words) if row.is_none_or(|(_, says)| says == words) => {
                     row.get_or_insert((*sequence, words));
                     in_a_row += 1;
                 }
-                Says::Words(_) | Says::Skipped => break,
+                // Words may take turns, where two things are wrong.
+                Says::Words(_) | Says::Nothing => {}
+                Says::Skipped => break,
             }
         }
         let Some((sequence, _)) = row else {

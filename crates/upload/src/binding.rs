@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::routing::Routing;
+use crate::routing::{FollowedShards, NamedPart, Routing};
 
 /// What was acknowledged is in this collection and in no other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,15 @@ impl Binding {
             tenant: target.routing.tenant().map(ToString::to_string),
             shard: target.routing.shard(),
             ..Self::default()
+        }
+    }
+
+    /// The part of the collection, as settings name one.
+    pub fn named_part(&self) -> NamedPart {
+        NamedPart {
+            shard: self.shard.map(FollowedShards::One),
+            shard_key: self.shard_key.clone(),
+            tenant: self.tenant.clone(),
         }
     }
 

@@ -11,8 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::placement::names_no_key;
 use crate::routing::Routing;
 
-/// Where in a collection's metadata the identity is kept.
+/// Where in a collection's metadata the identity is kept that an edge-sync made it with.
 const METADATA_KEY: &str = "edge-sync";
+
+/// How the keys begin that carry, in the metadata of a collection of others, the identities that
+/// edge-syncs gave to it. Each has a key of its own: of several devices that come at once none takes
+/// away what another one has written, since the server merges the top level of metadata.
+const GIVEN_KEY: &str = "edge-sync:";
 
 /// What `GET /collections/{c}` says, as far as it matters here.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +34,8 @@ pub struct ServerCollection {
     pub points: Option<u64>,
     /// The identity that was given at creation, if an edge-sync created it.
     pub id: Option<String>,
+    /// Identities that edge-syncs gave to it later.
+    given: BTreeSet<String>,
     /// Fields with a payload index.
     pub indexes: BTreeSet<String>,
 }
@@ -62,6 +69,13 @@ impl ServerCollection {
                 .pointer(&format!("/config/metadata/{METADATA_KEY}/id"))
                 .and_then(Value::as_str)
                 .map(str::to_owned),
+            given: result
+                .pointer("/config/metadata")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flat_map(Map::keys)
+                .filter_map(|key| key.strip_prefix(GIVEN_KEY).map(str::to_owned))
+                .collect(),
             indexes: result
                 .get("payload_schema")
                 .and_then(Value::as_object)
@@ -78,6 +92,21 @@ impl ServerCollection {
     /// Whether there is one shard, and cannot be another.
     pub fn is_one_shard(&self) -> bool {
         self.shards == 1 && !self.shard_keys
+    }
+
+    /// What tells it from a collection of the same name that is made anew: `known`, if that is one
+    /// of its identities, else the one that it has longest. None if it has none.
+    pub fn identity(&self, known: Option<&str>) -> Option<String> {
+        known
+            .filter(|known| self.has_identity(known))
+            .map(str::to_owned)
+            .or_else(|| self.id.clone())
+            .or_else(|| self.given.first().cloned())
+    }
+
+    /// Whether this is one of its identities.
+    pub fn has_identity(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id) || self.given.contains(id)
     }
 
     /// Whether it has a vector of this name.
@@ -216,6 +245,11 @@ pub fn creation_body(config: &str, id: &str, keyed: bool) -> Result<String, Stri
     }
     metadata[METADATA_KEY] = json!({ "id": id });
     Ok(Value::Object(body).to_string())
+}
+
+/// The body of `PATCH /collections/{c}` that gives an identity to a collection that has none.
+pub fn identity_body(id: &str) -> String {
+    json!({ "metadata": { format!("{GIVEN_KEY}{id}"): true } }).to_string()
 }
 
 /// What makes a vector that vector and no other: size, distance, datatype, multivector comparator;

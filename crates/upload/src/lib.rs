@@ -14,6 +14,7 @@
 //! - [`keeps_enough`]: whether a restore would drop so many points that a mistake is likely.
 //! - [`routing`], [`placement`]: which part of the collection is meant, what that adds to requests,
 //!   and on which shards it is.
+//! - [`without_key`]: taking the API key out of what a server says.
 //! - [`facts`]: looking after writes that the server took but did not confirm.
 
 pub mod answer;
@@ -26,6 +27,7 @@ pub mod facts;
 mod kept;
 pub mod placement;
 pub mod routing;
+mod secret;
 mod sizes;
 mod streak;
 pub mod uploader;
@@ -39,7 +41,8 @@ pub use collection::{LocalVectors, ServerCollection};
 pub use download::DownloadAttempts;
 pub use kept::keeps_enough;
 pub use placement::{Parts, Placement};
-pub use routing::{FollowedShards, Routing, Setting, ShardKey, Tenant};
+pub use routing::{FollowedShards, NamedPart, Routing, Setting, ShardKey, Tenant};
+pub use secret::without_key;
 pub use streak::{is_about_a_point, refusal_fingerprint};
 pub use uploader::{
     Batch, Limits, Options, Permissions, Progress, Queue, RestoreCheck, SETTINGS, Server, Standing,

@@ -194,13 +194,35 @@ impl TryFrom<Value> for FollowedShards {
     }
 }
 
-/// For people.
-impl fmt::Display for FollowedShards {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all shards"),
-            Self::One(number) => write!(f, "shard {number}"),
+/// What settings, or a binding, say of the part: each as [`Routing::read`] takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedPart {
+    /// Which shards are followed.
+    pub shard: Option<FollowedShards>,
+    /// A shard key.
+    pub shard_key: Option<String>,
+    /// A tenant.
+    pub tenant: Option<String>,
+}
+
+impl NamedPart {
+    /// What the settings leave to the binding: everything, unless they name a part. That all shards
+    /// are followed names none; it only says that no bound number counts any more.
+    #[must_use]
+    pub fn or_bound(self, bound: Self) -> Self {
+        let one = matches!(self.shard, Some(FollowedShards::One(_)));
+        if one || self.shard_key.is_some() || self.tenant.is_some() {
+            return self;
         }
+        Self {
+            shard: self.shard.or(bound.shard),
+            ..bound
+        }
+    }
+
+    /// The number of the only shard that is followed.
+    pub fn shard_number(&self) -> Option<u32> {
+        self.shard.and_then(FollowedShards::number)
     }
 }
 
@@ -213,6 +235,17 @@ pub enum Setting {
     ShardKey,
     /// A tenant.
     Tenant,
+}
+
+impl Setting {
+    /// Its name, as a field.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shard => "shard",
+            Self::ShardKey => "shard_key",
+            Self::Tenant => "tenant",
+        }
+    }
 }
 
 /// Which part of a collection. Default: all of it.
@@ -508,6 +541,30 @@ mod tests {
 
     fn body(request: &Request) -> Value {
         serde_json::from_str(&request.body).unwrap()
+    }
+
+    #[test]
+    fn settings_leave_to_the_binding_what_they_do_not_name() {
+        let part = |shard: Option<&str>, shard_key: Option<&str>| NamedPart {
+            shard: shard.map(|it| it.parse().unwrap()),
+            shard_key: shard_key.map(str::to_owned),
+            tenant: None,
+        };
+        for (settings, bound, together) in [
+            ((None, None), (Some("1"), None), (Some("1"), None)),
+            ((Some("2"), None), (Some("1"), None), (Some("2"), None)),
+            ((Some("all"), None), (Some("1"), None), (Some("all"), None)),
+            (
+                (Some("all"), None),
+                (None, Some("k")),
+                (Some("all"), Some("k")),
+            ),
+            ((Some("1"), None), (None, Some("k")), (Some("1"), None)),
+            ((None, Some("j")), (Some("1"), None), (None, Some("j"))),
+        ] {
+            let (settings, bound) = (part(settings.0, settings.1), part(bound.0, bound.1));
+            assert_eq!(settings.or_bound(bound), part(together.0, together.1));
+        }
     }
 
     #[test]

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::Request;
-use crate::uploader::{MOST_ALIKE, Standing};
+use crate::uploader::{MOST_ALIKE, MOST_REFUSED, Standing};
 use crate::words::{fingerprint, same_words};
 
-/// Refusals in the same words, with no write of their kind confirmed in between.
+/// Refusals with no write of their kind confirmed in between. Their words may take turns: a server
+/// that is full in two ways names now one, now the other.
 #[derive(Debug, Default)]
 pub(crate) struct Streak {
-    count: u32,
-    /// The server's, of the last of them.
-    words: String,
+    /// The server's words, and how many refusals were in them.
+    refusals: Vec<(String, u32)>,
     /// Kinds of the refused writes; empty where they are not known.
     kinds: BTreeSet<String>,
 }
@@ -19,41 +19,66 @@ pub(crate) struct Streak {
 impl Streak {
     /// Goes on from where the rejected log ends, unless this row already knows better.
     pub(crate) fn resume(&mut self, standing: &Standing) {
-        let kept = if is_about_a_point(&standing.refused_words) {
-            Self::default()
-        } else {
-            Self {
-                count: standing.refused_in_a_row,
-                words: standing.refused_words.clone(),
-                kinds: BTreeSet::new(),
+        let words = &standing.refused_words;
+        let kept = standing.refused_in_a_row;
+        if kept == 0 || is_about_a_point(words) {
+            return;
+        }
+        match self.of_words(words) {
+            Some(count) => *count = kept.max(*count),
+            // What is known here is not what was put aside last.
+            None => {
+                *self = Self {
+                    refusals: vec![(words.clone(), kept)],
+                    kinds: BTreeSet::new(),
+                }
             }
-        };
-        if kept.count > 0 && same_words(&kept.words, &self.words) {
-            self.count = self.count.max(kept.count);
-        } else if kept.count > 0 || self.count == 0 {
-            *self = kept;
         }
     }
 
-    /// Whether one more refusal in these words stops the queue.
-    pub(crate) fn is_full(&self, message: &str) -> bool {
-        self.count >= MOST_ALIKE && same_words(&self.words, message)
+    fn of_words(&mut self, words: &str) -> Option<&mut u32> {
+        self.refusals
+            .iter_mut()
+            .find(|(known, _)| same_words(known, words))
+            .map(|(_, count)| count)
+    }
+
+    /// Whether one more refusal in these words stops the queue, and what there was before it, for
+    /// people.
+    pub(crate) fn full(&self, message: &str) -> Option<String> {
+        let alike = self
+            .refusals
+            .iter()
+            .any(|(words, count)| *count >= MOST_ALIKE && same_words(words, message));
+        let all: u32 = self.refusals.iter().map(|(_, count)| count).sum();
+        if alike && self.refusals.len() == 1 {
+            Some(format!(
+                "{MOST_ALIKE} operations in a row were refused in the same words"
+            ))
+        } else if alike {
+            Some(format!(
+                "{MOST_ALIKE} of {all} operations in a row were refused in the same words"
+            ))
+        } else if all >= MOST_REFUSED {
+            Some(format!("{all} operations in a row were refused"))
+        } else {
+            None
+        }
     }
 
     /// A write was put aside.
     pub(crate) fn refused(&mut self, message: &str, request: &Request) {
-        if !same_words(&self.words, message) {
-            *self = Self::default();
+        match self.of_words(message) {
+            Some(count) => *count = count.saturating_add(1),
+            None => self.refusals.push((message.to_owned(), 1)),
         }
-        self.words = message.to_owned();
-        self.count = self.count.saturating_add(1);
         self.kinds.append(&mut kinds(request));
     }
 
     /// A write was confirmed. It ends the row if it is of the kind that was refused: where the
     /// collection is full, deletions still pass.
     pub(crate) fn confirmed(&mut self, request: &Request) {
-        if self.count == 0 {
+        if self.refusals.is_empty() {
             return;
         }
         if self.kinds.is_empty() || !self.kinds.is_disjoint(&kinds(request)) {
@@ -110,14 +135,14 @@ mod tests {
     fn only_a_write_of_the_refused_kind_ends_the_row() {
         let mut streak = Streak::default();
         for _ in 0..MOST_ALIKE {
-            assert!(!streak.is_full("full: 10"));
+            assert_eq!(streak.full("full: 10"), None);
             streak.refused("full: 10", &request("upsert"));
             streak.confirmed(&request("delete"));
         }
-        assert!(streak.is_full("full: 11"));
-        assert!(!streak.is_full("another reason"));
+        assert!(streak.full("full: 11").is_some());
+        assert_eq!(streak.full("another reason"), None);
         streak.confirmed(&request("upsert"));
-        assert!(!streak.is_full("full: 11"));
+        assert_eq!(streak.full("full: 11"), None);
     }
 
     #[test]
@@ -129,14 +154,34 @@ mod tests {
         };
         let mut streak = Streak::default();
         streak.resume(&standing(MOST_ALIKE, "full"));
-        assert!(streak.is_full("full"));
+        assert!(streak.full("full").is_some());
         // What was put aside was queued again: the row is still known here.
         streak.resume(&standing(0, ""));
-        assert!(streak.is_full("full"));
+        assert!(streak.full("full").is_some());
         streak.resume(&standing(1, "other"));
-        assert!(!streak.is_full("full") && !streak.is_full("other"));
+        assert!(streak.full("full").is_none() && streak.full("other").is_none());
         let mut streak = Streak::default();
         streak.resume(&standing(9, "Not found: No point with id 7 found"));
-        assert!(!streak.is_full("Not found: No point with id 7 found"));
+        assert_eq!(streak.full("Not found: No point with id 7 found"), None);
+    }
+
+    #[test]
+    fn words_that_take_turns_are_one_row() {
+        let mut streak = Streak::default();
+        for _ in 0..MOST_ALIKE {
+            for words in ["vectors take 10 MB", "payloads take 10 MB"] {
+                assert_eq!(streak.full(words), None);
+                streak.refused(words, &request("upsert"));
+            }
+        }
+        let words = streak.full("payloads take 11 MB").unwrap();
+        assert!(words.starts_with("5 of 10 operations"), "{words}");
+        let mut streak = Streak::default();
+        for n in 0..MOST_REFUSED {
+            let words = format!("reason {}", "I".repeat(n as usize));
+            assert_eq!(streak.full(&words), None);
+            streak.refused(&words, &request("upsert"));
+        }
+        assert!(streak.full("one more reason").is_some());
     }
 }

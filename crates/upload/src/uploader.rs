@@ -4,10 +4,13 @@
 //! - the queue moves on only over operations that the server confirmed in the shape of the request,
 //!   or that were put aside;
 //! - an operation is put aside only for an answer of Qdrant that refuses it, or for failing alone,
-//!   several times, each time next to another write that the server confirmed;
-//! - a refusal in the same words for [`MOST_ALIKE`] operations in a row stops the queue;
+//!   several times, each time next to another write that the server confirmed, and more often than
+//!   the other writes around it let expect;
+//! - refusals of [`MOST_ALIKE`] operations in the same words, or of [`MOST_REFUSED`] in whatever
+//!   words, with none of their kind confirmed in between, stop the queue;
 //! - nothing is sent before the collection was found to be the one that holds what was acknowledged;
-//!   finding that out reads, and deletes a point that no device writes ([`PROBE_POINT`]).
+//!   finding that out reads, and deletes a point that no device writes ([`PROBE_POINT`]). A
+//!   collection that has no identity then gets one in its metadata.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,7 +20,7 @@ use crate::answer::{Answer, NoAnswer, Request};
 use crate::backoff::{Backoff, BackoffOptions};
 use crate::behind;
 use crate::binding::{Binding, Target};
-use crate::collection::{LocalVectors, ServerCollection, creation_body, has_shard};
+use crate::collection::{LocalVectors, ServerCollection, creation_body, has_shard, identity_body};
 use crate::facts::Facts;
 use crate::placement::Placement;
 use crate::routing::ShardKey;
@@ -28,9 +31,12 @@ use crate::verdict::{
     Class, Failure, QDRANT_TOO_LARGE, Verdict, judge_read, judge_write, no_answer, operation_of,
 };
 
-/// So many operations in a row may be put aside with the same words; the next such refusal stops the
-/// queue. It may be about every write: a limit of the collection, a missing shard key.
+/// So many operations in a row may be put aside with the same words, others between them or not; the
+/// next such refusal stops the queue. It may be about every write: a limit of the collection, a missing shard key.
 pub const MOST_ALIKE: u32 = 5;
+
+/// The same of refusals in whatever words.
+pub const MOST_REFUSED: u32 = 20;
 
 /// A point that no device writes. Deleting it changes nothing and shows whether writes pass, and how
 /// far the server has numbered its operations.
@@ -46,6 +52,10 @@ const MOST_BLAME: u32 = 4;
 /// The same of failures that differ. What is wrong with an operation mostly shows in one way; a bad
 /// network shows in many.
 const MOST_MIXED_BLAME: u32 = 12;
+
+/// An operation is put aside for failing alone once a faultless one would fail so often in less than
+/// one case of this many, by how often the other writes next to it failed.
+const DOUBT: f64 = 1_000.0;
 
 /// So often may the server take an operation without confirming it.
 const MOST_TAKEN: u32 = 24;
@@ -149,8 +159,9 @@ pub struct Standing {
     /// Whether the shard was ever restored from a server.
     pub restored: bool,
     /// How many operations at the end of what is dealt with were put aside without a gap, in the
-    /// same words (see [`crate::refusal_fingerprint`]). Those that named a missing point are passed
-    /// over: a new point and the change to it are refused in turn.
+    /// words of the last one (see [`crate::refusal_fingerprint`]). Those in other words are passed
+    /// over, as are those that named a missing point: a new point and the change to it are refused
+    /// in turn.
     pub refused_in_a_row: u32,
     /// The server's words for the last of them.
     pub refused_words: String,
@@ -298,6 +309,8 @@ struct Head {
     alike: u32,
     /// Their status; none if no answer came.
     blamed_for: Option<u16>,
+    /// The last writes next to it that change nothing.
+    probes: Probes,
     /// Other writes did not pass either when it failed: it may be what takes the server down. How
     /// often it was looked after since.
     checks: Option<u32>,
@@ -307,6 +320,26 @@ struct Head {
     perhaps_applied: bool,
     /// How often the server took it without confirming it.
     taken: u32,
+}
+
+/// How the last probes ended.
+#[derive(Debug, Default)]
+struct Probes {
+    count: u32,
+    /// A bit for each, the newest lowest: it failed.
+    failed: u16,
+}
+
+impl Probes {
+    fn note(&mut self, failed: bool) {
+        self.count = self.count.saturating_add(1).min(u16::BITS);
+        self.failed = self.failed << 1 | u16::from(failed);
+    }
+
+    /// How likely any write fails, by the rule of succession.
+    fn chance_to_fail(&self) -> f64 {
+        f64::from(self.failed.count_ones() + 1) / f64::from(self.count + 2)
+    }
 }
 
 /// What a failure names as the request where the settings are refused before anything is asked.
@@ -360,6 +393,8 @@ pub struct Uploader {
     keyed: bool,
     /// Something was acknowledged although the collection has given no number yet.
     without_number: bool,
+    /// The collection takes no identity from this device.
+    takes_no_identity: bool,
 }
 
 impl Uploader {
@@ -389,6 +424,7 @@ impl Uploader {
             one_sequence: false,
             keyed: false,
             without_number: false,
+            takes_no_identity: false,
         }
     }
 
@@ -751,7 +787,7 @@ impl Uploader {
         }
         // Whoever answers so may answer so to everything.
         match self.probe(queue, server)? {
-            Probe::Passes => self.blame(queue, batch, failure, counts),
+            Probe::Passes => self.blame(queue, server, batch, failure, counts),
             Probe::Fails(_) => Ok(self.wait(failure)),
             Probe::Stops(probe) => Ok(self.stop(probe)),
         }
@@ -853,7 +889,7 @@ impl Uploader {
             if self.sizes.shrink(batch.operations, batch.points, 2) {
                 return Ok(Step::Again);
             }
-            return self.blame(queue, batch, failure, true);
+            return self.blame(queue, server, batch, failure, true);
         }
         // A time limit somewhere on the way: the write may be applied, and the server could say so
         // in time.
@@ -870,11 +906,11 @@ impl Uploader {
         }
         self.head.lone_failures = self.head.lone_failures.saturating_add(1);
         if std::mem::take(&mut self.head.cleared) {
-            return self.blame(queue, batch, failure, true);
+            return self.blame(queue, server, batch, failure, true);
         }
         if self.head.lone_failures >= LONE_FAILURES {
             match self.probe(queue, server)? {
-                Probe::Passes => return self.blame(queue, batch, failure, true),
+                Probe::Passes => return self.blame(queue, server, batch, failure, true),
                 Probe::Stops(probe) => return Ok(self.stop(probe)),
                 Probe::Fails(_) => {
                     self.head.checks.get_or_insert(0);
@@ -888,10 +924,12 @@ impl Uploader {
     }
 
     /// The operation of `batch` failed alone, next to another write that the server confirmed. Once
-    /// proves little: the fault may have passed in between.
+    /// proves little: the fault may have passed in between, and of two servers that take turns, one
+    /// may fail at everything.
     fn blame<E>(
         &mut self,
         queue: &mut impl Queue<Error = E>,
+        server: &mut impl Server<Error = E>,
         batch: &Batch,
         failure: Failure,
         counts: bool,
@@ -911,7 +949,17 @@ impl Uploader {
         } else {
             self.backoff.pardon();
         }
-        if self.head.alike >= MOST_BLAME || self.head.blame >= MOST_MIXED_BLAME {
+        // Now one other write between two attempts, now two: whatever takes turns, the operation
+        // meets all of it.
+        if self.head.blame.is_multiple_of(2)
+            && let Probe::Stops(probe) = self.probe(queue, server)?
+        {
+            return Ok(self.stop(probe));
+        }
+        let failures = i32::try_from(self.head.blame).unwrap_or(i32::MAX);
+        let is_unlikely = self.head.probes.chance_to_fail().powi(failures) < 1.0 / DOUBT;
+        let are_enough = self.head.alike >= MOST_BLAME || self.head.blame >= MOST_MIXED_BLAME;
+        if are_enough && is_unlikely {
             let bytes = batch.request.body.len();
             // A server may close the connection on a large body without a word that arrives.
             let too_large = failure.perhaps_applied && bytes >= SMALL_REQUEST;
@@ -949,7 +997,9 @@ impl Uploader {
     ) -> Result<Probe, E> {
         let request = probe_request(true);
         let answer = self.write(server, &request)?;
-        self.judge_probe(queue, &request, answer)
+        let probe = self.judge_probe(queue, &request, answer)?;
+        self.head.probes.note(!matches!(probe, Probe::Passes));
+        Ok(probe)
     }
 
     fn judge_probe<E>(
@@ -995,10 +1045,9 @@ impl Uploader {
         failure: Failure,
         counts: bool,
     ) -> Result<Step, E> {
-        if counts && self.streak.is_full(&failure.message) {
+        if counts && let Some(before) = self.streak.full(&failure.message) {
             let message = format!(
-                "{MOST_ALIKE} operations in a row were refused in the same words, so every write \
-                 may be: {}. Put the collection right, then queue them again (`rejected retry \
+                "{before}, so every write may be: {}. Put the collection right, then queue them again (`rejected retry \
                  --all`); or move operations out of the way (`queue skip`)",
                 failure.message
             );
@@ -1241,6 +1290,9 @@ impl Uploader {
         {
             return Ok(step);
         }
+        if may_create {
+            self.give_identity(server, &description)?;
+        }
         if created && let Some(index) = self.target.routing.tenant_index() {
             // Without it the tenant's points are found all the same, more slowly.
             let _ = self.write(server, &index)?;
@@ -1307,6 +1359,7 @@ impl Uploader {
         let local =
             standing.map(|standing| LocalVectors::read(&standing.config, &standing.creation));
         if let Err(why) = description.may_restore(local.as_ref(), &self.target.routing) {
+            let why = format!("{why}. Nothing was changed");
             return Ok(RestoreCheck::Stop(Failure::stop(&self.description(), why)));
         }
         let alias = self.alias(server)?;
@@ -1333,7 +1386,7 @@ impl Uploader {
         self.known = false;
         self.binding = Binding {
             alias_of,
-            id: description.id.clone(),
+            id: description.identity(bound.as_ref().and_then(|bound| bound.id.as_deref())),
             operation: bound
                 .as_ref()
                 .filter(|_| !force)
@@ -1427,7 +1480,11 @@ impl Uploader {
             self.binding.operation = operation;
         }
         if let Ok(description) = self.describe(server)?
-            && description.id == self.binding.id
+            && self
+                .binding
+                .id
+                .as_deref()
+                .is_none_or(|id| description.has_identity(id))
             && let Some(points) = description.points
             && (self.without_number || self.count_tells())
         {
@@ -1449,6 +1506,12 @@ impl Uploader {
             return Ok(());
         }
         self.conclude(queue, server)
+    }
+
+    /// Whether the place that the settings name may be synced with, as far as the binding tells. What
+    /// is queued for it before would only wait.
+    pub fn accepts_place(&self, bound: Option<&Binding>) -> bool {
+        self.other_place(bound).is_none()
     }
 
     /// The settings name another place than the one that was bound.
@@ -1503,6 +1566,31 @@ impl Uploader {
                 Verdict::Taken => Ok(true),
             },
         )
+    }
+
+    /// Gives an identity to a collection that has none: operations and points of a collection that
+    /// somebody makes anew can be as many as they were. A key that may not do so, or a server without
+    /// metadata, leaves it without.
+    fn give_identity<E>(
+        &mut self,
+        server: &mut impl Server<Error = E>,
+        description: &ServerCollection,
+    ) -> Result<(), E> {
+        if self.takes_no_identity || self.binding.id.is_some() {
+            return Ok(());
+        }
+        debug_assert!(description.identity(None).is_none());
+        let id = server.fresh_id();
+        let request = Request::new("PATCH", "", identity_body(&id));
+        let (verdict, _) = self.write(server, &request)?;
+        if let Verdict::Confirmed { .. } = verdict
+            && let Ok(description) = describe(server)?
+        {
+            // Another device may have been as fast.
+            self.binding.id = description.identity(None);
+        }
+        self.takes_no_identity = self.binding.id.is_none();
+        Ok(())
     }
 
     /// The shard key that writes would go to, if the collection does not have it.
@@ -1620,7 +1708,7 @@ impl Uploader {
                 Alias::Of(name) => name.clone(),
                 Alias::Unknown(_) => None,
             },
-            id: description.id.clone(),
+            id: description.identity(bound.as_ref().and_then(|bound| bound.id.as_deref())),
             points: description.points.unwrap_or_default(),
             ..Binding::to(&self.target)
         };
@@ -1734,22 +1822,27 @@ enum Alias {
 
 /// Why the collection that is there cannot be the bound one, as far as its description tells.
 fn another(bound: &Binding, description: &ServerCollection, alias: &Alias) -> Option<String> {
-    if bound.id.is_some() && bound.id != description.id {
-        return Some("the collection was made anew: it has another identity".to_owned());
+    if let (Alias::Of(now), Some(before)) = (alias, &bound.alias_of) {
+        let alias = &bound.collection;
+        match now {
+            Some(now) if now == before => {}
+            Some(now) => {
+                return Some(format!(
+                    "the alias `{alias}` leads to the collection `{now}` now, not to `{before}`"
+                ));
+            }
+            None => {
+                return Some(format!(
+                    "`{alias}` was an alias of the collection `{before}`, and is none now"
+                ));
+            }
+        }
     }
-    let Alias::Of(now) = alias else { return None };
-    let before = bound.alias_of.as_deref()?;
-    match now.as_deref() {
-        Some(now) if now == before => None,
-        Some(now) => Some(format!(
-            "the alias `{}` leads to the collection `{now}` now, not to `{before}`",
-            bound.collection
-        )),
-        None => Some(format!(
-            "`{}` was an alias of the collection `{before}`, and is none now",
-            bound.collection
-        )),
-    }
+    let is_another = bound
+        .id
+        .as_ref()
+        .is_some_and(|id| !description.has_identity(id));
+    is_another.then(|| "the collection was made anew: it has another identity".to_owned())
 }
 
 fn is_passing(failure: &Failure) -> bool {
@@ -1788,9 +1881,15 @@ fn lost_many(before: u64, now: Option<u64>) -> bool {
 }
 
 fn lost_words(why: &str) -> String {
+    // Whoever answered so may have been mistaken, and nothing else speaks against the collection.
+    let mistaken = if why == DELETED {
+        "; if it is there as it was, `sync --rebind` goes on"
+    } else {
+        ""
+    };
     format!(
         "{why}. Nothing more is uploaded until a person has decided. `sync --resend` sends it \
-         everything that this shard holds; `restore --force` takes what it holds instead"
+         everything that this shard holds; `restore --force` takes what it holds instead{mistaken}"
     )
 }
 

@@ -74,6 +74,17 @@ impl History {
         stored.max(self.world.uploader.binding().operation)
     }
 
+    /// Whether the identity that the device knows is that of a collection.
+    fn has_known_id(&self, collection: &Collection) -> bool {
+        let binding = self.world.device.binding.as_ref();
+        binding
+            .and_then(|binding| binding.id.as_deref())
+            .is_none_or(|id| {
+                let metadata = &collection.metadata;
+                metadata["edge-sync"]["id"] == id || metadata[format!("edge-sync:{id}")] == true
+            })
+    }
+
     fn replace(&mut self, new: Collection) {
         let writes = 0;
         let new = Collection { writes, ..new };
@@ -148,7 +159,7 @@ impl History {
                     return;
                 };
                 // A probe gets the next number.
-                self.lost |= backup.next_operation < known;
+                self.lost |= backup.next_operation < known || !self.has_known_id(&backup);
                 self.replace(backup);
             }
             Event::MakeAnew { as_device } => {
@@ -226,7 +237,9 @@ proptest! {
             let found = history.world.device.binding.as_ref().is_some_and(|it| it.lost.is_some());
             let number = history.collection().map_or(0, |it| it.next_operation);
             // An identity in the metadata tells one made anew, but not a backup.
-            let numbers_tell = forgets_metadata || used.is_some() || history.backup.is_some();
+            let binding = history.world.device.binding.as_ref();
+            let has_identity = binding.is_some_and(|it| it.id.is_some());
+            let numbers_tell = !has_identity || history.backup.is_some();
             if history.lost && !found && number >= bound && numbers_tell {
                 return Ok(());
             }

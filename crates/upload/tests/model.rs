@@ -184,7 +184,7 @@ impl Settings {
         qdrant.forgets_metadata = self.forgets_metadata;
         qdrant.never_confirms = self.never_confirms;
         if self.refuse_upserts {
-            qdrant.refuse_upserts = Some("Bad request: no upserts today".to_owned());
+            qdrant.refuse_upserts = vec!["Bad request: no upserts today".to_owned()];
         }
         let proxy = &mut world.network.proxy;
         proxy.max_bytes = self.pages_above;
@@ -243,7 +243,7 @@ proptest! {
                     // A person does what the words say.
                     stops += 1;
                     prop_assert!(stops < 200, "{failure:?}");
-                    let row = failure.message.contains("in the same words");
+                    let row = failure.message.contains("in a row were refused");
                     let never = failure.message.contains("does not say that it has applied it");
                     prop_assert!(row || never, "{failure:?}");
                     prop_assert!(never <= settings.never_confirms, "{failure:?}");

@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use edge_sync_upload::uploader::MOST_ALIKE;
+use edge_sync_upload::uploader::{MOST_ALIKE, MOST_REFUSED};
 use edge_sync_upload::{Step, Uploader};
 use world::{End, Fault, Op, Rule, State, World, page};
 
@@ -283,7 +283,7 @@ fn a_refusal_of_every_upsert_stops_after_a_few_and_retry_sends_them_all() {
         .flat_map(|id| [Op::upsert(id, 1), Op::set(&[id], 2), Op::set(&[1], id)])
         .collect();
     let mut world = in_step(1, log);
-    world.qdrant().refuse_upserts = Some("Bad request: not today".to_owned());
+    world.qdrant().refuse_upserts = vec!["Bad request: not today".to_owned()];
     let words = world.run().stop();
     assert!(
         words.contains("rejected retry --all") && words.contains("not today"),
@@ -300,7 +300,7 @@ fn a_refusal_of_every_upsert_stops_after_a_few_and_retry_sends_them_all() {
         world.run().stop();
     }
     assert_eq!(upserts(&world), MOST_ALIKE as usize);
-    world.qdrant().refuse_upserts = None;
+    world.qdrant().refuse_upserts.clear();
     // `rejected retry --all`
     let again: Vec<Op> = world
         .device
@@ -311,6 +311,37 @@ fn a_refusal_of_every_upsert_stops_after_a_few_and_retry_sends_them_all() {
     world.device.log.extend(again);
     assert_eq!(world.run(), End::Done);
     assert_eq!(world.points().len(), 51);
+}
+
+#[test]
+fn refusals_whose_words_take_turns_stop_the_queue_too() {
+    for (words, most) in [
+        (2, 2 * MOST_ALIKE),
+        (3, 3 * MOST_ALIKE),
+        (100, MOST_REFUSED),
+    ] {
+        let mut world = in_step(1, (10..90).map(|id| Op::upsert(id, 1)).collect());
+        // As of strict mode, whose limits on vectors and on payloads are both passed.
+        world.qdrant().refuse_upserts = (0..words)
+            .map(|n| format!("Bad request: Max storage of {} exceeded", "I".repeat(n + 1)))
+            .collect();
+        let stopped = world.run().stop();
+        assert!(stopped.contains("rejected retry --all"), "{stopped}");
+        assert_eq!(world.device.rejected().len(), most as usize, "{words}");
+        // Again and again, by another process each time, which knows the last words.
+        for _ in 0..5 {
+            world.restart();
+            world.run().stop();
+            if words > 3 {
+                break;
+            }
+        }
+        let rejected = world.device.rejected().len();
+        assert!(rejected < 60, "{words}: {rejected}");
+        world.qdrant().refuse_upserts.clear();
+        assert_eq!(world.run(), End::Done);
+        assert_eq!(world.points().len(), 81 - rejected);
+    }
 }
 
 #[test]
@@ -414,6 +445,56 @@ fn one_page_in_passing_sets_nothing_aside() {
 }
 
 #[test]
+fn one_bad_server_of_several_that_take_turns_sets_nothing_aside() {
+    for servers in 2..5 {
+        for fault in [
+            page(200),
+            page(403),
+            page(404),
+            page(413),
+            page(500),
+            Fault::CutBefore,
+        ] {
+            for at in 0..servers {
+                let mut world = in_step(1, upserts(12));
+                world.options.limits.operations = 1;
+                world.restart();
+                let mut backends = vec![None; servers];
+                backends[at] = Some(fault.clone());
+                world.network.proxy.backends = backends.into();
+                // A page of a firewall may stop the queue, which a person starts again.
+                for _ in 0..40 {
+                    if world.run() == End::Done {
+                        break;
+                    }
+                }
+                assert_eq!(world.run(), End::Done, "{servers} {fault:?}");
+                assert_eq!(world.device.rejected(), [0; 0], "{servers} {fault:?}");
+                assert_eq!(world.points().len(), 12);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_network_that_fails_every_other_time_at_random_sets_nothing_aside() {
+    let mut random: u32 = 7;
+    let mut fails = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        random >> 31 == 1
+    };
+    for fault in [page(404), page(413), Fault::Internal] {
+        let mut world = in_step(1, upserts(100));
+        world.options.limits.operations = 1;
+        world.options.most_operations = 1;
+        world.restart();
+        world.network.proxy.faults = (0..2_000).map(|_| fails().then(|| fault.clone())).collect();
+        assert_eq!(world.run(), End::Done, "{fault:?}");
+        assert!(world.device.rejected().is_empty(), "{fault:?}");
+    }
+}
+
+#[test]
 fn an_outage_that_ends_between_an_operation_and_the_proof_sets_nothing_aside() {
     for length in 1..40 {
         let mut world = in_step(1, upserts(2));
@@ -446,9 +527,13 @@ fn passing_failures_of_one_operation_between_proofs_that_pass_set_nothing_aside(
     }
 }
 
-/// Failures of one operation alone, no two in a row alike, with a proof that passes after each.
+/// Failures of one operation alone, no two in a row alike, with proofs that pass after each: one and
+/// two by turns.
 fn mixed(count: usize) -> impl Iterator<Item = Option<Fault>> {
-    (0..count).flat_map(|n| [Some(page(if n % 2 == 0 { 405 } else { 421 })), None])
+    (0..count).flat_map(|n| {
+        let failure = Some(page(if n % 2 == 0 { 405 } else { 421 }));
+        std::iter::once(failure).chain(std::iter::repeat_n(None, 1 + n % 2))
+    })
 }
 
 #[test]
@@ -847,6 +932,66 @@ fn what_was_replaced_under_a_busy_worker_is_noticed_within_a_minute() {
         let writes = world.qdrant().collections[name].writes;
         assert!(writes <= 7, "{writes} writes to another collection");
     }
+}
+
+#[test]
+fn a_collection_of_others_gets_an_identity_that_tells_it_from_one_made_anew() {
+    for may_not_manage in [false, true] {
+        let mut world = World::new(upserts(3));
+        let theirs = world::Collection {
+            metadata: serde_json::json!({"owner": "others"}),
+            ..world::Collection::used(10, 4)
+        };
+        world.qdrant().collections.insert("c".to_owned(), theirs);
+        world.qdrant().may_not_manage = may_not_manage;
+        assert_eq!(world.run(), End::Done);
+        let metadata = world.qdrant().collections["c"].metadata.clone();
+        assert_eq!(metadata["owner"], "others");
+        assert_eq!(metadata.as_object().unwrap().len() == 1, may_not_manage);
+        // Another device finds it there, and takes none away.
+        let mut other = World::new(vec![Op::upsert(77, 1)]);
+        std::mem::swap(&mut other.network, &mut world.network);
+        assert_eq!(other.run(), End::Done);
+        std::mem::swap(&mut other.network, &mut world.network);
+        assert_eq!(world.qdrant().collections["c"].metadata, metadata);
+        if may_not_manage {
+            assert_eq!(world.device.binding.as_ref().unwrap().id, None);
+            // A key that may is all that lacks.
+            world.qdrant().may_not_manage = false;
+            world.restart();
+            world.device.log.push(Op::upsert(1, 2));
+            assert_eq!(world.run(), End::Done);
+        }
+        let id = world.device.binding.as_ref().unwrap().id.clone();
+        assert!(id.is_some());
+        // Somebody makes it anew and writes more than there was.
+        let mut anew = world::Collection::used(1_000, 10);
+        anew.metadata = serde_json::json!({"owner": "others"});
+        world.qdrant().collections.insert("c".to_owned(), anew);
+        world.device.log.push(Op::upsert(2, 3));
+        world.restart();
+        let words = world.run().stop();
+        assert!(words.contains("another identity"), "{words}");
+        assert_eq!(world.qdrant().collections["c"].writes, 0);
+    }
+}
+
+#[test]
+fn two_devices_that_give_an_identity_at_once_both_keep_one() {
+    let mut world = World::new(upserts(3));
+    world
+        .qdrant()
+        .collections
+        .insert("c".to_owned(), world::Collection::used(10, 4));
+    assert_eq!(world.run(), End::Done);
+    // The other one had looked before the first one wrote.
+    let metadata = &mut world.qdrant().collections.get_mut("c").unwrap().metadata;
+    metadata["edge-sync:00000000-0000-4000-8000-000000000000"] = true.into();
+    world.device.log.push(Op::upsert(9, 1));
+    assert_eq!(world.run(), End::Done);
+    world.restart();
+    world.device.log.push(Op::upsert(9, 2));
+    assert_eq!(world.run(), End::Done);
 }
 
 #[test]
@@ -1249,7 +1394,7 @@ fn what_a_check_before_a_restore_finds_stays() {
 #[test]
 fn a_drain_before_a_restore_knows_the_row_of_refusals() {
     let mut world = in_step(1, (10..40).map(|id| Op::upsert(id, 1)).collect());
-    world.qdrant().refuse_upserts = Some("Bad request: not today".to_owned());
+    world.qdrant().refuse_upserts = vec!["Bad request: not today".to_owned()];
     for _ in 0..4 {
         world.restart();
         let Ok(standing) = edge_sync_upload::Queue::standing(&mut world.device);

@@ -98,6 +98,8 @@ pub struct Reply {
 impl Reply {
     /// Stands for the API key that the client presented.
     pub const API_KEY: &str = "{api-key}";
+    /// The same with each of its characters escaped, as JSON may spell them.
+    pub const ESCAPED_API_KEY: &str = "{escaped-api-key}";
 
     /// A page, as proxies and portals send it.
     pub fn html(status: u16, words: &str) -> Self {
@@ -133,7 +135,14 @@ impl Reply {
 
     /// With the key in its place.
     pub(super) fn with_key(&self, key: &str) -> Self {
-        let put = |text: &str| text.replace(Self::API_KEY, key);
+        let escaped: String = key
+            .encode_utf16()
+            .map(|unit| format!("\\u{unit:04X}"))
+            .collect();
+        let put = |text: &str| {
+            text.replace(Self::API_KEY, key)
+                .replace(Self::ESCAPED_API_KEY, &escaped)
+        };
         let headers = self.headers.iter();
         Self {
             status: self.status,

@@ -429,7 +429,7 @@ fn a_collection_that_is_gone_is_told_and_nothing_is_made() {
 
 #[test]
 fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
-    for made_by_device in [true, false] {
+    for (made_by_device, filled_meanwhile) in [(true, false), (false, false), (false, true)] {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path();
         let server = server();
@@ -439,6 +439,17 @@ fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
         let edge = synced(data, &server, 20);
         server.client().result("DELETE", PATH, None);
         make_collection(&server, COLLECTION, &config());
+        let fill = || {
+            for id in 1..=60 {
+                let body = json!({"points": [{"id": id, "vector": [id, 0, 0, 1]}]});
+                let path = format!("{PATH}/points?wait=true");
+                server.client().result("PUT", &path, Some(&body));
+            }
+        };
+        if filled_meanwhile {
+            fill();
+        }
+        let theirs = server.count(COLLECTION).expect("a count");
         let body = json!({"payload": {"seen": 1}, "points": [7]});
         write(&edge, "POST", "/points/payload", &body);
         edge.shard().upsert(vec![point(21)]).expect("a write");
@@ -448,17 +459,10 @@ fn a_collection_that_was_made_anew_gets_nothing_and_empties_no_device() {
         assert!(words(&report).contains("anew"), "{}", words(&report));
         assert!(words(&report).contains("sync --resend"));
         assert_eq!((rejected(&edge).len(), waiting(&edge)), (0, 2));
-        assert_eq!(server.count(COLLECTION).expect("a count"), 0);
+        assert_eq!(server.count(COLLECTION).expect("a count"), theirs);
 
         // Others may fill it since: it does not become the one that it was.
-        let other: Vec<Value> = (1..=60)
-            .map(|id| json!({"id": id, "vector": [id, 0, 0, 1]}))
-            .collect();
-        let path = format!("{PATH}/points?wait=true");
-        for one in other {
-            let body = json!({"points": [one]});
-            server.client().result("PUT", &path, Some(&body));
-        }
+        fill();
         assert!(stops(&edge.push().expect("a report")));
         let refused = restore(&edge).expect_err("another collection");
         assert_eq!(refused.failure_class(), Some(FailureClass::Stop));
@@ -611,9 +615,9 @@ fn a_typo_in_the_collection_makes_nothing_and_takes_nothing() {
     let path = "/collections/device/points?wait=true";
     server.client().result("PUT", path, Some(&body));
     for name in ["devicse", "device"] {
-        for command in ["sync", "restore"] {
+        for command in [&["sync"][..], &["sync", "--resend"], &["restore"]] {
             let flags = ["--url", &url, "--collection", name];
-            let stopped = ran(data, &flags, &[command], None);
+            let stopped = ran(data, &flags, command, None);
             assert_eq!(stopped.code, 7, "{stopped:?}");
             let why = stopped.why();
             for said in [name, COLLECTION, "--rebind"] {
@@ -623,6 +627,8 @@ fn a_typo_in_the_collection_makes_nothing_and_takes_nothing() {
     }
     assert_eq!(collections(&server), ["device", COLLECTION]);
     assert_eq!(server.count("device").expect("a count"), 1);
+    // What was refused has queued nothing.
+    assert_eq!(result(data, &["status"], &Value::Null)["queued"], 1);
     assert_eq!(result(data, &["count"], &json!({})), json!({"count": 7}));
     // The right one is known by now.
     let sync = ran(data, &[], &["sync"], None);
@@ -1720,7 +1726,17 @@ fn an_api_key_that_the_server_echoes_is_shown_and_kept_nowhere() {
     let echo = Reply::API_KEY;
     let words = json!({"status": {"error": format!("Bad request: {echo} may not")}, "time": 0.0});
     let redirect = format!("http://portal.invalid/?key={echo}");
+    let escaped = words.to_string().replace(echo, Reply::ESCAPED_API_KEY);
+    let escaped = |status| {
+        Fault::Reply(Reply {
+            body: escaped.clone().into_bytes(),
+            ..Reply::json(status, &words)
+        })
+    };
     let rules = [
+        on_batches(escaped(400)).with_point(1),
+        on_everything(escaped(403)),
+        Rule::on("*", "/shards/").fault(escaped(404)).always(),
         on_batches(Fault::Reply(Reply::json(400, &words))).with_point(1),
         on_everything(Fault::Reply(Reply::json(403, &words))),
         on_everything(Fault::Reply(Reply::json(500, &words))),

@@ -326,7 +326,7 @@ impl Queue for Device {
             if standing.refused_in_a_row == 0 {
                 (standing.refused_words, standing.refused_status) = (message.clone(), *status);
             } else if !same_words(&standing.refused_words, message) {
-                break;
+                continue;
             }
             standing.refused_in_a_row += 1;
         }

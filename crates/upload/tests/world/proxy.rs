@@ -55,6 +55,8 @@ pub struct Proxy {
     pub all_writes: Option<Fault>,
     /// Reads get this fault.
     pub all_reads: Option<Fault>,
+    /// Servers behind a balancer that gives them writes by turns: what is wrong with each.
+    pub backends: VecDeque<Option<Fault>>,
     outage: u32,
 }
 
@@ -88,6 +90,12 @@ impl Proxy {
         }
         if let Some(fault) = &self.all_writes {
             return Some(fault.clone());
+        }
+        if !self.backends.is_empty() {
+            self.backends.rotate_left(1);
+            if let Some(fault) = &self.backends[0] {
+                return Some(fault.clone());
+            }
         }
         self.max_bytes
             .is_some_and(|most| request.body.len() > most)

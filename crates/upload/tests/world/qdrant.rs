@@ -55,6 +55,8 @@ pub struct Qdrant {
     pub aliases: BTreeMap<String, String>,
     /// An older server has no place for metadata.
     pub forgets_metadata: bool,
+    /// The key may write points and not change collections.
+    pub may_not_manage: bool,
     /// Answers to updates have no numbers.
     pub no_numbers: bool,
     /// Strict mode: upserts are refused above so many points.
@@ -67,8 +69,8 @@ pub struct Qdrant {
     pub max_timeout: Option<u64>,
     /// Longest body.
     pub max_bytes: Option<usize>,
-    /// Upserts are refused in these words.
-    pub refuse_upserts: Option<String>,
+    /// Upserts are refused in one of these words, by the point's id.
+    pub refuse_upserts: Vec<String>,
     /// The next writes are taken and applied later.
     pub slow: u32,
     /// Writes are applied, and never confirmed as such.
@@ -125,7 +127,8 @@ impl Qdrant {
     /// The server takes the request and nobody reads the answer: it is applied at once, or with the
     /// next write.
     pub fn take(&mut self, name: &str, request: &Request, at_once: bool) {
-        if request.method == "GET" || request.path.is_empty() || request.path == "/points" {
+        let is_read = request.method == "GET" || request.path == "/points";
+        if is_read || request.path.is_empty() {
             if at_once {
                 self.answer(name, request);
             }
@@ -189,8 +192,17 @@ impl Qdrant {
                     let words = format!("Not found: Collection `{name}` doesn't exist!");
                     return Err((404, words));
                 }
+                let may_manage = !self.may_not_manage;
                 let collection = self.collection(name).unwrap();
                 match (method, path) {
+                    ("PATCH", "") if !may_manage => {
+                        let words = "Forbidden: Global manage access is required";
+                        Err((403, words.to_owned()))
+                    }
+                    ("PATCH", "") => {
+                        collection.patch(&request.body);
+                        Ok(json!(true))
+                    }
                     ("GET", "") => {
                         collection.reads_since += 1;
                         let description = collection.describe(keeps_metadata);
@@ -350,8 +362,9 @@ impl Qdrant {
             return Err((429, words.to_owned()));
         }
         if kind == "upsert" {
-            if let Some(words) = &self.refuse_upserts {
-                return Err((400, words.clone()));
+            let id = selected[0]["id"].as_u64().unwrap() as usize;
+            if let Some(which) = id.checked_rem(self.refuse_upserts.len()) {
+                return Err((400, self.refuse_upserts[which].clone()));
             }
             if let Some(most) = self.max_points
                 && self.collection(name).unwrap().state.points.len() >= most
@@ -428,6 +441,16 @@ impl Collection {
             next_operation: operations,
             ..Self::default()
         }
+    }
+
+    /// The top level of metadata is merged.
+    fn patch(&mut self, body: &str) {
+        let body: Value = serde_json::from_str(body).unwrap();
+        if self.metadata.is_null() {
+            self.metadata = json!({});
+        }
+        let metadata = self.metadata.as_object_mut().unwrap();
+        metadata.extend(body["metadata"].as_object().unwrap().clone());
     }
 
     fn describe(&self, keeps_metadata: bool) -> Value {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use clap::Args;
 use edge_sync_host::{
-    ClientCertificate, Component, ComponentOptions, Durability, Error, Secret, ServerSettings,
-    ShardOptions, SyncOptions, TlsSettings, bound_server,
+    BoundServer, ClientCertificate, Component, ComponentOptions, Durability, Error, Secret,
+    ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use edge_sync_rest::Limits;
-use edge_sync_upload::{FollowedShards, Routing, Setting as PartSetting};
+use edge_sync_upload::{FollowedShards, NamedPart, Routing};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -355,9 +355,12 @@ impl Layer {
         Ok(layer)
     }
 
-    fn names_part(&self) -> bool {
-        let names_shard = matches!(self.shard, Some(FollowedShards::One(_)));
-        names_shard || self.shard_key.is_some() || self.tenant.is_some()
+    fn part(&self) -> NamedPart {
+        NamedPart {
+            shard: self.shard,
+            shard_key: self.shard_key.as_ref().map(ToString::to_string),
+            tenant: self.tenant.clone(),
+        }
     }
 
     /// What this layer says, else what `below` says.
@@ -418,6 +421,14 @@ impl Layer {
     }
 }
 
+fn bound_part(bound: &BoundServer) -> NamedPart {
+    NamedPart {
+        shard: bound.shard.map(FollowedShards::One),
+        shard_key: bound.shard_key.clone(),
+        tenant: bound.tenant.clone(),
+    }
+}
+
 /// The settings in force.
 #[derive(Clone, Debug)]
 pub struct Settings(Layer);
@@ -463,14 +474,12 @@ impl Settings {
         }
         if let Some(bound) = bound_server(settings.data_dir())? {
             let of_settings = &mut settings.0;
+            let part = of_settings.part().or_bound(bound_part(&bound));
+            of_settings.shard = part.shard;
+            of_settings.shard_key = part.shard_key.map(ShardKeySetting::Text);
+            of_settings.tenant = part.tenant;
             of_settings.url.get_or_insert(bound.url);
             of_settings.collection.get_or_insert(bound.collection);
-            if !of_settings.names_part() {
-                let followed = bound.shard.map(FollowedShards::One);
-                of_settings.shard = of_settings.shard.or(followed);
-                of_settings.shard_key = bound.shard_key.map(ShardKeySetting::Text);
-                of_settings.tenant = bound.tenant;
-            }
         }
         settings.check()?;
         Ok(settings)
@@ -495,17 +504,16 @@ impl Settings {
                 return Err(setting(name, "0; at least 1 is needed"));
             }
         }
+        if let (Some(first), Some(most)) = (layer.batch_operations, layer.most_batch_operations)
+            && first > most
+        {
+            let message = format!("{most} is less than batch_operations, which is {first}");
+            return Err(setting("most_batch_operations", message));
+        }
         let shard_key = layer.shard_key.as_ref().map(ToString::to_string);
         Routing::read(shard_key.as_deref(), layer.tenant.as_deref(), self.shard())
             .map(|_| ())
-            .map_err(|(of, message)| {
-                let name = match of {
-                    PartSetting::Shard => "shard",
-                    PartSetting::ShardKey => "shard_key",
-                    PartSetting::Tenant => "tenant",
-                };
-                setting(name, message)
-            })
+            .map_err(|(of, message)| setting(of.name(), message))
     }
 
     /// The only shard that is followed, if the settings name one.
@@ -757,10 +765,11 @@ impl Settings {
             (None, None) => return Ok(None),
         };
         let mut server = self.server_of(url, collection)?;
-        if let Some(bound) = bound.filter(|_| !self.0.names_part()) {
-            server.shard = bound.shard;
-            server.shard_key = bound.shard_key;
-            server.tenant = bound.tenant;
+        if let Some(bound) = bound {
+            let part = self.0.part().or_bound(bound_part(&bound));
+            server.shard = part.shard_number();
+            server.shard_key = part.shard_key;
+            server.tenant = part.tenant;
         }
         Ok(Some(server))
     }
@@ -1155,6 +1164,21 @@ mod tests {
         assert!(both.to_string().contains("cannot go together"), "{both}");
         let tenant = of("tenant = \"user\"").check().unwrap_err().to_string();
         assert!(tenant.contains("FIELD=VALUE"), "{tenant}");
+    }
+
+    #[test]
+    fn the_first_request_is_no_larger_than_the_largest() {
+        let layer = |first, most| Layer {
+            batch_operations: Some(first),
+            most_batch_operations: Some(most),
+            ..Layer::default()
+        };
+        assert!(Settings(layer(100, 100)).check().is_ok());
+        let refused = Settings(layer(500, 100)).check().unwrap_err().to_string();
+        assert!(
+            refused.contains("most_batch_operations") && refused.contains("500"),
+            "{refused}"
+        );
     }
 
     #[test]
