@@ -4,9 +4,6 @@
 //! be removed. Read in the order `CURRENT`, rejected log, log, and again if `CURRENT` has changed
 //! meanwhile, the three belong together.
 
-use std::fs;
-use std::io;
-
 use edge_sync_log::{Current, RejectedView, View};
 use edge_sync_mirror::Mirror;
 use edge_sync_upload::refusal_fingerprint;
@@ -15,7 +12,7 @@ use crate::bindings::peek::{self as wit, Peeked};
 use crate::bindings::queue::{QueueStatus, RejectedOperation, WaitingOperation};
 use crate::bindings::restore::Origin;
 use crate::directory::Directory;
-use crate::error::{Error, Result, storage};
+use crate::error::{Error, Result};
 use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 
 /// How often to look again because the owner was changing what is looked at.
@@ -91,16 +88,9 @@ pub fn status(directory: &Directory) -> Result<Peeked> {
 
 /// What the next pull compares with, by shard; nothing if it fetches everything.
 pub fn mirrors(directory: &Directory, generation: u64) -> Result<Vec<wit::Mirror>> {
-    let folder = directory.mirrors(generation);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(storage("list mirrors", &folder, &error)),
-    };
     let mut mirrors = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| storage("list mirrors", &folder, &error))?;
-        let mirror = match Mirror::load(&entry.path()) {
+    for shard in directory.list_mirrors(generation)? {
+        let mirror = match Mirror::load(&directory.mirror(generation, shard)) {
             Ok(Some(mirror)) if mirror.lineage().is_some() => mirror,
             // Of no use to a pull.
             Ok(_)
@@ -128,7 +118,6 @@ pub fn mirrors(directory: &Directory, generation: u64) -> Result<Vec<wit::Mirror
             settled: mirror.settled(),
         });
     }
-    mirrors.sort_by_key(|mirror| mirror.of.shard);
     Ok(mirrors)
 }
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, from_engine};
 use crate::json::{Node, parse_json_path};
 use crate::operation::Operation;
 use crate::point::{Payload, Point, PointId, Vectors};
-use crate::prepare::{Known, known_vector};
+use crate::prepare::{ExistingVector, known_vector};
 use crate::shard::Shard;
 use crate::vector;
 use crate::write::field_schema;
@@ -177,7 +177,7 @@ impl Shard {
     }
 
     fn create_vector(&self, name: &str, config: VectorNameConfig) -> Result<()> {
-        if known_vector(&self.engine.config(), name, &config) != Known::No {
+        if known_vector(&self.engine.config(), name, &config) != ExistingVector::No {
             return Ok(());
         }
         self.update(UpdateOperation::VectorNameOperation(

@@ -15,7 +15,7 @@ use crate::operation::{Operation, UpdateMode};
 use crate::point::{Point, PointId, Vectors};
 use crate::shard::Shard;
 use crate::vector;
-use crate::write::{Condition, Kind, Part, Selector, Write};
+use crate::write::{Condition, Part, Selector, Write, WriteKind};
 
 /// Ids fetched at once while a filter is resolved.
 const PAGE: usize = 50_000;
@@ -90,7 +90,7 @@ impl Shard {
         operations: &mut Vec<Operation>,
     ) -> Result<()> {
         match part.kind {
-            Kind::Upsert {
+            WriteKind::Upsert {
                 points,
                 columns: _,
                 mode,
@@ -112,12 +112,12 @@ impl Shard {
                     });
                 }
             }
-            Kind::Delete(selector) => {
+            WriteKind::Delete(selector) => {
                 let ids = self.selected(selector)?;
                 exists.extend(ids.iter().map(|id| (*id, false)));
                 push_for(operations, ids, |ids| Operation::DeletePoints { ids });
             }
-            Kind::UpdateVectors { points, condition } => {
+            WriteKind::UpdateVectors { points, condition } => {
                 let ids: Vec<_> = points.iter().map(|(id, _)| *id).collect();
                 self.require(&ids, exists)?;
                 let matching = match &condition {
@@ -137,14 +137,14 @@ impl Shard {
                     });
                 }
             }
-            Kind::DeleteVectors { selector, names } => {
+            WriteKind::DeleteVectors { selector, names } => {
                 let ids = self.selected_existing(selector, exists)?;
                 push_for(operations, ids, |ids| Operation::DeleteVectors {
                     ids,
                     names,
                 });
             }
-            Kind::SetPayload {
+            WriteKind::SetPayload {
                 selector,
                 payload,
                 key,
@@ -156,7 +156,7 @@ impl Shard {
                     key,
                 });
             }
-            Kind::OverwritePayload {
+            WriteKind::OverwritePayload {
                 selector,
                 payload,
                 key,
@@ -168,37 +168,39 @@ impl Shard {
                     key,
                 });
             }
-            Kind::DeletePayload { selector, keys } => {
+            WriteKind::DeletePayload { selector, keys } => {
                 let ids = self.selected_existing(selector, exists)?;
                 push_for(operations, ids, |ids| Operation::DeletePayload {
                     ids,
                     keys,
                 });
             }
-            Kind::ClearPayload(selector) => {
+            WriteKind::ClearPayload(selector) => {
                 let ids = self.selected_existing(selector, exists)?;
                 push_for(operations, ids, |ids| Operation::ClearPayload { ids });
             }
-            Kind::CreatePayloadIndex { field, schema } => {
+            WriteKind::CreatePayloadIndex { field, schema } => {
                 self.room_for_index(&field)?;
                 operations.push(Operation::CreatePayloadIndex { field, schema });
             }
-            Kind::DeletePayloadIndex { field } => {
+            WriteKind::DeletePayloadIndex { field } => {
                 operations.push(Operation::DeletePayloadIndex { field });
             }
-            Kind::CreateVectorName { name, config, json } => {
+            WriteKind::CreateVectorName { name, config, json } => {
                 let (known, names) = {
                     let edge = self.engine.config();
                     let names = edge.vectors.len() + edge.sparse_vectors.len();
                     (known_vector(&edge, &name, &config), names)
                 };
                 match known {
-                    Known::No if names >= MAX_NAMES => return Err(too_many("named vectors")),
-                    Known::No => {
+                    ExistingVector::No if names >= MAX_NAMES => {
+                        return Err(too_many("named vectors"));
+                    }
+                    ExistingVector::No => {
                         operations.push(Operation::CreateVectorName { name, config: json });
                     }
-                    Known::Same => {}
-                    Known::Different => {
+                    ExistingVector::Same => {}
+                    ExistingVector::Different => {
                         return Err(Error::AlreadyExists(format!(
                             "Vector `{name}` already exists with a different configuration; \
                              delete it first"
@@ -206,7 +208,7 @@ impl Shard {
                     }
                 }
             }
-            Kind::DeleteVectorName {
+            WriteKind::DeleteVectorName {
                 name,
                 may_be_missing,
             } => {
@@ -390,7 +392,7 @@ fn unique(ids: Vec<PointId>) -> Vec<PointId> {
 fn validate_part(config: &EdgeConfig, part: &Part) -> Result<()> {
     let at = &part.at;
     match &part.kind {
-        Kind::Upsert {
+        WriteKind::Upsert {
             points, columns, ..
         } => points.iter().enumerate().try_for_each(|(index, point)| {
             check_vectors(config, &point.vectors, |name| {
@@ -403,7 +405,7 @@ fn validate_part(config: &EdgeConfig, part: &Part) -> Result<()> {
                 }
             })
         }),
-        Kind::UpdateVectors { points, .. } => {
+        WriteKind::UpdateVectors { points, .. } => {
             points
                 .iter()
                 .enumerate()
@@ -411,7 +413,7 @@ fn validate_part(config: &EdgeConfig, part: &Part) -> Result<()> {
                     check_vectors(config, vectors, |name| vector_path(at, index, name))
                 })
         }
-        Kind::DeleteVectors { names, .. } => {
+        WriteKind::DeleteVectors { names, .. } => {
             names.iter().enumerate().try_for_each(|(index, name)| {
                 if config.vectors.contains_key(name) || config.sparse_vectors.contains_key(name) {
                     Ok(())
@@ -424,15 +426,15 @@ fn validate_part(config: &EdgeConfig, part: &Part) -> Result<()> {
             })
         }
         // Parsing has checked these as far as they can be.
-        Kind::Delete(_)
-        | Kind::SetPayload { .. }
-        | Kind::OverwritePayload { .. }
-        | Kind::DeletePayload { .. }
-        | Kind::ClearPayload(_)
-        | Kind::CreatePayloadIndex { .. }
-        | Kind::DeletePayloadIndex { .. }
-        | Kind::CreateVectorName { .. }
-        | Kind::DeleteVectorName { .. } => Ok(()),
+        WriteKind::Delete(_)
+        | WriteKind::SetPayload { .. }
+        | WriteKind::OverwritePayload { .. }
+        | WriteKind::DeletePayload { .. }
+        | WriteKind::ClearPayload(_)
+        | WriteKind::CreatePayloadIndex { .. }
+        | WriteKind::DeletePayloadIndex { .. }
+        | WriteKind::CreateVectorName { .. }
+        | WriteKind::DeleteVectorName { .. } => Ok(()),
     }
 }
 
@@ -475,17 +477,21 @@ fn canonical_point(config: &EdgeConfig, point: Point) -> Point {
 
 /// How a named vector to be created compares with what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum ExistingVector {
     No,
     Same,
     Different,
 }
 
-pub(crate) fn known_vector(config: &EdgeConfig, name: &str, wanted: &VectorNameConfig) -> Known {
+pub(crate) fn known_vector(
+    config: &EdgeConfig,
+    name: &str,
+    wanted: &VectorNameConfig,
+) -> ExistingVector {
     let dense = config.vectors.get(name);
     let sparse = config.sparse_vectors.get(name);
     let same = match (wanted, dense, sparse) {
-        (_, None, None) => return Known::No,
+        (_, None, None) => return ExistingVector::No,
         (VectorNameConfig::Dense(wanted), Some(known), _) => {
             known.size == wanted.dense.size
                 && known.distance == wanted.dense.distance
@@ -497,5 +503,9 @@ pub(crate) fn known_vector(config: &EdgeConfig, name: &str, wanted: &VectorNameC
         }
         _ => false,
     };
-    if same { Known::Same } else { Known::Different }
+    if same {
+        ExistingVector::Same
+    } else {
+        ExistingVector::Different
+    }
 }

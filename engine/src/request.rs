@@ -12,7 +12,7 @@ use crate::query::{
     Access, GroupsBody, QueryBody, groups_body, limit, no_shard_key, query_body, vector_selection,
 };
 pub use crate::write::Write;
-use crate::write::{self, Kind, single};
+use crate::write::{self, WriteKind, single};
 
 /// A parsed request.
 #[allow(
@@ -148,20 +148,20 @@ fn parse_body(method: &str, path: &str, node: &Node<'_>) -> Result<Request> {
         ("POST", ["facet"]) => read(facet(node)?),
 
         ("PUT", ["points"]) => write(write::upsert(node)?),
-        ("POST", ["points", "delete"]) => write(Kind::Delete(write::points_selector(node)?)),
+        ("POST", ["points", "delete"]) => write(WriteKind::Delete(write::points_selector(node)?)),
         ("PUT", ["points", "vectors"]) => write(write::update_vectors(node)?),
         ("POST", ["points", "vectors", "delete"]) => write(write::delete_vectors(node)?),
         ("POST", ["points", "payload"]) => write(write::set_payload(node)?),
         ("PUT", ["points", "payload"]) => write(write::overwrite_payload(node)?),
         ("POST", ["points", "payload", "delete"]) => write(write::delete_payload(node)?),
         ("POST", ["points", "payload", "clear"]) => {
-            write(Kind::ClearPayload(write::points_selector(node)?))
+            write(WriteKind::ClearPayload(write::points_selector(node)?))
         }
         ("POST", ["points", "batch"]) => write::batch(node).map(Request::Write),
         ("PUT", ["index"]) => write(write::create_index(node)?),
         ("DELETE", ["index", field]) => write(write::delete_index(decoded(field)?)?),
         ("PUT", ["vectors", name]) => write(write::create_vector_name(node, decoded(name)?)?),
-        ("DELETE", ["vectors", name]) => write(Kind::DeleteVectorName {
+        ("DELETE", ["vectors", name]) => write(WriteKind::DeleteVectorName {
             name: decoded(name)?,
             may_be_missing: node.is_read_as_server(),
         }),

@@ -24,11 +24,11 @@ pub struct Write {
 pub(crate) struct Part {
     /// Where its fields stand in the request, with a dot at the end unless it is the whole body.
     pub(crate) at: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: WriteKind,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
+pub(crate) enum WriteKind {
     Upsert {
         points: Vec<Point>,
         /// The points came by column (`batch`), which shows in the paths of messages.
@@ -138,24 +138,24 @@ impl Write {
             return None;
         };
         let left = match &mut part.kind {
-            Kind::UpdateVectors { points, .. } => {
+            WriteKind::UpdateVectors { points, .. } => {
                 points.retain(|(id, _)| held(id));
                 points.len()
             }
-            Kind::DeleteVectors { selector, .. }
-            | Kind::SetPayload { selector, .. }
-            | Kind::OverwritePayload { selector, .. }
-            | Kind::DeletePayload { selector, .. }
-            | Kind::ClearPayload(selector) => {
+            WriteKind::DeleteVectors { selector, .. }
+            | WriteKind::SetPayload { selector, .. }
+            | WriteKind::OverwritePayload { selector, .. }
+            | WriteKind::DeletePayload { selector, .. }
+            | WriteKind::ClearPayload(selector) => {
                 selector.ids.retain(held);
                 selector.ids.len()
             }
-            Kind::Upsert { .. }
-            | Kind::Delete(_)
-            | Kind::CreatePayloadIndex { .. }
-            | Kind::DeletePayloadIndex { .. }
-            | Kind::CreateVectorName { .. }
-            | Kind::DeleteVectorName { .. } => 0,
+            WriteKind::Upsert { .. }
+            | WriteKind::Delete(_)
+            | WriteKind::CreatePayloadIndex { .. }
+            | WriteKind::DeletePayloadIndex { .. }
+            | WriteKind::CreateVectorName { .. }
+            | WriteKind::DeleteVectorName { .. } => 0,
         };
         (left > 0).then_some(self)
     }
@@ -166,12 +166,14 @@ impl Write {
         self.parts
             .iter()
             .flat_map(|part| match &part.kind {
-                Kind::UpdateVectors { points, .. } => points.iter().map(|(id, _)| *id).collect(),
-                Kind::DeleteVectors { selector, .. }
-                | Kind::SetPayload { selector, .. }
-                | Kind::OverwritePayload { selector, .. }
-                | Kind::DeletePayload { selector, .. }
-                | Kind::ClearPayload(selector) => selector.ids.clone(),
+                WriteKind::UpdateVectors { points, .. } => {
+                    points.iter().map(|(id, _)| *id).collect()
+                }
+                WriteKind::DeleteVectors { selector, .. }
+                | WriteKind::SetPayload { selector, .. }
+                | WriteKind::OverwritePayload { selector, .. }
+                | WriteKind::DeletePayload { selector, .. }
+                | WriteKind::ClearPayload(selector) => selector.ids.clone(),
                 _ => Vec::new(),
             })
             .collect()
@@ -183,10 +185,10 @@ impl Write {
         self.parts.iter().any(|part| {
             matches!(
                 part.kind,
-                Kind::CreatePayloadIndex { .. }
-                    | Kind::DeletePayloadIndex { .. }
-                    | Kind::CreateVectorName { .. }
-                    | Kind::DeleteVectorName { .. }
+                WriteKind::CreatePayloadIndex { .. }
+                    | WriteKind::DeletePayloadIndex { .. }
+                    | WriteKind::CreateVectorName { .. }
+                    | WriteKind::DeleteVectorName { .. }
             )
         })
     }
@@ -200,7 +202,7 @@ impl Write {
     }
 }
 
-impl Kind {
+impl WriteKind {
     /// Whether it names no point at all, which a server refuses.
     pub(crate) fn is_empty(&self) -> bool {
         match self {
@@ -264,11 +266,11 @@ pub(crate) fn batch(node: &Node<'_>) -> Result<Write> {
                 .ok_or_else(|| item.error("expected exactly one operation"))?;
             let parsed = match kind {
                 "upsert" => upsert(&inner)?,
-                "delete" => Kind::Delete(points_selector(&inner)?),
+                "delete" => WriteKind::Delete(points_selector(&inner)?),
                 "set_payload" => set_payload(&inner)?,
                 "overwrite_payload" => overwrite_payload(&inner)?,
                 "delete_payload" => delete_payload(&inner)?,
-                "clear_payload" => Kind::ClearPayload(points_selector(&inner)?),
+                "clear_payload" => WriteKind::ClearPayload(points_selector(&inner)?),
                 "update_vectors" => update_vectors(&inner)?,
                 _ => delete_vectors(&inner)?,
             };
@@ -284,7 +286,7 @@ pub(crate) fn batch(node: &Node<'_>) -> Result<Write> {
     })
 }
 
-pub(crate) fn single(kind: Kind, strictness: Strictness) -> Write {
+pub(crate) fn single(kind: WriteKind, strictness: Strictness) -> Write {
     Write {
         strictness,
         parts: vec![Part {
@@ -295,7 +297,7 @@ pub(crate) fn single(kind: Kind, strictness: Strictness) -> Write {
 }
 
 /// The body of `PUT /points`: a list of points, or columns.
-pub(crate) fn upsert(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn upsert(node: &Node<'_>) -> Result<WriteKind> {
     node.fields(&[
         "points",
         "batch",
@@ -321,7 +323,7 @@ pub(crate) fn upsert(node: &Node<'_>) -> Result<Kind> {
             mode.error("unknown mode, expected `upsert`, `insert_only` or `update_only`")
         })?,
     };
-    Ok(Kind::Upsert {
+    Ok(WriteKind::Upsert {
         points,
         columns,
         mode,
@@ -440,7 +442,7 @@ fn selector(node: &Node<'_>) -> Result<Selector> {
 }
 
 /// The body of `PUT /points/vectors`.
-pub(crate) fn update_vectors(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn update_vectors(node: &Node<'_>) -> Result<WriteKind> {
     node.fields(&["points", "shard_key", "update_filter"])?;
     no_shard_key(node, Access::Write)?;
     let list = node.required("points")?;
@@ -457,14 +459,14 @@ pub(crate) fn update_vectors(node: &Node<'_>) -> Result<Kind> {
             ))
         })
         .collect::<Result<_>>()?;
-    Ok(Kind::UpdateVectors {
+    Ok(WriteKind::UpdateVectors {
         points,
         condition: condition(node)?,
     })
 }
 
 /// The body of `POST /points/vectors/delete`.
-pub(crate) fn delete_vectors(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn delete_vectors(node: &Node<'_>) -> Result<WriteKind> {
     node.fields(&["points", "filter", "vector", "vectors", "shard_key"])?;
     // As older clients spell it.
     let list = match node.get("vectors") {
@@ -475,16 +477,16 @@ pub(crate) fn delete_vectors(node: &Node<'_>) -> Result<Kind> {
     if names.is_empty() {
         return Err(list.out_of_range("must specify vector names to delete"));
     }
-    Ok(Kind::DeleteVectors {
+    Ok(WriteKind::DeleteVectors {
         selector: selector(node)?,
         names,
     })
 }
 
 /// The body of `POST /points/payload`.
-pub(crate) fn set_payload(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn set_payload(node: &Node<'_>) -> Result<WriteKind> {
     let (selector, payload, key) = payload_change(node)?;
-    Ok(Kind::SetPayload {
+    Ok(WriteKind::SetPayload {
         selector,
         payload,
         key,
@@ -492,9 +494,9 @@ pub(crate) fn set_payload(node: &Node<'_>) -> Result<Kind> {
 }
 
 /// The body of `PUT /points/payload`.
-pub(crate) fn overwrite_payload(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn overwrite_payload(node: &Node<'_>) -> Result<WriteKind> {
     let (selector, payload, key) = payload_change(node)?;
-    Ok(Kind::OverwritePayload {
+    Ok(WriteKind::OverwritePayload {
         selector,
         payload,
         key,
@@ -515,19 +517,19 @@ fn payload_change(node: &Node<'_>) -> Result<(Selector, Payload, Option<String>)
 }
 
 /// The body of `POST /points/payload/delete`.
-pub(crate) fn delete_payload(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn delete_payload(node: &Node<'_>) -> Result<WriteKind> {
     node.fields(&["keys", "points", "filter", "shard_key"])?;
     let list = node.required("keys")?;
     list.items()?
         .try_for_each(|key| key.json_path().map(drop))?;
-    Ok(Kind::DeletePayload {
+    Ok(WriteKind::DeletePayload {
         selector: selector(node)?,
         keys: list.strings()?,
     })
 }
 
 /// The body of `PUT /index`.
-pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
+pub(crate) fn create_index(node: &Node<'_>) -> Result<WriteKind> {
     node.fields(&["field_name", "field_schema"])?;
     let name = node.required("field_name")?;
     let path = name.json_path()?;
@@ -540,7 +542,7 @@ pub(crate) fn create_index(node: &Node<'_>) -> Result<Kind> {
     }
     let schema = node.required("field_schema")?;
     field_schema(&schema, &path)?;
-    Ok(Kind::CreatePayloadIndex {
+    Ok(WriteKind::CreatePayloadIndex {
         field: name.string()?.to_owned(),
         schema: schema.value.clone(),
     })
@@ -638,8 +640,8 @@ pub(crate) fn field_schema(node: &Node<'_>, field: &JsonPath) -> Result<PayloadF
 }
 
 /// The body of `PUT /vectors/{name}`.
-pub(crate) fn create_vector_name(node: &Node<'_>, name: String) -> Result<Kind> {
-    Ok(Kind::CreateVectorName {
+pub(crate) fn create_vector_name(node: &Node<'_>, name: String) -> Result<WriteKind> {
+    Ok(WriteKind::CreateVectorName {
         name,
         config: Box::new(vector_name_config(node)?),
         json: node.value.clone(),
@@ -647,9 +649,9 @@ pub(crate) fn create_vector_name(node: &Node<'_>, name: String) -> Result<Kind> 
 }
 
 /// `DELETE /index/{field}`.
-pub(crate) fn delete_index(field: String) -> Result<Kind> {
+pub(crate) fn delete_index(field: String) -> Result<WriteKind> {
     if crate::json::parse_json_path(&field).is_none() {
         return Err(Error::invalid("field_name", "not a valid payload path"));
     }
-    Ok(Kind::DeletePayloadIndex { field })
+    Ok(WriteKind::DeletePayloadIndex { field })
 }

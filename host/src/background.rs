@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::signal::Cancel;
 
 /// Runs `work` on a thread of its own. Any executor can wait for it. If the future is dropped, what
 /// `work` is given is cancelled: the work stops at its next good moment.

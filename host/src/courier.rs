@@ -15,6 +15,7 @@ use crate::bindings::exports::edge_sync::shard::courier::{
     DownloadProgress, OptimizerState, Placement, Server,
 };
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::component::Component;
 use crate::error::{Error, Result};
@@ -24,7 +25,6 @@ use crate::outbound::{Outbound, Unanswered};
 use crate::owner::Owner;
 use crate::secret::Secret;
 use crate::setters::setters;
-use crate::signal::Cancel;
 use crate::tls::TlsSettings;
 use crate::types::{PointId, SnapshotSource, UploadRequest};
 

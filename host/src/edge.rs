@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use edge_sync_upload::{Queue, Uploader};
 
 use crate::background;
+use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
@@ -14,11 +15,10 @@ use crate::optimizer::{AutoOptimizeOptions, Optimizer};
 use crate::pull::{PullReport, pull};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
-use crate::signal::Cancel;
-use crate::status::{Exchange, SyncRecord};
 use crate::sync::{
     Direction, Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader,
 };
+use crate::sync_record::{Exchange, SyncRecord};
 use crate::syncer::{Syncer, SyncerOptions};
 use crate::types::Corruption;
 

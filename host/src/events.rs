@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{
 
 use crate::error::Error;
 use crate::pull::PullReport;
-use crate::status::FailureNote;
+use crate::sync_record::FailureNote;
 
 /// Events that are kept for a listener that does not keep up.
 const KEPT: usize = 256;

@@ -10,11 +10,11 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::outbound::Outbound;
 use crate::setters::setters;
-use crate::signal::Cancel;
 use crate::stderr::{OnIndexed, StderrTail};
 use crate::types::{StorageFailure, StorageKind};
 

@@ -8,8 +8,7 @@
 //! `cargo xtask build` makes; this crate runs it in Wasmtime. A program ships the component beside itself
 //! ([`Component::load`]), or carries it ([`Component::from_bytes`] with `include_bytes!`). It is compiled
 //! once on a machine, which takes half a minute ([`ComponentOptions::on_compile`] tells whoever waits),
-//! and then comes from a cache. Without default features (`--no-default-features`), the dependencies of
-//! the `edge-sync` command stay out.
+//! and then comes from a cache.
 //!
 //! ```no_run
 //! use edge_sync_host::{Component, EdgeSync, Point, SearchRequest};
@@ -114,6 +113,7 @@
 
 mod background;
 mod bindings;
+mod cancel;
 mod client;
 mod compiled;
 mod component;
@@ -142,16 +142,16 @@ mod restore;
 mod secret;
 mod setters;
 mod shard;
-mod signal;
-mod status;
 mod stderr;
 mod sync;
+mod sync_record;
 mod syncer;
 mod tls;
 mod twins;
 mod types;
 mod watched;
 
+pub use cancel::Cancel;
 pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, HttpLimits, ServerSettings};
 pub use device::{DEVICE_HEADER, device_id};
@@ -169,11 +169,10 @@ pub use pull::PullReport;
 pub use restore::{RestoreProgress, RestoreReport, RestoreSource, SourceShard};
 pub use secret::Secret;
 pub use shard::{RetryReport, Shard, ShardOptions};
-pub use signal::Cancel;
-pub use status::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use sync::{
     BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport, Synced,
 };
+pub use sync_record::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use syncer::{Syncer, SyncerOptions};
 pub use tls::{ClientCertificate, TlsSettings};
 pub use types::{

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::status::now_ms;
+use crate::sync_record::now_ms;
 
 /// Name of the lock file in the data directory. The component leaves names that begin with a dot
 /// alone.

@@ -12,10 +12,10 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::restore::Stager;
 use crate::shard::Shard;
-use crate::signal::Cancel;
 use crate::types::Opened;
 
 /// Steps of progress that wait for whoever is told; more are left out.

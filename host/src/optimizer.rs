@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};
 use crate::optimize::optimize;
 use crate::setters::setters;
 use crate::shard::Shard;
-use crate::signal::Cancel;
 use crate::watched::Watched;
 
 /// When a shard is optimized without being asked for it.

@@ -9,11 +9,11 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
+use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::courier::HttpLimits;
 use crate::no_answer::{self, NoAnswer};
 use crate::origin::Origin;
-use crate::signal::Cancel;
 
 /// How often an exchange that waits looks whether it was cancelled.
 const CANCEL_LOOK: Duration = Duration::from_millis(200);

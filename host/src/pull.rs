@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use edge_sync_upload::{Binding, Uploader};
 
+use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::restore::{
@@ -14,7 +15,6 @@ use crate::restore::{
     check,
 };
 use crate::shard::Shard;
-use crate::signal::Cancel;
 use crate::sync::{SyncOptions, wit_binding};
 use crate::types::{Opened, Pulled, SnapshotSource};
 

@@ -29,12 +29,12 @@ use crate::bindings::exports::edge_sync::shard::courier::{
 };
 use crate::bindings::exports::edge_sync::shard::restore::{Offer, Origin, PullOutcome, Staged};
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
+use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::instance::{Guest, Instance};
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, Shard, ShardOptions};
-use crate::signal::Cancel;
 use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
 use crate::types::{FailureClass, Opened, PointId, ScrollRequest, Selection, SnapshotSource};
 

@@ -10,6 +10,7 @@ use wasmtime_wasi::FsPerms;
 use crate::background;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::{Error as GuestError, Options};
+use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::disk;
 use crate::error::{Error, Result};
@@ -19,7 +20,6 @@ use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::setters::setters;
-use crate::signal::Cancel;
 use crate::types::{
     Binding, Difference, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits,
     QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint,

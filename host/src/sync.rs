@@ -9,13 +9,13 @@ use edge_sync_upload::{
     Standing, Step, Target, Uploader,
 };
 
+use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::pull::PullReport;
 use crate::restore::RestoreProgress;
 use crate::setters::setters;
 use crate::shard::Shard;
-use crate::signal::Cancel;
 use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
 
 pub use edge_sync_upload::BackoffOptions;
@@ -308,7 +308,7 @@ impl upload::Server for &Courier {
     }
 
     fn now_ms(&self) -> u64 {
-        crate::status::now_ms()
+        crate::sync_record::now_ms()
     }
 
     fn fresh_id(&mut self) -> String {

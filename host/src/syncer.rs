@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use edge_sync_upload::{Step, Uploader};
 
+use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::edge::OnPull;
 use crate::error::{Error, Result};
@@ -13,9 +14,8 @@ use crate::events::{Event, Hub};
 use crate::pull::pull;
 use crate::setters::setters;
 use crate::shard::Shard;
-use crate::signal::Cancel;
-use crate::status::{Exchange, SyncRecord, WorkerState, now_ms};
 use crate::sync::{SyncOptions, server_error};
+use crate::sync_record::{Exchange, SyncRecord, WorkerState, now_ms};
 use crate::watched::Watched;
 
 /// When the background worker acts by itself.
@@ -204,7 +204,7 @@ struct Worker {
 }
 
 /// How one go at uploading ended.
-struct Pass {
+struct UploadAttempt {
     state: WorkerState,
     failure: Option<Error>,
     /// How long until the next go, unless something happens before.
@@ -345,7 +345,7 @@ impl Worker {
 
     /// Uploads until there is nothing left, something fails, or a pause or the end is wanted. The
     /// collection is looked at first, once, also where nothing waits: it may have to be created.
-    fn upload(&self, is_looked_at: &mut bool) -> Pass {
+    fn upload(&self, is_looked_at: &mut bool) -> UploadAttempt {
         let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut exchanged = false;
         let (state, failure, wait) = loop {
@@ -413,7 +413,7 @@ impl Worker {
                 }
             }
         };
-        Pass {
+        UploadAttempt {
             state,
             failure,
             wait,
@@ -429,7 +429,7 @@ impl Worker {
         control.record.clone()
     }
 
-    fn note(&self, pass: &Pass) -> SyncRecord {
+    fn note(&self, pass: &UploadAttempt) -> SyncRecord {
         let queue = self.shard.queue_status().ok();
         let mut control = self.shared.lock();
         let record = &mut control.record;

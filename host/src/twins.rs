@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::background;
+use crate::cancel::Cancel;
 use crate::component::{Component, ComponentOptions};
 use crate::edge::EdgeSync;
 use crate::error::Result;
@@ -12,7 +13,6 @@ use crate::peek::Peek;
 use crate::pull::PullReport;
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource};
 use crate::shard::{RetryReport, Shard, ShardOptions};
-use crate::signal::Cancel;
 use crate::sync::{Direction, Progress, SyncPermissions, SyncReport};
 use crate::types::{Opened, Peeked, RejectedOperation, WaitingOperation};
 

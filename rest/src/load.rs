@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::Result;
 use crate::bodies::{Held, Room, too_slow};
-use crate::turns::{Kind, Turn, Turns};
+use crate::turns::{Access, Turn, Turns};
 
 /// Requests that a backend is given at once. One of them is carried out; the other is there when that
 /// has ended.
@@ -89,7 +89,7 @@ impl Load {
     }
 
     /// Waits until it is the request's turn.
-    pub(crate) async fn turn(&self, kind: Kind) -> Result<Turn> {
+    pub(crate) async fn turn(&self, kind: Access) -> Result<Turn> {
         let turn = self.turns.take(kind).await;
         if turn.is_err() {
             self.counts.queue.fetch_add(1, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use prometheus::{
 
 use crate::load::Load;
 use crate::router::App;
-use crate::turns::Kind;
+use crate::turns::Access;
 use crate::{Backend, Error, Result};
 
 /// Upper bounds in seconds: from what a lookup takes to what an optimization does.
@@ -188,7 +188,7 @@ fn of_load(registry: &Registry, load: &Load) -> prometheus::Result<()> {
         ),
         &["kind"],
     )?;
-    for (kind, name) in [(Kind::Read, "read"), (Kind::Write, "write")] {
+    for (kind, name) in [(Access::Read, "read"), (Access::Write, "write")] {
         waiting
             .with_label_values(&[name])
             .set(load.turns.waiting(kind) as f64);

@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::points::{CollectionPath, Params, json_body};
 use crate::router::App;
-use crate::turns::Kind;
+use crate::turns::Access;
 use crate::{Backend, Error, Result, envelope};
 
 type Raw = Box<RawValue>;
@@ -97,7 +97,7 @@ fn route<B: Backend>(
                 let (parts, body) = request.into_parts();
                 Params::of(&parts.uri)?;
                 let body = json_body(&parts.headers, body, &app.options).await?;
-                app.in_turn(Kind::Read, move |backend| {
+                app.in_turn(Access::Read, move |backend| {
                     let query = translate(&body)?;
                     let result = backend.request(&collection, "POST", path, &query)?;
                     match path {

@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use crate::bodies::{self, Held};
 use crate::load::Load;
 use crate::router::{App, ContentTypes, Options};
-use crate::turns::Kind;
+use crate::turns::Access;
 use crate::{Backend, Error, Result, envelope};
 
 /// Method, path below the collection, and whether it writes.
-const ENDPOINTS: [(MethodFilter, &str, Kind); 23] = {
-    use Kind::{Read, Write};
+const ENDPOINTS: [(MethodFilter, &str, Access); 23] = {
+    use Access::{Read, Write};
     const GET: MethodFilter = MethodFilter::GET;
     const POST: MethodFilter = MethodFilter::POST;
     const PUT: MethodFilter = MethodFilter::PUT;
@@ -116,7 +116,7 @@ async fn forward<B: Backend>(
     app: Arc<App<B>>,
     collection: String,
     request: Request,
-    kind: Kind,
+    kind: Access,
 ) -> Result<Box<RawValue>> {
     let (parts, body) = request.into_parts();
     let params = Params::of(&parts.uri)?;
@@ -132,7 +132,7 @@ async fn forward<B: Backend>(
             backend.request(&collection, parts.method.as_str(), &path, body)
         })
         .await?;
-    if kind == Kind::Write && params.wait != Some(true) {
+    if kind == Access::Write && params.wait != Some(true) {
         return acknowledged(&result);
     }
     Ok(result)

@@ -18,7 +18,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::points::{self, Params, json_body};
-use crate::turns::Kind;
+use crate::turns::Access;
 use crate::{
     Backend, Error, Result, access, collection_info, envelope, metrics, older, operator,
     optimizations, service, snapshots,
@@ -118,7 +118,7 @@ impl<B: Backend> App<B> {
     /// Calls the backend when it is the request's turn.
     pub(crate) async fn in_turn<T: Send + 'static>(
         &self,
-        kind: Kind,
+        kind: Access,
         call: impl FnOnce(&B) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let turn = match self.options.load() {
@@ -239,7 +239,7 @@ async fn list<B: Backend>(State(app): Shared<B>) -> Response {
 async fn info<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
     let result = app
-        .in_turn(Kind::Read, move |backend| {
+        .in_turn(Access::Read, move |backend| {
             Ok(collection_info(&backend.collection(&name)?))
         })
         .await;
@@ -261,7 +261,7 @@ async fn exists<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> 
 
 async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
-    let result = app.in_turn(Kind::Read, move |backend| {
+    let result = app.in_turn(Access::Read, move |backend| {
         let state = backend.collection(&name)?;
         let local = service::shards_of(&state);
         Ok(json!({
@@ -277,7 +277,7 @@ async fn cluster<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) ->
 
 async fn shard_keys<B: Backend>(State(app): Shared<B>, Path(name): Path<String>) -> Response {
     let started = Instant::now();
-    let result = app.in_turn(Kind::Read, move |backend| {
+    let result = app.in_turn(Access::Read, move |backend| {
         let state = backend.collection(&name)?;
         Ok(match state.config["sharding_method"].as_str() {
             Some("custom") => {
@@ -319,7 +319,7 @@ async fn optimizations<B: Backend>(
     let started = Instant::now();
     let result = async {
         let lists = optimizations::Lists::asked_for(&uri)?;
-        app.in_turn(Kind::Read, move |backend| {
+        app.in_turn(Access::Read, move |backend| {
             Ok(lists.of(backend.collection(&name)?))
         })
         .await
@@ -420,7 +420,7 @@ async fn with_body<B: Backend>(
     let result = async {
         Params::of(&parts.uri)?;
         let body = json_body(&parts.headers, body, &app.options).await?;
-        app.in_turn(Kind::Write, move |backend| call(backend, &body))
+        app.in_turn(Access::Write, move |backend| call(backend, &body))
             .await
     };
     envelope::answer(started, result.await.map(|()| true))

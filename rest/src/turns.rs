@@ -9,12 +9,12 @@ use crate::{Error, Result};
 
 /// What a request does with the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Access {
     Read,
     Write,
 }
 
-impl Kind {
+impl Access {
     fn other(self) -> Self {
         match self {
             Self::Read => Self::Write,
@@ -39,14 +39,14 @@ struct State {
     running: usize,
     readers: VecDeque<oneshot::Sender<Turn>>,
     writers: VecDeque<oneshot::Sender<Turn>>,
-    last: Kind,
+    last: Access,
 }
 
 impl State {
-    fn waiting(&mut self, kind: Kind) -> &mut VecDeque<oneshot::Sender<Turn>> {
+    fn waiting(&mut self, kind: Access) -> &mut VecDeque<oneshot::Sender<Turn>> {
         match kind {
-            Kind::Read => &mut self.readers,
-            Kind::Write => &mut self.writers,
+            Access::Read => &mut self.readers,
+            Access::Write => &mut self.writers,
         }
     }
 }
@@ -64,7 +64,7 @@ impl Turns {
                 running: 0,
                 readers: VecDeque::new(),
                 writers: VecDeque::new(),
-                last: Kind::Write,
+                last: Access::Write,
             }),
         })
     }
@@ -73,7 +73,7 @@ impl Turns {
     ///
     /// # Errors
     /// [`Error::Overloaded`] if too many of its kind wait.
-    pub(crate) async fn take(self: &Arc<Self>, kind: Kind) -> Result<Turn> {
+    pub(crate) async fn take(self: &Arc<Self>, kind: Access) -> Result<Turn> {
         let called = {
             let mut state = self.lock();
             if state.running < self.at_once {
@@ -101,7 +101,7 @@ impl Turns {
     }
 
     /// How many of a kind wait.
-    pub(crate) fn waiting(&self, kind: Kind) -> usize {
+    pub(crate) fn waiting(&self, kind: Access) -> usize {
         let mut state = self.lock();
         let waiting = state.waiting(kind);
         waiting.iter().filter(|waiter| !waiter.is_closed()).count()
@@ -148,7 +148,7 @@ mod tests {
 
     type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<Turn>>>>;
 
-    fn wait(turns: &Arc<Turns>, kind: Kind) -> Waiting {
+    fn wait(turns: &Arc<Turns>, kind: Access) -> Waiting {
         let turns = Arc::clone(turns);
         let mut waiting: Waiting = Box::pin(async move { turns.take(kind).await });
         assert!(poll(&mut waiting).is_none(), "there is a place");
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    fn now(turns: &Arc<Turns>, kind: Kind) -> Result<Turn> {
+    fn now(turns: &Arc<Turns>, kind: Access) -> Result<Turn> {
         let mut taken = pin!(turns.take(kind));
         match taken.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => outcome,
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_writer_waits_for_one_reader_of_many_and_a_reader_for_one_writer() {
-        for many in [Kind::Read, Kind::Write] {
+        for many in [Access::Read, Access::Write] {
             let turns = Turns::new(1, 300);
             let mut turn = now(&turns, many).unwrap();
             let mut crowd: VecDeque<Waiting> = (0..200).map(|_| wait(&turns, many)).collect();
@@ -201,20 +201,20 @@ mod tests {
     #[test]
     fn a_queue_that_is_full_refuses_its_kind_alone_and_forgets_who_has_gone() {
         let turns = Turns::new(1, 2);
-        let turn = now(&turns, Kind::Read).unwrap();
-        let readers = [wait(&turns, Kind::Read), wait(&turns, Kind::Read)];
+        let turn = now(&turns, Access::Read).unwrap();
+        let readers = [wait(&turns, Access::Read), wait(&turns, Access::Read)];
         assert!(matches!(
-            now(&turns, Kind::Read),
+            now(&turns, Access::Read),
             Err(Error::Overloaded(why)) if why.starts_with("2 requests")
         ));
-        let mut writer = wait(&turns, Kind::Write);
+        let mut writer = wait(&turns, Access::Write);
         assert_eq!(
-            (turns.waiting(Kind::Read), turns.waiting(Kind::Write)),
+            (turns.waiting(Access::Read), turns.waiting(Access::Write)),
             (2, 1)
         );
         drop(readers);
-        let mut reader = wait(&turns, Kind::Read);
-        assert_eq!(turns.waiting(Kind::Read), 1);
+        let mut reader = wait(&turns, Access::Read);
+        assert_eq!(turns.waiting(Access::Read), 1);
         drop(turn);
         let turn = poll(&mut writer).expect("its turn").unwrap();
         drop(turn);
@@ -226,11 +226,11 @@ mod tests {
     fn a_turn_that_was_given_to_somebody_who_has_gone_goes_on() {
         let turns = Turns::new(2, 10);
         let running = (
-            now(&turns, Kind::Read).unwrap(),
-            now(&turns, Kind::Write).unwrap(),
+            now(&turns, Access::Read).unwrap(),
+            now(&turns, Access::Write).unwrap(),
         );
-        let given = wait(&turns, Kind::Read);
-        let mut next = wait(&turns, Kind::Read);
+        let given = wait(&turns, Access::Read);
+        let mut next = wait(&turns, Access::Read);
         drop(running.0);
         // It has been called, and does not come.
         drop(given);
@@ -238,8 +238,8 @@ mod tests {
         drop(running.1);
         assert_eq!(turns.lock().running, 0);
         drop((
-            now(&turns, Kind::Read).unwrap(),
-            now(&turns, Kind::Read).unwrap(),
+            now(&turns, Access::Read).unwrap(),
+            now(&turns, Access::Read).unwrap(),
         ));
     }
 }

@@ -57,7 +57,7 @@ pub struct Entry<'a> {
 
 /// A file or folder of the checkpoint.
 #[derive(Debug)]
-struct Kept {
+struct CheckpointEntry {
     path: String,
     is_folder: bool,
     length: u64,
@@ -65,7 +65,7 @@ struct Kept {
     saved: Vec<u64>,
 }
 
-impl Kept {
+impl CheckpointEntry {
     fn is_saved(&self, page: u64) -> bool {
         let word = self.saved.get((page / 64) as usize);
         word.is_some_and(|word| word & 1 << (page % 64) != 0)
@@ -91,7 +91,7 @@ pub struct Journal {
     folder: PathBuf,
     checkpoint: u64,
     log: Log,
-    kept: Vec<Kept>,
+    kept: Vec<CheckpointEntry>,
     /// The files. They are never given up while the checkpoint is in force, so that none of their
     /// identities can become another file's; those of folders can.
     by_identity: HashMap<Identity, u32>,
@@ -142,7 +142,7 @@ impl Journal {
             if !found.is_folder {
                 by_identity.insert(status.identity, kept.len() as u32);
             }
-            kept.push(Kept {
+            kept.push(CheckpointEntry {
                 path: found.path,
                 is_folder: found.is_folder,
                 length: if found.is_folder { 0 } else { status.length },
@@ -413,7 +413,7 @@ impl Journal {
             return Err(Error::corrupt(&folder, message));
         }
         let (log, _) = Log::open(&folder, LOG)?;
-        let past = Past::read(&log, &folder, checkpoint)?;
+        let past = JournalContents::read(&log, &folder, checkpoint)?;
         let mut journal = Self {
             tree: tree.to_path_buf(),
             folder,
@@ -639,7 +639,7 @@ impl Journal {
 }
 
 /// The pages of `from..to` that are not saved, joined to runs of at most [`RECORD_BYTES`].
-fn runs(kept: &Kept, from: u64, to: u64) -> Vec<(u64, u64)> {
+fn runs(kept: &CheckpointEntry, from: u64, to: u64) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let end = to.min(kept.length);
     for page in from / PAGE..end.div_ceil(PAGE) {
@@ -692,14 +692,14 @@ impl Move {
 }
 
 /// What a journal tells.
-struct Past {
-    kept: Vec<Kept>,
+struct JournalContents {
+    kept: Vec<CheckpointEntry>,
     moves: Vec<Move>,
     /// Whether there is more than what the checkpoint holds.
     changed: bool,
 }
 
-impl Past {
+impl JournalContents {
     fn read(log: &Log, folder: &Path, checkpoint: u64) -> Result<Self> {
         let mut past = Self {
             kept: Vec::new(),
@@ -768,7 +768,7 @@ impl Past {
     }
 
     fn keep(&mut self, path: String, length: Option<u64>) {
-        self.kept.push(Kept {
+        self.kept.push(CheckpointEntry {
             path,
             is_folder: length.is_none(),
             length: length.unwrap_or(0),

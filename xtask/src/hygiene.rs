@@ -5,12 +5,12 @@
 //! as well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
-use cargo_metadata::{Metadata, Package};
+use cargo_metadata::{DepKindInfo, DependencyKind, Metadata, Package, PackageId};
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 
@@ -25,6 +25,12 @@ use crate::{
 
 /// Paths that exist on one machine only. In pieces, as this file is looked at too.
 const FOREIGN_PATHS: [&str; 2] = [concat!("../", "shared"), concat!("/work/", "shared")];
+
+/// What a program that embeds the library must not get with it: the command's ways to read arguments,
+/// to serve and to show progress.
+const NOT_IN_THE_LIBRARY: [&str; 4] = ["axum", "clap", "indicatif", "tracing-subscriber"];
+/// The library.
+const LIBRARY: &str = "edge-sync-host";
 
 /// How many lines above an `unsafe` its reason may begin.
 const REASON_DISTANCE: usize = 12;
@@ -102,6 +108,9 @@ pub fn check_dependencies(chores: &Chores) -> Result<()> {
                 let target = if wasi { Target::Wasi } else { Target::Native };
                 let names = ports::names(&chores.repository, target)?;
                 problems.extend(unused_ports(&metadata.packages, &names, &folder));
+            }
+            if folder == root {
+                problems.extend(strangers_in_the_library(&metadata));
             }
             for package in &metadata.packages {
                 let reasons = [
@@ -190,6 +199,39 @@ fn wrong_source(package: &Package, root: &Path) -> Option<String> {
             package.manifest_path
         )),
     }
+}
+
+/// Which of [`NOT_IN_THE_LIBRARY`] the library depends on, tests aside.
+fn strangers_in_the_library(metadata: &Metadata) -> Vec<String> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let nodes: BTreeMap<_, _> = nodes.map(|node| (&node.id, node)).collect();
+    let name = |id: &PackageId| {
+        let package = metadata.packages.iter().find(|package| package.id == *id);
+        package.map_or("", |package| package.name.as_str())
+    };
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<_> = nodes
+        .keys()
+        .filter(|id| name(id) == LIBRARY)
+        .copied()
+        .collect();
+    while let Some(id) = next.pop() {
+        let Some(node) = nodes.get(id).filter(|_| reached.insert(id)) else {
+            continue;
+        };
+        let is_normal = |kind: &DepKindInfo| kind.kind == DependencyKind::Normal;
+        let dependencies = node.deps.iter();
+        next.extend(
+            dependencies
+                .filter(|dependency| dependency.dep_kinds.iter().any(is_normal))
+                .map(|dependency| &dependency.pkg),
+        );
+    }
+    let strangers = reached.into_iter().map(name);
+    strangers
+        .filter(|name| NOT_IN_THE_LIBRARY.contains(name))
+        .map(|name| format!("{LIBRARY} must not depend on {name}"))
+        .collect()
 }
 
 /// Ports that cargo passed over, as it does where the lock file has another version.

@@ -50,7 +50,7 @@ impl Default for Limits {
 
 /// What kind of stream the answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum StreamKind {
     /// Every segment has its manifest: an answer to `POST .../snapshot/partial/create`. All files
     /// may be in it, if it was asked with a manifest of no segments.
     WithManifests,
@@ -74,7 +74,7 @@ const TOP_LEVEL: [&str; 6] = [
 pub struct Archive {
     path: PathBuf,
     bytes: u64,
-    kind: Kind,
+    kind: StreamKind,
     segments: BTreeMap<String, ArchivedSegment>,
     lineage: Option<Lineage>,
 }
@@ -133,7 +133,7 @@ impl Archive {
     }
 
     /// What kind of stream it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StreamKind {
         self.kind
     }
 
@@ -142,7 +142,7 @@ impl Archive {
         self.lineage.as_ref()
     }
 
-    /// The manifests in it, as one. Empty if it is of [`Kind::Full`].
+    /// The manifests in it, as one. Empty if it is of [`StreamKind::Full`].
     pub fn manifest(&self) -> SnapshotManifest {
         self.segments
             .values()
@@ -283,8 +283,8 @@ impl Reading<'_> {
             .filter(|segment| segment.manifest.is_some())
             .count();
         let kind = match with_manifests {
-            0 => Kind::Full,
-            _ if with_manifests == segments.len() => Kind::WithManifests,
+            0 => StreamKind::Full,
+            _ if with_manifests == segments.len() => StreamKind::WithManifests,
             _ => return Err(Error::bad("some segments have a manifest and some do not")),
         };
         let lineage = self.lineage()?;

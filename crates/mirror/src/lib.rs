@@ -29,7 +29,7 @@ mod tar_stream;
 mod working;
 
 pub use apply::{Outcome, Report, Settings, apply, carry};
-pub use archive::{Archive, Kind, Limits};
+pub use archive::{Archive, Limits, StreamKind};
 pub use duplicate::{Duplicate, duplicate_mirrors, duplicate_shard};
 pub use durable::Unsynced;
 pub use error::{Error, Result};

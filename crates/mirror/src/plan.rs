@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::archive::{Archive, ArchivedFile, ArchivedSegment, Kind};
+use crate::archive::{Archive, ArchivedFile, ArchivedSegment, StreamKind};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::manifest::SegmentManifest;
@@ -51,7 +51,7 @@ pub(crate) enum Doubt {
 /// # Errors
 /// [`Error::BadSnapshot`] if the answer has no manifests.
 pub(crate) fn plan<'a>(offer: &'a Offer, archive: &'a Archive) -> Result<Result<Plan<'a>, Doubt>> {
-    if archive.kind() != Kind::WithManifests {
+    if archive.kind() != StreamKind::WithManifests {
         return Err(Error::bad(
             "its segments have no manifests, so the next pull would have nothing to ask with",
         ));

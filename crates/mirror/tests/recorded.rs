@@ -11,8 +11,8 @@ use common::{
     unzipped, walk,
 };
 use edge_sync_mirror::{
-    Archive, Error, Kind, Limits, Links, Mirror, Offer, Outcome, Settings, SnapshotManifest, build,
-    is_never_written,
+    Archive, Error, Limits, Links, Mirror, Offer, Outcome, Settings, SnapshotManifest, StreamKind,
+    build, is_never_written,
 };
 use serde_json::Value;
 
@@ -149,13 +149,13 @@ fn full_streams_are_told_apart_and_make_no_mirror() {
         recorded("00-all", "full.tar.gz").unwrap(),
         unzipped(&fixtures().join("qdrant-1.19-all-kinds/shard.snapshot.gz")).unwrap(),
     ] {
-        assert_eq!(room.archive(&full).unwrap().kind(), Kind::Full);
+        assert_eq!(room.archive(&full).unwrap().kind(), StreamKind::Full);
         let refused = room.apply(&Offer::everything(), &full);
         assert!(matches!(refused, Err(Error::BadSnapshot(_))), "{refused:?}");
     }
     let answer = recorded("00-all", "answer.tar.gz").unwrap();
     let archive = room.archive(&answer).unwrap();
-    assert_eq!(archive.kind(), Kind::WithManifests);
+    assert_eq!(archive.kind(), StreamKind::WithManifests);
     let lineage = archive.lineage().unwrap();
     assert_eq!((lineage.peer, lineage.wal_next), (477_286_686_721_032, 8));
     assert_eq!(lineage.clocks.len(), 1);

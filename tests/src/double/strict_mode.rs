@@ -15,11 +15,11 @@ pub(super) struct Effect {
     pub(super) listed: usize,
     /// Selects points by this.
     pub(super) filter: Option<Value>,
-    kind: Kind,
+    kind: EffectKind,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
+enum EffectKind {
     Upsert,
     UpdateVectors,
     CreateIndex,
@@ -38,24 +38,24 @@ impl Effect {
                 .filter_map(|operation| operation.as_object()?.iter().next())
                 .map(|(kind, body)| {
                     let kind = match kind.as_str() {
-                        "upsert" => Kind::Upsert,
-                        "update_vectors" => Kind::UpdateVectors,
-                        _ => Kind::Other,
+                        "upsert" => EffectKind::Upsert,
+                        "update_vectors" => EffectKind::UpdateVectors,
+                        _ => EffectKind::Other,
                     };
                     Effect::of_body(kind, body)
                 })
                 .collect(),
-            ("PUT", "/points") => vec![Effect::of_body(Kind::Upsert, body)],
-            ("PUT", "/points/vectors") => vec![Effect::of_body(Kind::UpdateVectors, body)],
+            ("PUT", "/points") => vec![Effect::of_body(EffectKind::Upsert, body)],
+            ("PUT", "/points/vectors") => vec![Effect::of_body(EffectKind::UpdateVectors, body)],
             ("PUT", "/index") => vec![Effect {
-                kind: Kind::CreateIndex,
+                kind: EffectKind::CreateIndex,
                 ..Effect::default()
             }],
-            _ => vec![Effect::of_body(Kind::Other, body)],
+            _ => vec![Effect::of_body(EffectKind::Other, body)],
         }
     }
 
-    fn of_body(kind: Kind, body: &Value) -> Effect {
+    fn of_body(kind: EffectKind, body: &Value) -> Effect {
         let length = |list: &Value| list.as_array().map(Vec::len);
         Effect {
             listed: length(&body["points"])
@@ -68,12 +68,12 @@ impl Effect {
 
     /// Whether it writes whole points.
     pub(super) fn is_upsert(&self) -> bool {
-        self.kind == Kind::Upsert
+        self.kind == EffectKind::Upsert
     }
 
     /// Whether it adds to what is stored.
     fn stores(&self) -> bool {
-        matches!(self.kind, Kind::Upsert | Kind::UpdateVectors)
+        matches!(self.kind, EffectKind::Upsert | EffectKind::UpdateVectors)
     }
 }
 
@@ -110,7 +110,7 @@ impl StrictMode {
     /// Checks one operation before any of its request is applied.
     pub(super) fn check(&self, effect: &Effect, held: impl Fn() -> Result<Held>) -> Result<()> {
         let batch = match effect.kind {
-            Kind::Upsert => "upsert limit",
+            EffectKind::Upsert => "upsert limit",
             _ => "update limit",
         };
         if effect.stores() {
@@ -138,7 +138,7 @@ impl StrictMode {
                 )));
             }
         }
-        if effect.kind == Kind::CreateIndex
+        if effect.kind == EffectKind::CreateIndex
             && let Some(limit) = self.max_payload_index_count
             && held()?.payload_indexes >= limit
         {

@@ -9,7 +9,7 @@ use std::fmt;
 
 /// What a call does, as far as faults differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CallKind {
     /// Reads data, names or attributes.
     Read,
     /// Writes file data.
@@ -32,7 +32,7 @@ pub struct HostCall {
     /// The file, or the request.
     pub target: String,
     /// What it does.
-    pub kind: Kind,
+    pub kind: CallKind,
 }
 
 impl fmt::Display for HostCall {
@@ -130,9 +130,9 @@ impl Plan {
             Plan::At(faults) => faults.get(&call.number).copied(),
             Plan::FailAt(number) if call.number != *number => None,
             Plan::FailAt(_) => Some(match call.kind {
-                Kind::Read | Kind::Sync => Fault::Fail(Failure::Io),
-                Kind::Write | Kind::Change => Fault::Fail(Failure::NoSpace),
-                Kind::Http => Fault::Http(HttpFault::DropAnswer),
+                CallKind::Read | CallKind::Sync => Fault::Fail(Failure::Io),
+                CallKind::Write | CallKind::Change => Fault::Fail(Failure::NoSpace),
+                CallKind::Http => Fault::Http(HttpFault::DropAnswer),
             }),
             Plan::Random(odds) => odds.draw(call.kind),
         }
@@ -143,7 +143,7 @@ impl Plan {
 const PAGES: [u16; 6] = [200, 400, 404, 413, 421, 502];
 
 impl Odds {
-    fn draw(&mut self, kind: Kind) -> Option<Fault> {
+    fn draw(&mut self, kind: CallKind) -> Option<Fault> {
         let Odds {
             random,
             stop,
@@ -157,7 +157,7 @@ impl Odds {
                 Fault::StopAfter
             });
         }
-        if kind == Kind::Http {
+        if kind == CallKind::Http {
             return (random.f64() < *http).then(|| {
                 Fault::Http(match random.u8(..10) {
                     0 => HttpFault::DropRequest,
@@ -177,11 +177,11 @@ impl Odds {
             return None;
         }
         let failure = match kind {
-            Kind::Read | Kind::Sync | Kind::Http => Failure::Io,
-            Kind::Write | Kind::Change if random.bool() => Failure::Io,
-            Kind::Write | Kind::Change => Failure::NoSpace,
+            CallKind::Read | CallKind::Sync | CallKind::Http => Failure::Io,
+            CallKind::Write | CallKind::Change if random.bool() => Failure::Io,
+            CallKind::Write | CallKind::Change => Failure::NoSpace,
         };
-        Some(if kind == Kind::Write && random.bool() {
+        Some(if kind == CallKind::Write && random.bool() {
             Fault::Short(random.u16(..1000), failure)
         } else {
             Fault::Fail(failure)

@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{
 };
 
 use super::disk::{DiskError, Inode, ROOT};
-use super::faults::{Failure, Kind};
+use super::faults::{CallKind, Failure};
 use super::guest::Guest;
 use super::world::{Lie, Refusal, Shared, Stopped, World};
 
@@ -213,12 +213,12 @@ impl types::HostDescriptor for Guest {
 
     fn set_size(&mut self, descriptor: Resource<types::Descriptor>, len: u64) -> FsResult<()> {
         let handle = self.handle(&descriptor)?;
-        Ok(self
-            .world
-            .lock()
-            .call(Kind::Change, "descriptor.set-size", &handle.path, |world| {
-                world.disk.set_len(handle.inode, len)
-            })?)
+        Ok(self.world.lock().call(
+            CallKind::Change,
+            "descriptor.set-size",
+            &handle.path,
+            |world| world.disk.set_len(handle.inode, len),
+        )?)
     }
 
     fn set_times(
@@ -241,7 +241,7 @@ impl types::HostDescriptor for Guest {
         let bytes =
             self.world
                 .lock()
-                .call(Kind::Read, "descriptor.read", &handle.path, |world| {
+                .call(CallKind::Read, "descriptor.read", &handle.path, |world| {
                     world.disk.read(handle.inode, offset, len)
                 })?;
         let end = bytes.is_empty();
@@ -280,7 +280,7 @@ impl types::HostDescriptor for Guest {
         let entries: Vec<types::DirectoryEntry> = {
             let mut world = self.world.lock();
             let entries = world.call(
-                Kind::Read,
+                CallKind::Read,
                 "descriptor.read-directory",
                 &handle.path,
                 |world| world.disk.entries(handle.inode).cloned(),
@@ -316,7 +316,7 @@ impl types::HostDescriptor for Guest {
             return Err(raw::ErrorCode::Exist.into());
         }
         self.world.lock().call(
-            Kind::Change,
+            CallKind::Change,
             "descriptor.create-directory-at",
             &path,
             |world| world.disk.create_directory(directory, &name),
@@ -329,7 +329,7 @@ impl types::HostDescriptor for Guest {
         Ok(self
             .world
             .lock()
-            .call(Kind::Read, "descriptor.stat", &handle.path, |world| {
+            .call(CallKind::Read, "descriptor.stat", &handle.path, |world| {
                 Ok(world.stat(handle.inode))
             })?)
     }
@@ -344,7 +344,7 @@ impl types::HostDescriptor for Guest {
         Ok(self
             .world
             .lock()
-            .call(Kind::Read, "descriptor.stat-at", &path, |world| {
+            .call(CallKind::Read, "descriptor.stat-at", &path, |world| {
                 let inode = world.entry(directory, &name)?;
                 Ok(world.stat(inode))
             })?)
@@ -378,13 +378,13 @@ impl types::HostDescriptor for Guest {
         let mut world = self.world.lock();
         if world.habits.refuses_links {
             // The call is one in which an instance may stop all the same.
-            world.call(Kind::Read, "descriptor.link-at", &path, |_| {
+            world.call(CallKind::Read, "descriptor.link-at", &path, |_| {
                 Ok::<(), DiskError>(())
             })?;
             return Err(raw::ErrorCode::Unsupported.into());
         }
         Ok(
-            world.call(Kind::Change, "descriptor.link-at", &path, |world| {
+            world.call(CallKind::Change, "descriptor.link-at", &path, |world| {
                 let inode = world.disk.lookup(from, &from_name)?;
                 world.disk.link(inode, to, &to_name)
             })?,
@@ -403,7 +403,11 @@ impl types::HostDescriptor for Guest {
         let writable = flags
             .intersects(types::DescriptorFlags::WRITE | types::DescriptorFlags::MUTATE_DIRECTORY);
         let changes = open.intersects(types::OpenFlags::CREATE | types::OpenFlags::TRUNCATE);
-        let kind = if changes { Kind::Change } else { Kind::Read };
+        let kind = if changes {
+            CallKind::Change
+        } else {
+            CallKind::Read
+        };
         let inode = self
             .world
             .lock()
@@ -449,7 +453,7 @@ impl types::HostDescriptor for Guest {
     ) -> FsResult<()> {
         let (directory, name, path) = self.resolve(&descriptor, &path)?;
         Ok(self.world.lock().call(
-            Kind::Change,
+            CallKind::Change,
             "descriptor.remove-directory-at",
             &path,
             |world| world.disk.remove_directory(directory, &name),
@@ -476,16 +480,16 @@ impl types::HostDescriptor for Guest {
                 .disk
                 .read(source, 0, world.disk.len(source) as usize)
                 .map_err(code)?;
-            world.call(Kind::Change, name, &path, |world| {
+            world.call(CallKind::Change, name, &path, |world| {
                 world.disk.set_len(replaced, 0)
             })?;
             world.write(name, &path, replaced, 0, &bytes)?;
             world.sync(name, &path, replaced)?;
-            return Ok(world.call(Kind::Change, name, &path, |world| {
+            return Ok(world.call(CallKind::Change, name, &path, |world| {
                 world.disk.remove_file(from, &from_name)
             })?);
         }
-        Ok(world.call(Kind::Change, name, &path, |world| {
+        Ok(world.call(CallKind::Change, name, &path, |world| {
             world.disk.rename((from, &from_name), (to, &to_name))
         })?)
     }
@@ -500,12 +504,12 @@ impl types::HostDescriptor for Guest {
         path: String,
     ) -> FsResult<()> {
         let (directory, name, path) = self.resolve(&descriptor, &path)?;
-        Ok(self
-            .world
-            .lock()
-            .call(Kind::Change, "descriptor.unlink-file-at", &path, |world| {
-                world.disk.remove_file(directory, &name)
-            })?)
+        Ok(self.world.lock().call(
+            CallKind::Change,
+            "descriptor.unlink-file-at",
+            &path,
+            |world| world.disk.remove_file(directory, &name),
+        )?)
     }
 
     fn is_same_object(
@@ -658,7 +662,7 @@ impl InputStream for FileStream {
         let bytes = self
             .world
             .lock()
-            .call(Kind::Read, "input-stream.read", &self.path, |world| {
+            .call(CallKind::Read, "input-stream.read", &self.path, |world| {
                 world
                     .disk
                     .read(self.inode, self.position, size.min(STREAM_BYTES))

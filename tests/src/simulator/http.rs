@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::faults::{Fault, HttpFault, Kind};
+use super::faults::{CallKind, Fault, HttpFault};
 use super::front;
 use super::server::{Answer, Asked, refusal};
 use super::world::{Shared, Stopped};
@@ -91,7 +91,7 @@ fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpErr
     let mut world = world.lock();
     let (call, fault) = world
         .begin(
-            Kind::Http,
+            CallKind::Http,
             "outgoing-handler.handle",
             &format!("{} {}", asked.method, asked.uri),
         )

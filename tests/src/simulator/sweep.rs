@@ -8,7 +8,7 @@
 use super::bindings::exports::edge_sync::shard::types::Options;
 use super::disk::{Disk, Names};
 use super::expected::Expected;
-use super::faults::{HostCall, Kind, Plan};
+use super::faults::{CallKind, HostCall, Plan};
 use super::guest::Program;
 use super::life::{Doubt, Life, Outcome, Settled, Slips, Step, Violation};
 use super::model::{Point, Write};
@@ -134,7 +134,7 @@ fn boundary(world: &Shared, mark: usize) {
             number: world.calls(),
             name: "between steps",
             target: String::new(),
-            kind: Kind::Read,
+            kind: CallKind::Read,
         },
         mark,
         disk: world.disk.clone(),

@@ -4,7 +4,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, Inode};
-use super::faults::{Failure, Fault, HostCall, Kind, Plan};
+use super::faults::{CallKind, Failure, Fault, HostCall, Plan};
 use super::server::Server;
 
 /// One step of the simulated clocks. They move only when they are asked, so that a run takes the
@@ -181,7 +181,7 @@ impl World {
     /// Numbers a call and says what is to happen to it. `Err` if the instance stops before it.
     pub(super) fn begin(
         &mut self,
-        kind: Kind,
+        kind: CallKind,
         name: &'static str,
         target: &str,
     ) -> Result<(HostCall, Option<Fault>), Stopped> {
@@ -236,7 +236,7 @@ impl World {
     /// One call on the file system, with what goes wrong with it.
     pub(super) fn call<T, E>(
         &mut self,
-        kind: Kind,
+        kind: CallKind,
         name: &'static str,
         target: &str,
         effect: impl FnOnce(&mut World) -> Result<T, E>,
@@ -245,7 +245,7 @@ impl World {
             .begin(kind, name, target)
             .map_err(|Stopped| Refusal::Stopped)?;
         if let Some(Fault::Fail(failure) | Fault::Short(_, failure)) = fault
-            && kind != Kind::Http
+            && kind != CallKind::Http
         {
             return Err(Refusal::Injected(failure));
         }
@@ -264,7 +264,7 @@ impl World {
         bytes: &[u8],
     ) -> Result<(usize, Option<Failure>), Refusal<super::disk::DiskError>> {
         let (call, fault) = self
-            .begin(Kind::Write, name, target)
+            .begin(CallKind::Write, name, target)
             .map_err(|Stopped| Refusal::Stopped)?;
         let room = self
             .capacity
@@ -293,7 +293,7 @@ impl World {
         inode: Inode,
     ) -> Result<(), Refusal<super::disk::DiskError>> {
         let (call, fault) = self
-            .begin(Kind::Sync, name, path)
+            .begin(CallKind::Sync, name, path)
             .map_err(|Stopped| Refusal::Stopped)?;
         if let Some(Fault::Fail(failure) | Fault::Short(_, failure)) = fault {
             self.disk.lose_unsynced(inode);

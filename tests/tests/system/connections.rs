@@ -10,7 +10,7 @@ use edge_sync_host::{
 use edge_sync_tests::double::QdrantDouble;
 
 use crate::certificates::{Authority, Identity};
-use crate::gateway::{Gateway, Kind};
+use crate::gateway::{Gateway, GatewayKind};
 use crate::served::edge_sync;
 use crate::support::{COLLECTION, CONFIG, component, impatient, point, server, server_points};
 
@@ -60,7 +60,7 @@ fn trusting(authority: &Authority, folder: &Path) -> TlsSettings {
 fn a_drain_does_not_connect_for_each_request() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let gateway = Gateway::start(server.address(), Kind::Relay);
+    let gateway = Gateway::start(server.address(), GatewayKind::Relay);
     let url = format!("http://{}", gateway.address());
     let edge = device_at(folder.path(), &url, TlsSettings::default());
     write(&edge, 0..200);
@@ -75,7 +75,7 @@ fn a_drain_does_not_connect_for_each_request() {
 fn a_connection_that_the_server_closed_meanwhile_is_no_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let gateway = Gateway::start(server.address(), Kind::Relay);
+    let gateway = Gateway::start(server.address(), GatewayKind::Relay);
     let url = format!("http://{}", gateway.address());
     let edge = device_at(folder.path(), &url, TlsSettings::default());
     for round in 0..5 {
@@ -93,7 +93,7 @@ fn a_connection_that_the_server_closed_meanwhile_is_no_failure() {
 fn the_words_behind_a_304_reach_no_other_request() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let gateway = Gateway::start(server.address(), Kind::Relay);
+    let gateway = Gateway::start(server.address(), GatewayKind::Relay);
     let url = format!("http://{}", gateway.address());
     let edge = device_at(folder.path(), &url, TlsSettings::default());
     write(&edge, 0..20);
@@ -123,7 +123,7 @@ fn the_words_behind_a_304_reach_no_other_request() {
 
 /// A server behind TLS.
 fn secured(server: &QdrantDouble, identity: &Identity) -> (Gateway, String) {
-    let kind = Kind::Tls(identity.server(None, &["http/1.1"]));
+    let kind = GatewayKind::Tls(identity.server(None, &["http/1.1"]));
     let gateway = Gateway::start(server.address(), kind);
     let url = format!("https://{}", gateway.address());
     (gateway, url)
@@ -211,7 +211,7 @@ fn an_authority_that_serves_with_its_own_certificate_is_told_what_to_do() {
 fn tls_where_there_is_none_and_none_where_there_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
-    let gateway = Gateway::start(server.address(), Kind::Relay);
+    let gateway = Gateway::start(server.address(), GatewayKind::Relay);
     let url = format!("https://{}", gateway.address());
     let edge = device_at(&folder.path().join("a"), &url, TlsSettings::default());
     let (failure, connections) = refused(&edge, &gateway);
@@ -240,7 +240,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_one() {
     let config = servers
         .issue(&["127.0.0.1"])
         .server(Some(&clients), &["http/1.1"]);
-    let gateway = Gateway::start(server.address(), Kind::Tls(config));
+    let gateway = Gateway::start(server.address(), GatewayKind::Tls(config));
     let url = format!("https://{}", gateway.address());
     let tls = trusting(&servers, folder.path());
     let edge = device_at(&folder.path().join("a"), &url, tls.clone());
@@ -276,7 +276,7 @@ fn http2_is_spoken_where_the_server_offers_it() {
     let config = authority
         .issue(&["127.0.0.1"])
         .server(None, &["h2", "http/1.1"]);
-    let gateway = Gateway::start(server.address(), Kind::Http2(config));
+    let gateway = Gateway::start(server.address(), GatewayKind::Http2(config));
     let url = format!("https://{}", gateway.address());
     let tls = trusting(&authority, folder.path());
     let edge = device_at(&folder.path().join("data"), &url, tls);
@@ -406,7 +406,7 @@ fn requests_go_through_the_proxy_that_the_environment_names() {
     ] {
         let data = folder.path().join(variable);
         shard(&data);
-        let proxy = Gateway::start(behind, Kind::Proxy(Some(user)));
+        let proxy = Gateway::start(behind, GatewayKind::Proxy(Some(user)));
         let settings = folder.path().join("settings.toml");
         let text = format!("attempts = 1\nca_file = {file:?}\n");
         std::fs::write(&settings, text).expect("written");
@@ -451,7 +451,7 @@ fn requests_go_through_the_proxy_that_the_environment_names() {
     // A proxy is not for this machine.
     let data = folder.path().join("local");
     shard(&data);
-    let proxy = Gateway::start(server.address(), Kind::Proxy(None));
+    let proxy = Gateway::start(server.address(), GatewayKind::Proxy(None));
     let url = server.url();
     let mut command = command(&data, &["--url", &url, "--collection", COLLECTION, "sync"]);
     command.env("HTTP_PROXY", format!("http://{}", proxy.address()));

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What a gateway does with a connection.
 #[derive(Clone)]
-pub enum Kind {
+pub enum GatewayKind {
     /// Passes it on.
     Relay,
     /// Passes on what is in it.
@@ -48,7 +48,7 @@ struct Counts {
 
 impl Gateway {
     /// Stands in front of `server`.
-    pub fn start(server: SocketAddr, kind: Kind) -> Self {
+    pub fn start(server: SocketAddr, kind: GatewayKind) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -123,23 +123,23 @@ impl Drop for Gateway {
 async fn pass(
     mut client: TcpStream,
     server: SocketAddr,
-    kind: Kind,
+    kind: GatewayKind,
     counts: &Arc<Counts>,
     closing: watch::Receiver<()>,
 ) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     match kind {
-        Kind::Relay => relay(client, server, b"", closing).await,
-        Kind::Tls(config) => {
+        GatewayKind::Relay => relay(client, server, b"", closing).await,
+        GatewayKind::Tls(config) => {
             let client = TlsAcceptor::from(config).accept(client).await?;
             relay(client, server, b"", closing).await
         }
-        Kind::Http2(config) => {
+        GatewayKind::Http2(config) => {
             let client = TlsAcceptor::from(config).accept(client).await?;
             http2(client, server, Arc::clone(counts)).await;
             Ok(())
         }
-        Kind::Proxy(wanted) => {
+        GatewayKind::Proxy(wanted) => {
             let head = head(&mut client).await?;
             let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
             counts.requests.fetch_add(1, Ordering::SeqCst);

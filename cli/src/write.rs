@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{self, Delete, Payload, PayloadOperation, Vectors};
-use crate::data::{receipt_json, whole_body};
 use crate::input::{self, Body};
 use crate::output::{counted, grouped};
+use crate::shard::{receipt_json, whole_body};
 
 /// Absent ids that are named one by one.
 const NAMED: usize = 5;

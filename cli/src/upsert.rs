@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::Upsert;
-use crate::data::receipt_json;
 use crate::input::{self, Body, Incoming, Source, Spot};
 use crate::output::{FILE_BAR, SPINNER, counted, exit, grouped, rate};
+use crate::shard::receipt_json;
 
 /// Batches that are read ahead of the one that is written.
 const READ_AHEAD: usize = 2;

@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use crate::Session;
 use crate::arguments::{Restore, Sync};
-use crate::data::opened_json;
 use crate::input;
 use crate::output::{
     BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
     set_style, wait,
 };
+use crate::shard::opened_json;
 use crate::status::{again, merge, record_json, shards_text};
 
 /// How often `sync --watch` looks for news to print.
