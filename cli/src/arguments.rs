@@ -12,9 +12,10 @@ const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
 data_dir, url, collection, api_key_file, ca_file, client_certificate_file, client_key_file, shard,
 shard_key, tenant, component, cache_dir, durability, memory_mib, batch_operations,
-most_batch_operations, batch_bytes, attempts, listen, serve_api_key_file, auto_optimize and the limits
-of `serve` (serve_connections, ...; docs/commands.md). The server's API key comes from QDRANT_API_KEY or a file, the one that `serve`
-requires from EDGE_SYNC_SERVE_API_KEY or a file.
+most_batch_operations, batch_bytes, compress_uploads, attempts, listen, serve_api_key_file,
+auto_optimize and the limits of `serve` (serve_connections, ...; docs/commands.md). The server's API
+key comes from QDRANT_API_KEY or a file, the one that `serve` requires from EDGE_SYNC_SERVE_API_KEY or
+a file.
 
 Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused, 4 not found,
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),

@@ -45,7 +45,7 @@ const MOST_SECONDS: u64 = 24 * 3600;
 const MEMORY_MIB: RangeInclusive<usize> = 32..=4096;
 
 /// Every variable that the command reads.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "EDGE_SYNC_DATA_DIR",
     "EDGE_SYNC_COLLECTION",
     "EDGE_SYNC_SHARD",
@@ -57,6 +57,7 @@ const VARIABLES: [&str; 12] = [
     "EDGE_SYNC_LISTEN",
     "EDGE_SYNC_SERVE_API_KEY",
     "EDGE_SYNC_AUTO_OPTIMIZE",
+    "EDGE_SYNC_COMPRESS_UPLOADS",
     "EDGE_SYNC_CACHE",
 ];
 
@@ -262,6 +263,7 @@ struct Layer {
     serve_stop_seconds: Option<u64>,
     serve_idle_seconds: Option<u64>,
     auto_optimize: Option<bool>,
+    compress_uploads: Option<bool>,
 }
 
 impl Layer {
@@ -290,6 +292,13 @@ impl Layer {
             None => Ok(None),
             Some(Ok(value)) => Ok(Some(value)),
             Some(Err(_)) => Err(setting(name, "is not valid UTF-8")),
+        };
+        let truth = |name: &'static str| match text(name)? {
+            Some(value) => value
+                .parse()
+                .map(Some)
+                .map_err(|_| setting(name, format!("`{value}` is neither `true` nor `false`"))),
+            None => Ok(None),
         };
         let serve_api_key = match variable("EDGE_SYNC_SERVE_API_KEY") {
             Some(key) if key.is_empty() => {
@@ -322,14 +331,8 @@ impl Layer {
                 .map(|text| number(&text))
                 .transpose()
                 .map_err(|message: String| setting("EDGE_SYNC_MEMORY_MIB", message))?,
-            auto_optimize: text("EDGE_SYNC_AUTO_OPTIMIZE")?
-                .map(|text| {
-                    text.parse().map_err(|_| {
-                        let message = format!("`{text}` is neither `true` nor `false`");
-                        setting("EDGE_SYNC_AUTO_OPTIMIZE", message)
-                    })
-                })
-                .transpose()?,
+            auto_optimize: truth("EDGE_SYNC_AUTO_OPTIMIZE")?,
+            compress_uploads: truth("EDGE_SYNC_COMPRESS_UPLOADS")?,
             ..Layer::default()
         })
     }
@@ -417,6 +420,7 @@ impl Layer {
             serve_stop_seconds: self.serve_stop_seconds.or(below.serve_stop_seconds),
             serve_idle_seconds: self.serve_idle_seconds.or(below.serve_idle_seconds),
             auto_optimize: self.auto_optimize.or(below.auto_optimize),
+            compress_uploads: self.compress_uploads.or(below.compress_uploads),
         }
     }
 }
@@ -791,6 +795,7 @@ impl Settings {
         server.shard_key = self.0.shard_key.as_ref().map(ToString::to_string);
         server.tenant = self.0.tenant.clone();
         server.tls = self.tls()?;
+        server.compress_uploads = self.0.compress_uploads.unwrap_or(false);
         server.checked()
     }
 

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::WasiBody;
 
+use crate::compression::Compression;
 use crate::connector::{Connector, Used};
 use crate::device;
 use crate::error::Result;
@@ -35,6 +37,7 @@ pub(crate) struct Client {
     peer: Peer,
     /// For requests that a proxy passes on, rather than connections.
     proxy_authorization: Option<http::HeaderValue>,
+    compression: Option<Compression>,
     rested: Duration,
 }
 
@@ -77,16 +80,61 @@ impl Client {
             http,
             peer,
             proxy_authorization,
+            compression: None,
             rested: RESTED,
         })
     }
 
-    /// Sends a request and waits for the head of the answer.
-    ///
+    /// With request bodies that are compressed, if `compress`.
+    pub(crate) fn compressing(self, compress: bool) -> Client {
+        Client {
+            compression: compress.then(Compression::default),
+            ..self
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer. One that goes out compressed, and comes
+    /// to an answer that may be about that, goes out again as it is.
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<WasiBody>,
+    ) -> Result<http::Response<Incoming>, NoAnswer> {
+        let Some(compression) = self
+            .compression
+            .as_ref()
+            .filter(|compression| compression.is_for(request.headers()))
+        else {
+            return self.send_plain(request).await;
+        };
+        let (mut parts, body) = request.into_parts();
+        let body = match body.collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(_) => return Err(no_answer::cut()),
+        };
+        let with =
+            |parts: http::request::Parts, body: Bytes| http::Request::from_parts(parts, full(body));
+        let plain = parts.clone();
+        if let Some((headers, packed)) = compression.pack(&parts.headers, &body) {
+            parts.headers = headers;
+            let answer = self.send_plain(with(parts, packed)).await?;
+            if !Compression::may_be_meant(answer.status()) {
+                return Ok(answer);
+            }
+        } else {
+            return self.send_plain(with(plain, body)).await;
+        }
+        let answer = self.send_plain(with(plain, body)).await?;
+        if answer.status().is_success() {
+            tracing::debug!("the server reads no compressed body");
+            compression.give_up();
+        }
+        Ok(answer)
+    }
+
     /// A request that finds its connection closed before it is on it goes out on another. So does one
     /// that only reads, once, if the connection had rested and ended without an answer: it was closed
     /// for being idle. Of one that writes, nobody knows then whether it was carried out.
-    pub(crate) async fn send(
+    async fn send_plain(
         &self,
         mut request: http::Request<WasiBody>,
     ) -> Result<http::Response<Incoming>, NoAnswer> {
@@ -147,6 +195,12 @@ impl Client {
     pub(crate) fn broken_body(&self, error: &hyper::Error) -> NoAnswer {
         no_answer::of_exchange(error, &self.peer)
     }
+}
+
+fn full(body: Bytes) -> WasiBody {
+    Full::new(body)
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 fn empty() -> WasiBody {

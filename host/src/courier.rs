@@ -63,6 +63,9 @@ pub struct ServerSettings {
     pub http: HttpLimits,
     /// Whom to trust over `https`, and what to show.
     pub tls: TlsSettings,
+    /// Compress what is uploaded (gzip), for slow links. Qdrant reads it; where something does not,
+    /// the same goes out as it is. Default: false.
+    pub compress_uploads: bool,
 }
 
 impl ServerSettings {
@@ -77,6 +80,7 @@ impl ServerSettings {
             tenant: None,
             http: HttpLimits::default(),
             tls: TlsSettings::default(),
+            compress_uploads: false,
         }
     }
 
@@ -178,6 +182,7 @@ impl ServerSettings {
 setters!(ServerSettings {
     http: HttpLimits,
     tls: TlsSettings,
+    compress_uploads: bool,
 });
 
 /// Time-outs and size limits of requests to the server.
@@ -241,7 +246,8 @@ impl Courier {
         let server = server.checked()?;
         let target = server.target()?;
         let origin = Origin::of_url(&server.url)?;
-        let client = Client::new(&server.url, &server.tls, server.http.connect)?;
+        let client = Client::new(&server.url, &server.tls, server.http.connect)?
+            .compressing(server.compress_uploads);
         if server.exposes_key() {
             tracing::warn!("the API key goes to {origin} in clear; https would hide it");
         }

@@ -117,6 +117,7 @@ mod cancel;
 mod client;
 mod compiled;
 mod component;
+mod compression;
 mod connector;
 mod courier;
 mod device;

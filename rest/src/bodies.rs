@@ -1,11 +1,13 @@
 //! Reads request bodies, as fast as they have to come and no more of them than there is room for.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
+use flate2::read::{GzDecoder, ZlibDecoder};
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +22,9 @@ const UNIT: usize = 4096;
 /// many of that part.
 const SMALL_PART: usize = 4;
 const SMALL_BODY: usize = 16;
+
+/// Bytes of an encoded body that are decoded in one go.
+const DECODED_AT_ONCE: u64 = 256 << 10;
 
 /// Bytes a second that a body has to come with, after its grace.
 const LEAST_RATE: u64 = 64 * 1024;
@@ -154,9 +159,7 @@ pub(crate) async fn read(
         };
         come = come.saturating_add(data.len());
         if come > limit {
-            return Err(Error::Malformed(format!(
-                "Payload error: JSON payload has exceeded limit ({limit} bytes)."
-            )));
+            return Err(too_long(limit));
         }
         pace.came(data.len());
         if refused.is_some() {
@@ -177,8 +180,57 @@ pub(crate) async fn read(
     }
     match refused {
         Some(error) => Err(error),
-        None => Ok((bytes, held)),
+        None => decoded(headers, bytes, held, limit, load).await,
     }
+}
+
+/// Undoes the encoding of a body, as the server does; what comes of it has up to `limit` bytes.
+async fn decoded(
+    headers: &HeaderMap,
+    bytes: Vec<u8>,
+    mut held: Held,
+    limit: usize,
+    load: Option<&Load>,
+) -> Result<(Vec<u8>, Held)> {
+    let encoding = headers
+        .get(header::CONTENT_ENCODING)
+        .map(|value| value.as_bytes().to_ascii_lowercase());
+    let mut decoder: Box<dyn Read + Send + '_> = match encoding.as_deref() {
+        Some(b"gzip") => Box::new(GzDecoder::new(&*bytes)),
+        Some(b"deflate") => Box::new(ZlibDecoder::new(&*bytes)),
+        // The server takes what it does not know for a plain body.
+        _ => return Ok((bytes, held)),
+    };
+    let mut plain = Vec::new();
+    loop {
+        let before = plain.len();
+        decoder
+            .by_ref()
+            .take(DECODED_AT_ONCE)
+            .read_to_end(&mut plain)
+            .map_err(|error| Error::Malformed(format!("Payload error: {error}")))?;
+        if plain.len() == before {
+            drop(decoder);
+            return Ok((plain, held));
+        }
+        if plain.len() > limit {
+            return Err(too_long(limit));
+        }
+        if let Some(load) = load {
+            let needed = (bytes.len() + plain.len()).max(held_for(&held));
+            load.room
+                .hold(&mut held, needed)
+                .inspect_err(|_| load.count_body())?;
+        }
+        // Others may go on meanwhile.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn too_long(limit: usize) -> Error {
+    Error::Malformed(format!(
+        "Payload error: JSON payload has exceeded limit ({limit} bytes)."
+    ))
 }
 
 /// Bytes of a large body that there is room for already.
@@ -224,6 +276,49 @@ impl Pace {
         self.uncounted -= milliseconds * LEAST_RATE / 1000;
         if let Some(until) = &mut self.until {
             *until += Duration::from_millis(milliseconds);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use axum::http::HeaderValue;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    async fn read_encoded(encoding: &'static str, body: Vec<u8>, limit: usize) -> Result<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        let (bytes, _) = read(&headers, Body::from(body), limit, None).await?;
+        Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn an_encoded_body_is_read_up_to_its_limit() {
+        let text = vec![b' '; 3 << 20];
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&text).unwrap();
+        let packed = encoder.finish().unwrap();
+        let limit = text.len();
+        assert_eq!(
+            read_encoded("gzip", packed.clone(), limit).await.unwrap(),
+            text
+        );
+        assert_eq!(
+            read_encoded("identity", text.clone(), limit).await.unwrap(),
+            text
+        );
+        for (encoding, body) in [
+            ("gzip", packed.clone()),
+            ("gzip", packed[..packed.len() / 2].to_vec()),
+            ("deflate", packed),
+        ] {
+            let refused = read_encoded(encoding, body, limit - 1).await;
+            assert!(matches!(refused, Err(Error::Malformed(_))), "{encoding}");
         }
     }
 }

@@ -342,6 +342,7 @@ pub struct Rule {
     point: Option<Value>,
     text: Option<Regex>,
     chunked: bool,
+    compressed: bool,
     larger_than: Option<usize>,
     skip: u32,
     times: Option<u32>,
@@ -364,6 +365,7 @@ impl Rule {
             point: None,
             text: None,
             chunked: false,
+            compressed: false,
             larger_than: None,
             skip: 0,
             times: Some(1),
@@ -394,6 +396,13 @@ impl Rule {
     #[must_use]
     pub fn chunked(mut self) -> Self {
         self.chunked = true;
+        self
+    }
+
+    /// Only requests whose body has a `content-encoding`.
+    #[must_use]
+    pub fn compressed(mut self) -> Self {
+        self.compressed = true;
         self
     }
 
@@ -444,6 +453,7 @@ impl Rule {
                 .larger_than
                 .is_none_or(|limit| request.body_bytes > limit)
             && (!self.chunked || request.chunked)
+            && (!self.compressed || request.compressed)
             && self
                 .point
                 .as_ref()
@@ -483,6 +493,8 @@ pub(super) struct Request<'a> {
     pub(super) body_bytes: usize,
     /// Without `content-length`.
     pub(super) chunked: bool,
+    /// With `content-encoding`.
+    pub(super) compressed: bool,
 }
 
 /// Faults that strike at random, reproducibly from a seed (as far as requests arrive in a
@@ -617,6 +629,7 @@ mod tests {
             text: None,
             body_bytes: body.map_or(0, |body| body.to_string().len()),
             chunked: false,
+            compressed: false,
         }
     }
 

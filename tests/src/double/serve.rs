@@ -241,6 +241,7 @@ async fn exchange(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Res
             usize::try_from(bytes).unwrap_or(usize::MAX)
         }),
         chunked: announced.is_none(),
+        compressed: parts.headers.contains_key(header::CONTENT_ENCODING),
     });
     if let Some(Fault::Early { reply, after }) = &early {
         let read = read_some(&mut body, *after).await;
@@ -265,6 +266,7 @@ async fn exchange(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Res
         text: std::str::from_utf8(&body).ok(),
         body_bytes: body.len(),
         chunked: announced.is_none(),
+        compressed: parts.headers.contains_key(header::CONTENT_ENCODING),
     });
     let number = shared.log.arrived(
         &parts,

@@ -7,7 +7,8 @@ use edge_sync_host::{
     BatchLimits, ClientCertificate, EdgeSync, Error, FailureClass, PullReport, ServerFailure,
     ServerSettings, SyncReport, Synced, TlsSettings,
 };
-use edge_sync_tests::double::QdrantDouble;
+use edge_sync_tests::double::{Fault, QdrantDouble, Reply, Rule};
+use serde_json::json;
 
 use crate::certificates::{Authority, Identity};
 use crate::gateway::{Gateway, GatewayKind};
@@ -22,6 +23,16 @@ fn device_at(directory: &Path, url: &str, tls: TlsSettings) -> EdgeSync {
         .server(settings)
         // Many requests, of one size.
         .sync_options(impatient().batch(BatchLimits::default().most_operations(10)))
+        .create(CONFIG)
+        .expect("a shard")
+}
+
+/// A device whose requests are long enough to be worth compressing.
+fn compressing(directory: &Path, server: &QdrantDouble) -> EdgeSync {
+    let batch = BatchLimits::default().operations(50).most_operations(50);
+    EdgeSync::builder(component(), directory)
+        .server(ServerSettings::new(server.url(), COLLECTION).compress_uploads(true))
+        .sync_options(impatient().batch(batch))
         .create(CONFIG)
         .expect("a shard")
 }
@@ -69,6 +80,65 @@ fn a_drain_does_not_connect_for_each_request() {
     assert!(server.exchanges().len() > 20);
     // A connection that is free again a moment late may have had another made in its place.
     assert!(gateway.connections() <= 3, "{}", gateway.connections());
+}
+
+#[test]
+fn uploads_are_compressed_where_the_server_reads_that() {
+    for refusal in [None, Some(400), Some(415)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = server();
+        if let Some(status) = refusal {
+            let words = json!({"status": {"error": "Format error in JSON body"}, "time": 0.0});
+            let reply = Fault::Reply(Reply::json(status, &words));
+            let rule = Rule::on("*", "").compressed().fault(reply).always();
+            server.faults().add(rule);
+        }
+        let edge = compressing(folder.path(), &server);
+        write(&edge, 0..300);
+        let report = sync(&edge);
+        assert_eq!((report.uploaded, report.rejected), (300, 0), "{refusal:?}");
+        assert_eq!(server_points(&server).len(), 300);
+        let exchanges = server.exchanges();
+        let packed = exchanges.iter().filter(|it| {
+            it.headers
+                .get("content-encoding")
+                .is_some_and(|it| it == "gzip")
+        });
+        let (packed, bytes) = packed.fold((0, 0), |(n, sum), it| (n + 1, sum + it.body_bytes));
+        match refusal {
+            None => assert!(packed > 3 && bytes < 60 * 300, "{packed} {bytes}"),
+            // Asked once, and left alone since.
+            Some(_) => assert_eq!(packed, 1),
+        }
+    }
+}
+
+#[test]
+fn a_compressed_operation_that_qdrant_refuses_is_put_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let words = json!({"status": {"error": "Bad request: not this one"}, "time": 0.0});
+    let reply = Fault::Reply(Reply::json(400, &words));
+    server.faults().add(
+        Rule::on("*", "points/batch")
+            .with_point(7)
+            .fault(reply.clone())
+            .always(),
+    );
+    // What is compressed hides the point from the rule.
+    server.faults().add(
+        Rule::on("*", "points/batch")
+            .compressed()
+            .fault(reply)
+            .times(3),
+    );
+    let edge = compressing(folder.path(), &server);
+    write(&edge, 0..200);
+    let report = edge
+        .push()
+        .and_then(SyncReport::into_result)
+        .expect("a push");
+    assert_eq!((report.uploaded, report.rejected), (199, 1));
 }
 
 #[test]

@@ -43,11 +43,12 @@ pub fn command() -> PathBuf {
 }
 
 /// Settings of whoever runs the tests, which are none of theirs.
-pub const SETTINGS: [&str; 13] = [
+pub const SETTINGS: [&str; 14] = [
     "QDRANT_URL",
     "QDRANT_API_KEY",
     "EDGE_SYNC_AUTO_OPTIMIZE",
     "EDGE_SYNC_COLLECTION",
+    "EDGE_SYNC_COMPRESS_UPLOADS",
     "EDGE_SYNC_DATA_DIR",
     "EDGE_SYNC_DURABILITY",
     "EDGE_SYNC_LISTEN",
