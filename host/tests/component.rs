@@ -13,15 +13,13 @@ use edge_sync_host::{
 
 const CONFIG: &str = r#"{"vectors": {"size": 4, "distance": "Dot"}}"#;
 
-fn component() -> Option<Component> {
-    static LOADED: std::sync::OnceLock<Option<Component>> = std::sync::OnceLock::new();
+fn component() -> Component {
+    static LOADED: std::sync::OnceLock<Component> = std::sync::OnceLock::new();
     LOADED
         .get_or_init(|| {
-            let Some(path) = std::env::var_os("EDGE_SYNC_COMPONENT") else {
-                eprintln!("skipped: EDGE_SYNC_COMPONENT is not set");
-                return None;
-            };
-            Some(Component::load(Path::new(&path)).unwrap())
+            let path = std::env::var_os("EDGE_SYNC_COMPONENT")
+                .expect("EDGE_SYNC_COMPONENT, which `cargo xtask test` sets");
+            Component::load(Path::new(&path)).unwrap()
         })
         .clone()
 }
@@ -32,7 +30,7 @@ fn point(id: u64) -> Point {
 
 #[test]
 fn what_was_written_is_there_after_closing_and_the_directory_is_free() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     let options = ShardOptions::default();
     let shard = Shard::create(&component, directory.path(), CONFIG, options.clone()).unwrap();
@@ -51,7 +49,7 @@ fn what_was_written_is_there_after_closing_and_the_directory_is_free() {
 
 #[test]
 fn directories_without_a_shard_say_so_and_are_left_alone() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     for path in [directory.path().to_owned(), directory.path().join("none")] {
         assert!(matches!(
@@ -74,7 +72,7 @@ fn directories_without_a_shard_say_so_and_are_left_alone() {
 
 #[test]
 fn running_out_of_memory_costs_one_call() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     let options = ShardOptions::default().memory_bytes(256 << 20);
     let shard = Shard::create(&component, directory.path(), CONFIG, options).unwrap();
@@ -99,7 +97,7 @@ fn running_out_of_memory_costs_one_call() {
 
 #[test]
 fn a_call_past_its_time_costs_one_call() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     let mut options = ShardOptions::default();
     options.times.optimize = Duration::from_millis(1);
@@ -137,7 +135,7 @@ fn a_call_past_its_time_costs_one_call() {
 
 #[test]
 fn refused_input_names_the_field_and_changes_nothing() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     let shard = Shard::create(
         &component,
@@ -162,7 +160,7 @@ fn refused_input_names_the_field_and_changes_nothing() {
 
 #[test]
 fn an_unreachable_server_leaves_the_queue() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -186,7 +184,7 @@ fn an_unreachable_server_leaves_the_queue() {
 
 #[tokio::test]
 async fn async_callers_share_the_shard() {
-    let Some(component) = component() else { return };
+    let component = component();
     let directory = tempfile::tempdir().unwrap();
     let shard = Shard::create(
         &component,

@@ -83,9 +83,6 @@ pub(crate) fn set_len(file: &File, path: &Path, len: u64, operation: &'static st
 
 /// Makes the file's content and length durable.
 pub(crate) fn sync(file: &File, path: &Path, operation: &'static str) -> Result<()> {
-    if cfg!(feature = "mutate-no-fsync") {
-        return Ok(());
-    }
     step()
         .and_then(|()| file.sync_all())
         .map_err(|source| Error::io(operation, path, source))
@@ -94,7 +91,7 @@ pub(crate) fn sync(file: &File, path: &Path, operation: &'static str) -> Result<
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     // Windows neither needs nor offers it.
-    if cfg!(feature = "mutate-no-fsync") || cfg!(windows) {
+    if cfg!(windows) {
         return Ok(());
     }
     step()

@@ -77,7 +77,7 @@ impl Header {
             return Err(HeaderFault::Version(version));
         }
         let crc = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
-        if crc != checksum(bytes) && cfg!(not(feature = "mutate-no-checksum")) {
+        if crc != checksum(bytes) {
             return Err(HeaderFault::Checksum);
         }
         Ok(Self {

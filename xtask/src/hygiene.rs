@@ -23,8 +23,12 @@ use crate::{
     target,
 };
 
-/// Paths that exist on one machine only. In pieces, as this file is looked at too.
-const FOREIGN_PATHS: [&str; 2] = [concat!("../", "shared"), concat!("/work/", "shared")];
+/// How paths begin that one machine or person has. In pieces, as this file is looked at too.
+const FOREIGN_PATHS: [&str; 3] = [
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+    concat!("/Us", "ers/"),
+];
 
 /// What a program that embeds the library must not get with it: the command's ways to read arguments,
 /// to serve and to show progress.
