@@ -14,9 +14,10 @@ use crate::python;
 use crate::served::{Served, edge_sync};
 
 /// The programs, in `tests/clients/python/`, and what each prints at the end.
-const PROGRAMS: [(&str, &str); 2] = [
+const PROGRAMS: [(&str, &str); 3] = [
     ("basics.py", "basics: done\n"),
     ("queries.py", "queries: done\n"),
+    ("local_and_remote.py", "local and remote: done\n"),
 ];
 
 pub const KEY: &str = "a-key-of-the-test";
