@@ -424,6 +424,15 @@ impl restore::Guest for Component {
         })
     }
 
+    fn settle_pull() -> Result<()> {
+        with_state(|state| {
+            let State::Pulling(pull) = state else {
+                return Err(invalid("pull", "none was begun in this instance"));
+            };
+            pull.settle()
+        })
+    }
+
     fn begin_optimize() -> Result<Option<u64>> {
         with_store(crate::optimize::begin)
     }

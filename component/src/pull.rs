@@ -70,6 +70,14 @@ impl Pull {
         self.parts.iter().any(|part| part.offer.is_everything())
     }
 
+    /// The server has nothing new of any shard, and does not optimize: what is here is what it holds.
+    pub fn settle(&mut self) -> Result<()> {
+        for part in &mut self.parts {
+            part.offer.settle()?;
+        }
+        Ok(())
+    }
+
     /// Makes a generation of the answers; `None` among them says that nothing is new. None: they are
     /// in doubt, and [`Pull::offers`] is what to ask with now.
     pub fn stage(

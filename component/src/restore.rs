@@ -352,7 +352,7 @@ impl Staging {
                 };
                 edge_sync_mirror::apply(offer, archive, &folder, &settings)?
             }
-            None => edge_sync_mirror::carry(offer, &folder, Links::Try)?,
+            None => edge_sync_mirror::carry(offer, &folder, answer.settled, Links::Try)?,
         };
         let (mirror, report, unsynced) = match outcome {
             Outcome::Applied {

@@ -33,6 +33,7 @@ impl Server {
                 let info = self.call("GET", "", "")?;
                 Ok(OptimizerState {
                     running: info.get("status").and_then(Value::as_str) == Some("yellow"),
+                    queued: false,
                     mark: None,
                 })
             }
@@ -92,8 +93,10 @@ fn state(told: &Value) -> OptimizerState {
         let digest = hash.finalize();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     });
+    let running = list("running").is_some_and(|running| !running.is_empty());
     OptimizerState {
-        running: queued > 0 || list("running").is_some_and(|running| !running.is_empty()),
+        running,
+        queued: !running && queued > 0,
         mark,
     }
 }

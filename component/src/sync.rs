@@ -16,7 +16,7 @@ use edge_sync_upload::{
 
 use crate::binding;
 use crate::bindings::courier::{
-    Content, DownloadProgress, OptimizerState, PlacedShard, Placement, SnapshotSource,
+    Content, DownloadProgress, OptimizerState, Placement, SnapshotSource,
 };
 use crate::bindings::queue as wit;
 use crate::bindings::restore::{Pulled, Staged};
@@ -41,6 +41,8 @@ const RESTORE_ATTEMPTS: u32 = 5;
 
 /// How long the one-call restore waits for the server's optimizer, and how often it looks.
 const SETTLE: Duration = Duration::from_secs(60);
+/// How long for an optimization that the server would begin: it may be set to begin none.
+const SETTLE_QUEUED: Duration = Duration::from_secs(3);
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
 impl Queue for &mut Store {
@@ -310,7 +312,7 @@ pub fn restore(
         SnapshotSource::Stored => Wanted::Stored,
     };
     let kept = before.filter(|_| !force).map(|(_, points)| points);
-    let source = Source::new(server, &uploader, barrier, binding)?;
+    let source = Source::new(server, barrier, binding)?;
     let fetched = fetch(&directory, &source, wanted, kept, options)?;
     fetched.opened.ok_or(Error::Internal(
         "nothing is new where everything was asked for".to_owned(),
@@ -330,14 +332,10 @@ fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
     })?;
     let binding = check(uploader, server, Some(&standing), false)?;
     exports::with_store(|store| uploader.accept(&mut &mut *store, &binding))?;
-    let source = Source::new(server, uploader, barrier, binding)?;
-    let fetched = fetch(
-        &directory,
-        &source,
-        Wanted::Changes,
-        Some(points_before),
-        options,
-    )?;
+    let source = Source::new(server, barrier, binding)?;
+    // What is gone from a collection that is known to have gone on was deleted there.
+    let kept = (!uploader.is_proven()).then_some(points_before);
+    let fetched = fetch(&directory, &source, Wanted::Changes, kept, options)?;
     Ok(PullReport {
         changed: fetched.opened.is_some(),
         points_before,
@@ -444,7 +442,12 @@ fn settle(server: &Server) -> Result<OptimizerState> {
     let mut waited = Duration::ZERO;
     loop {
         let state = persist(|| server.optimizer())?;
-        if !state.running || waited >= SETTLE {
+        let patience = match (state.running, state.queued) {
+            (true, _) => SETTLE,
+            (false, true) => SETTLE_QUEUED,
+            (false, false) => return Ok(state),
+        };
+        if waited >= patience {
             return Ok(state);
         }
         thread::sleep(SETTLE_LOOK);
@@ -470,32 +473,18 @@ struct Source<'a> {
     /// Operations above the barrier.
     above: u64,
     binding: Binding,
-    /// What this device deleted, as far as it knows.
-    deleted: Vec<PointId>,
-    /// The server has nothing but shard 0.
-    is_shard_0: bool,
 }
 
 impl<'a> Source<'a> {
-    fn new(
-        server: &'a Server,
-        uploader: &Uploader,
-        barrier: u64,
-        binding: Binding,
-    ) -> Result<Self> {
+    fn new(server: &'a Server, barrier: u64, binding: Binding) -> Result<Self> {
         Ok(Self {
             server,
-            is_shard_0: uploader.is_shard_0(),
             barrier,
             above: match exports::with_store(|store| Ok(store.log().last())) {
                 Err(Error::NotOpen) => 0,
                 last => last?.saturating_sub(barrier),
             },
             binding,
-            deleted: match exports::with_store(|store| restore::deleted_here(store, barrier)) {
-                Err(Error::NotOpen) => Vec::new(),
-                deleted => deleted?,
-            },
         })
     }
 }
@@ -547,12 +536,13 @@ fn fetch_generation(
     kept: Option<u64>,
     options: Options,
 ) -> Result<Fetched> {
-    let placement = source.placement()?;
+    let placement = persist(|| source.server.placement())?;
     let fetching = Fetching {
         directory,
         source,
         kept: kept.map(|held| (held, source.above)),
         options,
+        deleted: Vec::new(),
         fetched: Fetched {
             opened: None,
             bytes: 0,
@@ -571,23 +561,6 @@ fn fetch_generation(
 }
 
 impl Source<'_> {
-    /// Where to download from. Of a collection of one shard that is known.
-    fn placement(&self) -> Result<Placement> {
-        if self.is_shard_0 {
-            return Ok(Placement {
-                peer: None,
-                shards: vec![PlacedShard {
-                    shard: 0,
-                    shard_key: None,
-                    points: None,
-                }],
-                among_others: false,
-                moving: false,
-            });
-        }
-        persist(|| self.server.placement())
-    }
-
     /// What the server says of a shard that it does not send: perhaps where it is.
     fn explain(&self, error: Error) -> Error {
         match &error {
@@ -615,6 +588,8 @@ struct Fetching<'a> {
     /// refused.
     kept: Option<(u64, u64)>,
     options: Options,
+    /// What this device deleted, as far as it knows, where that may be back.
+    deleted: Vec<PointId>,
     fetched: Fetched,
 }
 
@@ -691,10 +666,13 @@ impl Fetching<'_> {
                             .to_owned(),
                     ));
                 }
-                // The server's manifest tells nothing of what is deleted while an optimization runs.
-                let settled = offers.iter().all(|offer| offer.settled);
-                let before = (!settled).then_some(UNSETTLED_BEFORE);
-                self.fetched.unsettled = self.fetched.unsettled.or(before);
+                // What an optimization hid while an earlier snapshot was taken shows in the manifest
+                // once it has ended.
+                if self.fetched.unsettled.is_none()
+                    && let Err(error) = pull.settle()
+                {
+                    eprintln!("edge-sync: the mirrors could not be marked as settled: {error:?}");
+                }
                 return Ok(self.fetched);
             }
             if is_any(Content::Snapshot) && contents.iter().any(|it| *it != Content::Snapshot) {
@@ -707,6 +685,9 @@ impl Fetching<'_> {
             // A history that goes on is followed, whatever was deleted in it.
             self.kept = self.kept.filter(|_| whole || pull.starts_over());
             let held = self.held_before()?;
+            if self.fetched.unsettled.is_some() {
+                self.deleted = self.deleted_before()?;
+            }
             // One memory cannot hold two generations of any size.
             close_old();
             let staged = if whole {
@@ -758,6 +739,9 @@ impl Fetching<'_> {
         }
         // The collection was found to be the one that is bound: what is not there was deleted.
         self.kept = None;
+        if self.fetched.unsettled.is_some() {
+            self.deleted = self.deleted_before()?;
+        }
         close_old();
         let (staging, staged) =
             Staging::stage_points(self.directory.clone(), &file, barrier, self.options)?;
@@ -767,7 +751,7 @@ impl Fetching<'_> {
     /// The points of the open shard, where those of other shards are to be told.
     fn held_before(&self) -> Result<Vec<PointId>> {
         let routing = &self.source.server.target().routing;
-        if self.source.is_shard_0 || routing.shard().is_none() {
+        if routing.shard().is_none() {
             return Ok(Vec::new());
         }
         match exports::with_store(|store| restore::all_points(store)) {
@@ -776,19 +760,34 @@ impl Fetching<'_> {
         }
     }
 
+    /// What this device has deleted, as the open shard's log has it.
+    fn deleted_before(&self) -> Result<Vec<PointId>> {
+        let deleted =
+            exports::with_store(|store| restore::deleted_here(store, self.source.barrier));
+        match deleted {
+            Err(Error::NotOpen) => Ok(Vec::new()),
+            deleted => deleted,
+        }
+    }
+
     fn finish(mut self, staging: Staging, staged: &Staged, held: &[PointId]) -> Result<Fetched> {
         let lacking = staging.lacking(held)?;
         if !lacking.is_empty() {
             let absent = persist(|| self.source.server.absent(&lacking))?;
             self.fetched.elsewhere = (lacking.len() - absent.len()) as u64;
-            self.kept = None;
+            // What the server has is not lost.
+            let elsewhere = self.fetched.elsewhere;
+            self.kept = self
+                .kept
+                .map(|(held, above)| (held.saturating_sub(elsewhere), above));
         }
         self.fetched.pulled = staged.pulled;
-        let mut notes = repair(
-            &staging,
-            staged,
-            Some((self.source, self.fetched.unsettled)),
-        )?;
+        let repaired = self.fetched.unsettled.map(|why| Unsettled {
+            server: self.source.server,
+            deleted: &self.deleted,
+            why,
+        });
+        let mut notes = repair(&staging, staged, repaired)?;
         if self.fetched.elsewhere > 0 {
             notes.push(format!(
                 "{} points are in other shards of the collection, and not here any more",
@@ -810,10 +809,6 @@ fn doubts(pull: &Pull) -> Vec<String> {
 const MOVING: &str = "shards were being moved on the server meanwhile";
 const PROMOTED: &str = "the tenant got a shard key of its own meanwhile";
 
-/// Why a mirror that is what the server holds may not be what it should hold.
-const UNSETTLED_BEFORE: &str =
-    "the server's optimizer ran while the last snapshot was taken, and nothing is new since";
-
 fn close_old() {
     match exports::close() {
         // What it could not flush is in the log, which is replayed onto the new generation.
@@ -822,12 +817,20 @@ fn close_old() {
     }
 }
 
+/// A snapshot that may not be what the server held.
+struct Unsettled<'a> {
+    server: &'a Server,
+    /// What this device deleted, and the snapshot may hold all the same.
+    deleted: &'a [PointId],
+    why: &'static str,
+}
+
 /// What a person should know of the repairs of a snapshot; deletes again what the server says it
-/// does not hold. With the source: why the snapshot may not be what the server held.
+/// does not hold.
 fn repair(
     staging: &Staging,
     staged: &Staged,
-    source: Option<(&Source<'_>, Option<&'static str>)>,
+    unsettled: Option<Unsettled<'_>>,
 ) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if staged.duplicates_removed > 0 {
@@ -836,13 +839,18 @@ fn repair(
             staged.duplicates_removed
         ));
     }
-    let Some((source, why)) = source.and_then(|(source, why)| Some((source, why?))) else {
+    let Some(Unsettled {
+        server,
+        deleted,
+        why,
+    }) = unsettled
+    else {
         return Ok(notes);
     };
     let mut note = format!("unsettled: {why}; another pull later gets what the server holds");
-    let alive = staging.held(&source.deleted)?;
+    let alive = staging.held(deleted)?;
     if !alive.is_empty() {
-        match persist(|| source.server.absent(&alive)) {
+        match persist(|| server.absent(&alive)) {
             Ok(absent) => {
                 let deleted = staging.delete_again(&absent)?;
                 notes.push(format!("{deleted} deleted points were deleted again"));

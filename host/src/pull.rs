@@ -89,7 +89,7 @@ pub(crate) fn pull(
         options,
         cancel,
     };
-    let generation = match exchange.fetch(&staging, uploader, Wanted::Changes, barrier, progress)? {
+    let generation = match exchange.fetch(&staging, Wanted::Changes, barrier, progress)? {
         Fetched::NothingNew { unsettled, from } => {
             return Ok(PullReport {
                 opened: None,
@@ -116,7 +116,10 @@ pub(crate) fn pull(
     }
     // Some of it is replayed at the switch only.
     let above = shard.queue_status()?.logged.saturating_sub(barrier);
-    if let Some(refused) = generation.would_drop(points_before, above) {
+    // What is gone from a collection that is known to have gone on was deleted there.
+    if !uploader.is_proven()
+        && let Some(refused) = generation.would_drop(points_before, above)
+    {
         generation.stager.abandon();
         return Err(refused);
     }

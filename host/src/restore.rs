@@ -25,7 +25,7 @@ use edge_sync_upload::{
 use wasmtime::Store;
 
 use crate::bindings::exports::edge_sync::shard::courier::{
-    Content, DownloadProgress, OptimizerState, PlacedShard, Placement,
+    Content, DownloadProgress, OptimizerState, Placement,
 };
 use crate::bindings::exports::edge_sync::shard::restore::{Offer, Origin, PullOutcome, Staged};
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
@@ -52,6 +52,9 @@ const LEDGER: &str = "snapshots-on-server.json";
 
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
+
+/// How long an optimization is waited for that the server would begin: it may be set to begin none.
+const SETTLE_QUEUED: Duration = Duration::from_secs(3);
 
 /// Points of a page while all are listed.
 const SCROLLED: u32 = 10_000;
@@ -190,7 +193,7 @@ pub(crate) fn restore(
                 options,
                 cancel,
             };
-            match exchange.fetch(&staging, uploader, wanted, barrier, progress)? {
+            match exchange.fetch(&staging, wanted, barrier, progress)? {
                 Fetched::NothingNew { .. } => {
                     return Err(Error::BadSnapshot(
                         "the server says that nothing is new, though everything was asked for"
@@ -358,7 +361,8 @@ impl Generation {
     /// `above`: operations of the log that are applied onto it.
     pub(crate) fn would_drop(&self, held: u64, above: u64) -> Option<Error> {
         let points = self.points();
-        let enough = keeps_enough(held, points, above);
+        // What the server has is not lost.
+        let enough = keeps_enough(held.saturating_sub(self.elsewhere), points, above);
         (self.started_over && !enough).then_some(Error::WouldDrop {
             held,
             snapshot: points,
@@ -380,17 +384,12 @@ impl Exchange<'_> {
     pub(crate) fn fetch(
         &self,
         staging: &Staging,
-        uploader: &Uploader,
         wanted: Wanted,
         barrier: u64,
         progress: &mut dyn FnMut(RestoreProgress<'_>),
     ) -> Result<Fetched> {
-        let placement = match uploader.is_shard_0() {
-            true => shard_0(),
-            false => persist(self.options, self.cancel, progress, || {
-                self.courier.locate()
-            })?,
-        };
+        let ask = || self.courier.locate();
+        let placement = persist(self.options, self.cancel, progress, ask)?;
         if placement.among_others {
             return self.fetch_points(staging, &placement, wanted, barrier, progress);
         }
@@ -462,11 +461,15 @@ impl Exchange<'_> {
                             .to_owned(),
                     ));
                 }
-                // The server's manifest tells nothing of what is deleted while an optimization runs.
-                let settled = offers.iter().all(|offer| offer.settled);
+                // What an optimization hid while an earlier snapshot was taken shows in the manifest
+                // once it has ended.
+                if unsettled.is_none()
+                    && let Err(error) = stager.settle()
+                {
+                    tracing::warn!("the mirrors could not be marked as settled: {error}");
+                }
                 return Ok(Fetched::NothingNew {
-                    unsettled: unsettled
-                        .or_else(|| (!settled).then(|| UNSETTLED_BEFORE.to_owned())),
+                    unsettled,
                     from: Provenance::of(placement),
                 });
             }
@@ -646,10 +649,6 @@ impl Exchange<'_> {
         let ask = || self.courier.absent(lacking.clone());
         let absent = persist(self.options, self.cancel, progress, ask)?;
         generation.elsewhere = (lacking.len() - absent.len()) as u64;
-        if absent.is_empty() {
-            // Nothing is lost that the server does not have.
-            generation.started_over = false;
-        }
         Ok(())
     }
 
@@ -688,26 +687,8 @@ impl Exchange<'_> {
     }
 }
 
-/// Why a mirror that is what the server holds may not be what the server should hold.
-const UNSETTLED_BEFORE: &str =
-    "the server's optimizer ran while the last snapshot was taken, and nothing is new since";
-
 /// Why what came may not be what the server holds.
 const MOVING: &str = "shards were being moved on the server meanwhile";
-
-/// The one shard of a collection that has no other.
-fn shard_0() -> Placement {
-    Placement {
-        peer: None,
-        shards: vec![PlacedShard {
-            shard: 0,
-            shard_key: None,
-            points: None,
-        }],
-        among_others: false,
-        moving: false,
-    }
-}
 
 fn doubts(offers: &[Offer]) -> Vec<String> {
     offers
@@ -770,14 +751,16 @@ fn settle(
     loop {
         let state = persist(options, cancel, progress, || courier.optimizer())?;
         let waited = started.elapsed();
-        if !state.running || waited >= options.settle {
+        let limit = match (state.running, state.queued) {
+            (true, _) => options.settle,
+            (false, true) => options.settle.min(SETTLE_QUEUED),
+            (false, false) => return Ok(state),
+        };
+        if waited >= limit {
             return Ok(state);
         }
-        progress(RestoreProgress::Settling {
-            waited,
-            limit: options.settle,
-        });
-        cancel.sleep(SETTLE_LOOK.min(options.settle))?;
+        progress(RestoreProgress::Settling { waited, limit });
+        cancel.sleep(SETTLE_LOOK.min(limit))?;
     }
 }
 
@@ -907,6 +890,12 @@ impl Stager {
             self.options.times.open,
             move |guest, store| guest.call_stage_pull(store, &snapshots, barrier, settled, options),
         )
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.call("settle-pull", self.options.times.write, |guest, store| {
+            guest.call_settle_pull(store)
+        })
     }
 
     fn stage_points(&self, name: &str, barrier: u64) -> Result<Staged> {

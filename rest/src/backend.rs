@@ -176,6 +176,11 @@ pub trait Backend: Send + Sync + 'static {
         }))
     }
 
+    /// This server's number in the cluster that it is one of; none if it is alone.
+    fn peer_of_cluster(&self) -> Option<u64> {
+        None
+    }
+
     /// `PUT /collections/{c}/shards`: makes a shard key, and a shard for it.
     ///
     /// # Errors

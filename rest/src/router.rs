@@ -109,7 +109,7 @@ impl Default for Identity {
 }
 
 pub(crate) struct App<B> {
-    backend: Arc<B>,
+    pub(crate) backend: Arc<B>,
     pub(crate) options: Options,
     pub(crate) metrics: Arc<Metrics>,
 }

@@ -110,12 +110,13 @@ pub fn apply(
 }
 
 /// Builds a mirror in `target` that is the same as the offered one, where the server said that
-/// nothing is new: links to all of its files. `target` is as in [`apply`].
+/// nothing is new: links to all of its files. `target` and `settled` are as in [`apply`]; that nothing
+/// is new while no optimization runs settles a mirror that was not.
 ///
 /// # Errors
 /// [`Error::BadSnapshot`] if not all of a mirror was offered, so that the answer cannot be one;
 /// [`Error::Io`].
-pub fn carry(offer: &Offer, target: &Path, links: Links) -> Result<Outcome> {
+pub fn carry(offer: &Offer, target: &Path, settled: bool, links: Links) -> Result<Outcome> {
     let Some(mirror) = offer.mirror().filter(|_| offer.is_whole()) else {
         return Err(Error::bad(
             "the server says that nothing is new, and was not asked with all that is here",
@@ -123,6 +124,7 @@ pub fn carry(offer: &Offer, target: &Path, links: Links) -> Result<Outcome> {
     };
     let next = Recorded {
         segments: BTreeMap::new(),
+        settled,
         ..(*mirror.content).clone()
     };
     lay_out(offer, None, &plan::of_mirror(mirror), next, target, links)

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ use crate::manifest::{SegmentManifest, SnapshotManifest};
 use crate::name;
 
 pub(crate) const FILE: &str = "mirror.json";
+/// What takes its place by a rename.
+const FRESH: &str = "mirror.json.new";
 const SEGMENTS: &str = "segments";
 /// The format's version.
 const FORMAT: u32 = 1;
@@ -135,10 +137,40 @@ impl Mirror {
         }
     }
 
+    /// Notes, durably, that the mirror is what the server holds: it says that nothing is new, and does
+    /// not optimize. Whatever an optimization had hidden shows in the manifest once it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the mirror is as it was, or settled.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.content.settled {
+            return Ok(());
+        }
+        self.content.settled = true;
+        let fresh = self.folder.join(FRESH);
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &fresh, error));
+            }
+            _ => self.write(&fresh)?,
+        }
+        let path = self.folder.join(FILE);
+        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+        sync(&fresh)
+            .and_then(|()| fs::rename(&fresh, &path))
+            .and_then(|()| sync(&self.folder))
+            .map_err(|source| Error::io("replace", &path, source))
+    }
+
     /// Writes `mirror.json`, which must not be there.
     pub(crate) fn store(&self) -> Result<PathBuf> {
         let path = self.folder.join(FILE);
-        let failed = |source| Error::io("write", &path, source);
+        self.write(&path)?;
+        Ok(path)
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let failed = |source| Error::io("write", path, source);
         let stored = Stored {
             format: FORMAT,
             content: &self.content,
@@ -151,10 +183,9 @@ impl Mirror {
         fs::OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&path)
+            .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(failed)?;
-        Ok(path)
+            .map_err(failed)
     }
 
     /// Where it is.

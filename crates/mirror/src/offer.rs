@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::files;
 use crate::manifest::SnapshotManifest;
 use crate::mirror::{Mirror, Origin, segment_folder};
@@ -85,6 +86,17 @@ impl Offer {
     /// True if there is a mirror, and it is known to be what the server held.
     pub fn is_settled(&self) -> bool {
         self.mirror.as_ref().is_some_and(|mirror| mirror.settled())
+    }
+
+    /// See [`Mirror::settle`]; does nothing without a mirror.
+    ///
+    /// # Errors
+    /// Those of [`Mirror::settle`].
+    pub fn settle(&mut self) -> Result<()> {
+        match &mut self.mirror {
+            Some(mirror) => Arc::make_mut(mirror).settle(),
+            None => Ok(()),
+        }
     }
 
     /// The segments that are in the mirror and not in the offer, and why.

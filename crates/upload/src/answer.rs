@@ -31,6 +31,14 @@ impl Request {
         }
     }
 
+    /// A request that is not below a collection, without a body.
+    pub fn server_wide(method: &str, path: &str) -> Self {
+        Self {
+            server_wide: true,
+            ..Self::new(method, path, "")
+        }
+    }
+
     /// Method and path, for people.
     pub fn describe(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();

@@ -320,6 +320,8 @@ struct Head {
     perhaps_applied: bool,
     /// How often the server took it without confirming it.
     taken: u32,
+    /// The server did not have the shard key that it went to.
+    missed_key: bool,
 }
 
 /// How the last probes ended.
@@ -340,6 +342,13 @@ impl Probes {
     fn chance_to_fail(&self) -> f64 {
         f64::from(self.failed.count_ones() + 1) / f64::from(self.count + 2)
     }
+}
+
+/// A shard key that writes would go to, and the collection does not have.
+struct MissingKey {
+    key: ShardKey,
+    /// The peer that said so.
+    peer: Option<u64>,
 }
 
 /// What a failure names as the request where the settings are refused before anything is asked.
@@ -395,6 +404,8 @@ pub struct Uploader {
     without_number: bool,
     /// The collection takes no identity from this device.
     takes_no_identity: bool,
+    /// The last look showed that it is the bound collection, and did not go back.
+    proven: bool,
 }
 
 impl Uploader {
@@ -425,6 +436,7 @@ impl Uploader {
             keyed: false,
             without_number: false,
             takes_no_identity: false,
+            proven: false,
         }
     }
 
@@ -483,17 +495,25 @@ impl Uploader {
         format!("GET {}", self.path())
     }
 
-    /// Whether what the settings name is shard 0 of a collection that has no other. Known once the
-    /// collection has been looked at.
-    pub fn is_shard_0(&self) -> bool {
-        let routing = &self.target.routing;
-        self.one_sequence && routing.tenant().is_none() && routing.shard().unwrap_or(0) == 0
-    }
-
     /// What a person allows from now on. The collection is looked at again.
     pub fn permit(&mut self, permissions: Permissions) {
         self.permissions = permissions;
         self.forget();
+    }
+
+    /// Whether the last look has shown that the collection is the bound one and did not go back to a
+    /// backup. What is gone there was deleted then.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether a collection with the identity that is bound has gone on from where it was: by the
+    /// numbers of its operations. A tenant's have none that could be compared; others delete its points
+    /// as well, so that their number tells nothing either.
+    fn goes_on_from(&self, bound: &Binding) -> bool {
+        let by_number = bound.operation.is_some() && self.binding.operation > bound.operation;
+        let is_tenants = self.target.routing.tenant().is_some() && bound.id.is_some();
+        by_number || is_tenants
     }
 
     /// Whether the collection has been looked at.
@@ -735,6 +755,15 @@ impl Uploader {
                 Ok(self.wait(failure))
             }
             Class::TooLarge => self.too_large(queue, server, batch, failure),
+            // The key was there when the collection was looked at: is it still the same?
+            Class::Reject if self.keyed && is_about_a_key(&failure.message) => {
+                self.answered();
+                if std::mem::replace(&mut self.head.missed_key, true) {
+                    return Ok(self.stop(failure));
+                }
+                self.ready = false;
+                Ok(Step::Again)
+            }
             Class::Reject => {
                 // An answer, whatever it says, ends a row of failures to get one.
                 self.answered();
@@ -1273,7 +1302,7 @@ impl Uploader {
             Err(failure) => return Ok(self.passing(failure)),
         };
         let bound = standing.binding.clone();
-        if let Some(key) = &missing_key
+        if let Some(MissingKey { key, .. }) = &missing_key
             && let Some(bound) = bound.as_ref().filter(|it| it.is_at(&self.target))
             && !self.permissions.resend
         {
@@ -1285,8 +1314,8 @@ impl Uploader {
         if let Some(step) = self.identify(queue, server, bound, &description)? {
             return Ok(step);
         }
-        if let Some(key) = missing_key
-            && let Some(step) = self.create_key(server, &key, &description)?
+        if let Some(missing) = missing_key
+            && let Some(step) = self.create_key(server, &missing, &description)?
         {
             return Ok(step);
         }
@@ -1383,7 +1412,7 @@ impl Uploader {
         // worth nothing then.
         self.stored = None;
         self.ready = false;
-        self.known = false;
+        (self.known, self.proven) = (false, false);
         self.binding = Binding {
             alias_of,
             id: description.identity(bound.as_ref().and_then(|bound| bound.id.as_deref())),
@@ -1404,6 +1433,9 @@ impl Uploader {
                 return Ok(self.found(bound, &why));
             }
         }
+        self.proven = bound
+            .as_ref()
+            .is_some_and(|bound| !force && self.goes_on_from(bound));
         self.looked_at = Some(server.now_ms());
         Ok(RestoreCheck::Ready(self.binding.clone()))
     }
@@ -1548,6 +1580,16 @@ impl Uploader {
                 format!("it would have one shard: {why}"),
             )));
         }
+        if self.target.routing.creates_keys()
+            && let Ok(told) = self.ask(server, &Request::server_wide("GET", "/cluster"))?
+            && told.get("status").and_then(serde_json::Value::as_str) == Some("disabled")
+        {
+            return Ok(Err(Failure::stop(
+                SETTINGS,
+                "the server has no shard keys, since it is no cluster (QDRANT__CLUSTER__ENABLED); \
+                 leave `shard_key` away, or use the server of a cluster",
+            )));
+        }
         let id = server.fresh_id();
         let body = match creation_body(config, &id, self.target.routing.creates_keys()) {
             Ok(body) => body,
@@ -1597,7 +1639,7 @@ impl Uploader {
     fn missing_key<E>(
         &self,
         server: &mut impl Server<Error = E>,
-    ) -> Result<Result<Option<ShardKey>, Failure>, E> {
+    ) -> Result<Result<Option<MissingKey>, Failure>, E> {
         let Some(own) = self.target.routing.own_key().filter(|_| self.keyed) else {
             return Ok(Ok(None));
         };
@@ -1616,14 +1658,18 @@ impl Uploader {
         let shared = self.target.routing.shared_key();
         let is_there =
             placement.has_key(&own) || shared.as_ref().is_some_and(|key| placement.has_key(key));
-        Ok(Ok((!is_there).then(|| shared.unwrap_or(own))))
+        Ok(Ok((!is_there).then(|| MissingKey {
+            key: shared.unwrap_or(own),
+            peer: placement.peer,
+        })))
     }
 
-    /// Creates a shard key if this device may; a step if it stays away.
+    /// Creates a shard key if this device may; a step if it stays away. Where there is one copy of each
+    /// shard, it goes to the peer that answers: only a peer that has a shard sends its snapshot.
     fn create_key<E>(
         &mut self,
         server: &mut impl Server<Error = E>,
-        key: &ShardKey,
+        MissingKey { key, peer }: &MissingKey,
         description: &ServerCollection,
     ) -> Result<Option<Step>, E> {
         if description.id.is_none() && !self.permissions.create_shard_key {
@@ -1634,7 +1680,11 @@ impl Uploader {
             let request = Request::new("GET", "/cluster", "").describe();
             return Ok(Some(self.stop(Failure::stop(&request, message))));
         }
-        let body = serde_json::json!({ "shard_key": key }).to_string();
+        let mut body = serde_json::json!({ "shard_key": key });
+        if let Some(peer) = peer.filter(|_| description.replicas == 1) {
+            body["placement"] = serde_json::json!([peer]);
+        }
+        let body = body.to_string();
         match self.ask(server, &Request::new("PUT", "/shards", body))? {
             Ok(_) => Ok(None),
             // Another device was faster.
@@ -1648,11 +1698,7 @@ impl Uploader {
 
     /// Which collection the name leads to, if it is an alias.
     fn alias<E>(&mut self, server: &mut impl Server<Error = E>) -> Result<Alias, E> {
-        let request = Request {
-            server_wide: true,
-            ..Request::new("GET", "/aliases", "")
-        };
-        let result = match self.ask(server, &request)? {
+        let result = match self.ask(server, &Request::server_wide("GET", "/aliases"))? {
             Ok(result) => result,
             Err(failure) => return Ok(Alias::Unknown(failure)),
         };
@@ -1701,7 +1747,7 @@ impl Uploader {
         bound: Option<Binding>,
         description: &ServerCollection,
     ) -> Result<Option<Step>, E> {
-        self.known = false;
+        (self.known, self.proven) = (false, false);
         let alias = self.alias(server)?;
         let new = Binding {
             alias_of: match &alias {
@@ -1772,8 +1818,8 @@ impl Uploader {
                 Probe::Stops(failure) => return Ok(Some(self.stop(failure))),
             }
         }
-        let proven = bound.operation.is_some() && self.binding.operation > bound.operation;
-        if !proven && lost_many(bound.points, description.points) {
+        self.proven = self.goes_on_from(&bound);
+        if !self.proven && lost_many(bound.points, description.points) {
             let why = fewer_points(bound.points, description.points);
             return self.lost(queue, &request, why).map(Some);
         }
@@ -1878,6 +1924,12 @@ const DELETED: &str = "the collection was deleted while operations were uploaded
 /// Whether so few points are left that deletions alone are an unlikely reason.
 fn lost_many(before: u64, now: Option<u64>) -> bool {
     now.is_some_and(|now| now < before / 2)
+}
+
+/// How Qdrant says that a shard key is not there, or has to be named.
+fn is_about_a_key(message: &str) -> bool {
+    message.contains("Shard key")
+        && (message.contains("not found") || message.contains("not specified"))
 }
 
 fn lost_words(why: &str) -> String {

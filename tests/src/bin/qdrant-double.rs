@@ -23,6 +23,9 @@ struct Arguments {
     /// Send snapshots no faster than this.
     #[arg(long, value_name = "BYTES_PER_SECOND")]
     throttle: Option<u64>,
+    /// Be one node of a cluster, which has shard keys.
+    #[arg(long)]
+    cluster: bool,
     /// Refuse connections for the first so many seconds.
     #[arg(long, value_name = "SECONDS")]
     down_for: Option<f64>,
@@ -67,6 +70,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         api_key,
         directory: arguments.dir,
         down: down_for.is_some(),
+        cluster: arguments.cluster,
         ..Options::default()
     })
     .map_err(|error| format!("start on {}: {error}", arguments.listen))?;

@@ -60,6 +60,8 @@ pub struct Options {
     /// Write requests are applied as a whole or not at all, as a shard on a device takes them, and
     /// not operation by operation, point by point, as a server does.
     pub whole_writes: bool,
+    /// One node of a cluster, which has shard keys.
+    pub cluster: bool,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             down: false,
             body_limit: edge_sync_rest::Options::default().body_limit,
             whole_writes: false,
+            cluster: false,
         }
     }
 }
@@ -103,7 +106,11 @@ impl QdrantDouble {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        let backend = Arc::new(NativeBackend::open(&directory, options.whole_writes)?);
+        let backend = Arc::new(NativeBackend::open(
+            &directory,
+            options.whole_writes,
+            options.cluster,
+        )?);
         let router = edge_sync_rest::router(
             Arc::clone(&backend),
             edge_sync_rest::Options {

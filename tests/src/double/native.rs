@@ -48,6 +48,8 @@ pub(super) struct NativeBackend {
     whole_writes: bool,
     /// This server's number in a cluster.
     peer: u64,
+    /// It is one node of a cluster.
+    in_cluster: bool,
 }
 
 pub(super) struct Collection {
@@ -379,7 +381,7 @@ fn held(shard: &Shard, config: &Value) -> Result<Held> {
 
 impl NativeBackend {
     /// Opens the collections in `directory`, which is made if missing.
-    pub(super) fn open(directory: &Path, whole_writes: bool) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, whole_writes: bool, in_cluster: bool) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let mut collections = BTreeMap::new();
         for entry in fs::read_dir(directory)? {
@@ -398,6 +400,18 @@ impl NativeBackend {
             aliases: RwLock::new(Aliases::load(directory)?),
             whole_writes,
             peer: peer(directory)?,
+            in_cluster,
+        })
+    }
+
+    /// The server makes shards and moves them only as one of a cluster.
+    fn check_in_cluster(&self) -> Result<()> {
+        if self.in_cluster {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            status: 405,
+            message: "Qdrant is running in standalone mode".to_owned(),
         })
     }
 
@@ -751,7 +765,12 @@ impl Backend for NativeBackend {
         })
     }
 
+    fn peer_of_cluster(&self) -> Option<u64> {
+        self.in_cluster.then_some(self.peer)
+    }
+
     fn create_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        self.check_in_cluster()?;
         self.with(collection, |found| {
             if !found.is_keyed()? {
                 return Err(Error::BadRequest(
@@ -771,6 +790,7 @@ impl Backend for NativeBackend {
     }
 
     fn delete_shard_key(&self, collection: &str, body: &str) -> Result<()> {
+        self.check_in_cluster()?;
         self.with(collection, |found| {
             let directory = found.directory.clone();
             found.keys.delete(&directory, body)

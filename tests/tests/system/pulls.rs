@@ -8,14 +8,15 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, PointId, RestoreSource, SnapshotSource, SyncReport, SyncerOptions,
+    Cancel, EdgeSync, Error, Peek, PointId, RestoreSource, ShardOptions, SnapshotSource,
+    SyncReport, SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{
-    COLLECTION, CONFIG, all_points, by_id, device, holds, ids, impatient, point, server,
+    COLLECTION, CONFIG, all_points, by_id, component, device, holds, ids, impatient, point, server,
     server_points, set_payload_if_there, sync,
 };
 
@@ -389,6 +390,53 @@ fn an_unsettled_pull_is_told_until_a_settled_one() {
         !nothing.changed() && nothing.unsettled.is_none(),
         "{nothing:?}"
     );
+}
+
+#[test]
+fn nothing_new_while_no_optimization_runs_settles_what_came_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let one = device(&folder.path().join("one"), &server)
+        .sync_options(impatient().settle(Duration::from_millis(10)))
+        .create(CONFIG)
+        .expect("a shard");
+    one.shard().upsert(vec![point(1)]).expect("a write");
+    let optimizations = |running: Value, queued: u64| {
+        let told = json!({
+            "summary": {"queued_optimizations": queued}, "running": running, "completed": [],
+        });
+        server.set_optimizations(COLLECTION, told).expect("set");
+    };
+    let options = ShardOptions::default();
+    let is_settled = || {
+        let peek = Peek::open(&component(), folder.path().join("one"), &options).expect("a look");
+        let mirrors = peek.status().expect("a status").mirrors;
+        mirrors.iter().all(|mirror| mirror.settled)
+    };
+    optimizations(json!([{"uuid": "x"}]), 0);
+    assert!(sync(&one).unsettled.is_some());
+    assert!(!is_settled());
+    // The server would begin one, and may be set to begin none: that is no optimization.
+    optimizations(json!([]), 3);
+    let again = sync(&one);
+    assert!(!again.changed() && again.unsettled.is_none(), "{again:?}");
+    assert!(is_settled());
+}
+
+#[test]
+fn what_others_deleted_before_the_first_pull_is_no_mistake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server();
+    let one = made(&folder.path().join("one"), &server, 1..=100);
+    one.push().expect("a report").into_result().expect("a push");
+    let two = made(&folder.path().join("two"), &server, 101..=101);
+    sync(&two);
+    let gone = (1..=60).map(PointId::Num).collect();
+    two.shard().delete(gone).expect("a write");
+    sync(&two);
+    sync(&one);
+    assert_eq!(ids(&one), (61..=101).collect::<Vec<_>>());
+    assert_eq!(ids(&two), ids(&one));
 }
 
 #[test]

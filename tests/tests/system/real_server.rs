@@ -205,7 +205,11 @@ fn every_recorded_request_is_answered_as_the_server_did() {
 
 #[test]
 fn shard_keys_and_several_shards_are_answered_as_the_server_did() {
-    let double = QdrantDouble::start(Options::default()).expect("a server");
+    let options = Options {
+        cluster: true,
+        ..Options::default()
+    };
+    let double = QdrantDouble::start(options).expect("a server");
     let mut problems = Vec::new();
     for (number, mut exchange) in recorded("sharding.jsonl.gz").into_iter().enumerate() {
         exchange.content_type = Some("application/json".to_owned());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{result, run};
 use crate::support::{
-    COLLECTION, CONFIG, by_id, component, holds, ids, impatient, point, server,
+    COLLECTION, CONFIG, by_id, cluster, component, holds, ids, impatient, point, server,
     set_payload_if_there, sync,
 };
 
@@ -109,7 +109,7 @@ fn bodies(server: &QdrantDouble) -> Vec<(String, Value)> {
 #[test]
 fn two_devices_with_two_keys_never_see_each_others_points_although_ids_coincide() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("a"), json!("b")]);
     let a = device(&folder.path().join("a"), settings(&server).shard_key("a"));
     let b = device(&folder.path().join("b"), settings(&server).shard_key("b"));
@@ -148,7 +148,7 @@ fn two_devices_with_two_keys_never_see_each_others_points_although_ids_coincide(
 #[test]
 fn every_kind_of_request_carries_the_key() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!(7)]);
     let edge = device(&folder.path().join("a"), settings(&server).shard_key("7"));
     write(&edge, 1..=5);
@@ -203,7 +203,7 @@ fn every_kind_of_request_carries_the_key() {
 #[test]
 fn a_collection_of_ours_gets_its_keys_and_one_of_others_only_if_asked_to() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     let a = device(&folder.path().join("a"), settings(&server).shard_key("a"));
     write(&a, 1..=3);
     let report = a.sync().expect("a report").into_result().expect("a sync");
@@ -235,7 +235,7 @@ fn a_collection_of_ours_gets_its_keys_and_one_of_others_only_if_asked_to() {
 #[test]
 fn a_key_that_is_gone_stops_the_device_and_is_not_made_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("a"), json!("b")]);
     let edge = device(&folder.path().join("a"), settings(&server).shard_key("a"));
     write(&edge, 1..=5);
@@ -263,7 +263,7 @@ fn a_key_that_is_gone_stops_the_device_and_is_not_made_again() {
 #[test]
 fn settings_that_do_not_fit_the_collection_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("a")]);
     let edge = device(&folder.path().join("none"), settings(&server));
     write(&edge, 1..=1);
@@ -296,7 +296,7 @@ fn settings_that_do_not_fit_the_collection_are_told() {
 #[test]
 fn a_binding_is_to_a_part_of_the_collection() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("a"), json!("b")]);
     let data = folder.path().join("a");
     let edge = device(&data, settings(&server).shard_key("a"));
@@ -318,7 +318,7 @@ fn a_binding_is_to_a_part_of_the_collection() {
 #[test]
 fn a_collection_of_several_shards_is_held_whole_and_followed_shard_by_shard() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     collection(&server, &json!({"shard_number": 3}), &[]);
     let one = device(&folder.path().join("one"), settings(&server));
     write(&one, 1..=300);
@@ -382,7 +382,7 @@ fn a_collection_of_several_shards_is_held_whole_and_followed_shard_by_shard() {
 #[test]
 fn several_shards_are_restored_from_whole_and_from_stored_snapshots() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     collection(&server, &json!({"shard_number": 2}), &[]);
     let one = device(&folder.path().join("one"), settings(&server));
     write(&one, 1..=50);
@@ -414,7 +414,7 @@ fn several_shards_are_restored_from_whole_and_from_stored_snapshots() {
 #[test]
 fn a_device_of_one_shard_says_what_went_to_the_others() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     collection(&server, &json!({"shard_number": 2}), &[]);
     let all = device(&folder.path().join("all"), settings(&server));
     write(&all, 1..=100);
@@ -441,7 +441,7 @@ fn a_device_of_one_shard_says_what_went_to_the_others() {
 #[test]
 fn the_shard_that_is_followed_is_kept_and_can_be_another_or_all() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     collection(&server, &json!({"shard_number": 2}), &[]);
     let all = device(&folder.path().join("all"), settings(&server));
     write(&all, 1..=60);
@@ -500,7 +500,7 @@ fn the_shard_that_is_followed_is_kept_and_can_be_another_or_all() {
 #[test]
 fn a_shard_that_is_not_there_is_told_before_anything_is_sent() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     let mut seventh = settings(&server);
     seventh.shard = Some(7);
     // Nor is a collection made that could not have it.
@@ -528,7 +528,7 @@ fn a_shard_that_is_not_there_is_told_before_anything_is_sent() {
 #[test]
 fn a_shard_on_another_peer_is_told_with_where_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     collection(&server, &json!({"shard_number": 2}), &[]);
     let edge = device(&folder.path().join("one"), settings(&server));
     write(&edge, 1..=10);
@@ -558,7 +558,7 @@ fn a_shard_on_another_peer_is_told_with_where_it_is() {
 #[test]
 fn another_peer_behind_a_balancer_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("a")]);
     let edge = device(&folder.path().join("one"), settings(&server).shard_key("a"));
     write(&edge, 1..=20);
@@ -619,7 +619,7 @@ fn of_tenant(server: &QdrantDouble, key: &str, name: &str) -> BTreeMap<u64, Valu
 #[test]
 fn a_tenant_gets_its_own_points_from_a_shard_that_it_shares() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("default")]);
     let anna = device(&folder.path().join("anna"), tenant(&server, "anna"));
     let ben = device(&folder.path().join("ben"), tenant(&server, "ben"));
@@ -639,16 +639,16 @@ fn a_tenant_gets_its_own_points_from_a_shard_that_it_shares() {
     assert_eq!(ids(&other), (1..=20).collect::<Vec<_>>());
     other
         .shard()
-        .delete((1..=8).map(PointId::Num).collect())
+        .delete((1..=15).map(PointId::Num).collect())
         .expect("a write");
-    payload(&other, 9, &json!({"x": 1}));
+    payload(&other, 16, &json!({"x": 1}));
     write(&other, 30..=31);
     sync(&other);
     write(&anna, 40..=41);
     let report = anna.pull().expect("a pull");
     assert!(report.changed() && report.replayed == 2, "{report:?}");
     assert_eq!(report.shards, []);
-    let mut expected: Vec<u64> = (9..=20).chain([30, 31, 40, 41]).collect();
+    let mut expected: Vec<u64> = (16..=20).chain([30, 31, 40, 41]).collect();
     assert_eq!(ids(&anna), expected);
     sync(&anna);
     assert!(!sync(&anna).changed());
@@ -663,9 +663,45 @@ fn a_tenant_gets_its_own_points_from_a_shard_that_it_shares() {
 }
 
 #[test]
-fn a_tenant_touches_no_point_of_another_under_the_same_id() {
+fn a_shard_key_needs_a_cluster() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server();
+    let mut keyed = settings(&server);
+    keyed.shard_key = Some("a".to_owned());
+    let edge = device(folder.path(), keyed);
+    write(&edge, 1..=2);
+    let words = refusal(&edge);
+    assert!(words.contains("it is no cluster"), "{words}");
+    // Nothing was made that keeps others away.
+    let (status, _) = server.client().call("GET", PATH, None).expect("an answer");
+    assert_eq!(status, 404);
+}
+
+#[test]
+fn a_shard_key_that_goes_while_operations_are_uploaded_stops_the_queue() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = cluster();
+    keyed(&server, &[json!("a"), json!("b")]);
+    let mut at_a = settings(&server);
+    at_a.shard_key = Some("a".to_owned());
+    let edge = device(folder.path(), at_a);
+    write(&edge, 1..=3);
+    sync(&edge);
+    write(&edge, 4..=30);
+    let body = json!({"shard_key": "a"});
+    server
+        .client()
+        .result("POST", &format!("{PATH}/shards/delete"), Some(&body));
+    let words = refusal(&edge);
+    assert!(words.contains("no shard key \"a\""), "{words}");
+    let status = edge.shard().queue_status().expect("a status");
+    assert_eq!((status.queued, status.rejected), (27, 0));
+}
+
+#[test]
+fn a_tenant_touches_no_point_of_another_under_the_same_id() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = cluster();
     keyed(&server, &[json!("default")]);
     let anna = device(&folder.path().join("anna"), tenant(&server, "anna"));
     let ben = device(&folder.path().join("ben"), tenant(&server, "ben"));
@@ -683,7 +719,7 @@ fn a_tenant_touches_no_point_of_another_under_the_same_id() {
 #[test]
 fn a_promoted_tenant_moves_to_its_own_key_and_loses_nothing_that_waits() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     keyed(&server, &[json!("default")]);
     let anna = device(&folder.path().join("anna"), tenant(&server, "anna"));
     let ben = device(&folder.path().join("ben"), tenant(&server, "ben"));
@@ -718,7 +754,7 @@ fn a_promoted_tenant_moves_to_its_own_key_and_loses_nothing_that_waits() {
 #[test]
 fn a_tenant_of_a_collection_without_keys_gets_its_own_points() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     let anna = device(&folder.path().join("anna"), tenant(&server, "anna"));
     let ben = device(&folder.path().join("ben"), tenant(&server, "ben"));
     write(&anna, 1..=5);
@@ -810,7 +846,7 @@ proptest! {
     /// equal to each other and to the server.
     #[test]
     fn devices_over_two_shards_end_equal(steps in prop::collection::vec(step(), 1..60)) {
-        let server = server();
+        let server = cluster();
         collection(&server, &json!({"shard_number": 2}), &[]);
         let all = (settings(&server), None);
         end_equal(steps, &server, &[all.clone(), all.clone(), all])?;
@@ -819,7 +855,7 @@ proptest! {
     /// Two devices each of three keys, with the same ids.
     #[test]
     fn devices_over_three_keys_end_equal(steps in prop::collection::vec(step(), 1..80)) {
-        let server = server();
+        let server = cluster();
         let keys = [json!("a"), json!("b"), json!(7)];
         keyed(&server, &keys);
         let parts: Vec<_> = keys

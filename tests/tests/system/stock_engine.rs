@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView, default_hooks};
 
-use crate::support::{COLLECTION, CONFIG, component_file, server};
+use crate::support::{COLLECTION, CONFIG, cluster, component_file, server};
 
 struct State {
     wasi: WasiCtx,
@@ -223,7 +223,7 @@ fn a_file_that_would_drop_many_points_has_to_be_forced() {
 #[test]
 fn the_program_follows_its_part_of_a_collection() {
     let stock = Stock::new();
-    let server = server();
+    let server = cluster();
     let client = server.client();
     let path = format!("/collections/{COLLECTION}");
     let mut config: Value = serde_json::from_str(CONFIG).expect("JSON");

@@ -77,6 +77,15 @@ pub fn server() -> QdrantDouble {
     QdrantDouble::start(Options::default()).expect("a server")
 }
 
+/// The same, as one node of a cluster, which has shard keys.
+pub fn cluster() -> QdrantDouble {
+    QdrantDouble::start(Options {
+        cluster: true,
+        ..Options::default()
+    })
+    .expect("a server")
+}
+
 /// A device in `directory` that knows the server.
 pub fn device(directory: &Path, server: &QdrantDouble) -> Builder {
     EdgeSync::builder(component(), directory)
