@@ -359,15 +359,15 @@ fn pull_text(report: &PullReport) -> String {
             counted(pulled.segments_fetched, "segment")
         ));
     }
-    text.push_str(&sources_text(&report.shards));
+    text.push_str(&sources_text(&report.shards, report.peer));
     text.push_str(&format!(" ({})", wait(report.elapsed)));
     text
 }
 
-/// Which shards something came from, where that needs words.
-fn sources_text(shards: &[SourceShard]) -> String {
+/// Which shards something came from, and of which peer, where that needs words.
+fn sources_text(shards: &[SourceShard], peer: Option<u64>) -> String {
     let shards = shards.iter().map(|it| (it.shard, it.shard_key.as_deref()));
-    shards_text(shards).map_or_else(String::new, |shards| format!("; from {shards}"))
+    shards_text(shards, peer).map_or_else(String::new, |shards| format!("; from {shards}"))
 }
 
 /// What a person should know of points that went to shards that the device does not follow.
@@ -491,7 +491,7 @@ fn restore_text(report: &RestoreReport, points: u64, directory: &Path) -> String
         bytes(report.snapshot_bytes),
         directory.display(),
         report.opened.generation,
-        sources_text(&report.shards)
+        sources_text(&report.shards, report.peer)
     )
 }
 

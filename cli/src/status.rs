@@ -336,16 +336,20 @@ fn mirrors_text(mirrors: &[Mirror]) -> String {
     let shards = mirrors
         .iter()
         .map(|mirror| (mirror.of.shard, mirror.of.shard_key.as_deref()));
-    if let Some(shards) = shards_text(shards) {
+    let peer = mirrors.first().and_then(|mirror| mirror.peer);
+    if let Some(shards) = shards_text(shards, peer) {
         text.push_str(&format!(", of {shards}"));
     }
     text.push_str("; a pull fetches what changed since");
     text
 }
 
-/// Shards of a collection on a server, by number and key, for people. None for those that need no
-/// words: none at all, and the one of a collection that has no other.
-pub fn shards_text<'a>(shards: impl Iterator<Item = (u32, Option<&'a str>)>) -> Option<String> {
+/// Shards of a collection on a server, by number and key, and their peer, for people. None for those
+/// that need no words: none at all, and the one of a collection that has no other.
+pub fn shards_text<'a>(
+    shards: impl Iterator<Item = (u32, Option<&'a str>)>,
+    peer: Option<u64>,
+) -> Option<String> {
     let shards: Vec<_> = shards.collect();
     if matches!(shards[..], [] | [(0, None)]) {
         return None;
@@ -354,7 +358,11 @@ pub fn shards_text<'a>(shards: impl Iterator<Item = (u32, Option<&'a str>)>) -> 
         Some(key) => format!("shard {shard} (key {key})"),
         None => format!("shard {shard}"),
     });
-    Some(texts.collect::<Vec<_>>().join(", "))
+    let mut text = texts.collect::<Vec<_>>().join(", ");
+    if let Some(peer) = peer {
+        text.push_str(&format!(" of peer {peer}"));
+    }
+    Some(text)
 }
 
 fn record_lines(record: &SyncRecord) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The HTTP client: keeps connections to one origin and uses them again.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,7 +34,8 @@ const KEPT: usize = 2;
 
 /// Sends requests to one origin.
 pub(crate) struct Client {
-    http: legacy::Client<Connector, WasiBody>,
+    http: Mutex<legacy::Client<Connector, WasiBody>>,
+    connector: Connector,
     peer: Peer,
     /// For requests that a proxy passes on, rather than connections.
     proxy_authorization: Option<http::HeaderValue>,
@@ -70,19 +72,20 @@ impl Client {
             false => proxy.as_ref().and_then(|proxy| proxy.authorization.clone()),
         };
         let connector = Connector::new(&origin, secured, proxy, connect)?;
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(KEPT)
-            .build(connector);
         Ok(Client {
-            http,
+            http: Mutex::new(pool(connector.clone())),
+            connector,
             peer,
             proxy_authorization,
             compression: None,
             rested: RESTED,
         })
+    }
+
+    /// Uses no connection again that there is: behind a balancer, the next one may lead elsewhere.
+    pub(crate) fn reconnect(&self) {
+        let fresh = pool(self.connector.clone());
+        *self.http.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
     /// With request bodies that are compressed, if `compress`.
@@ -177,7 +180,12 @@ impl Client {
         mut request: http::Request<WasiBody>,
     ) -> Result<http::Response<Incoming>, legacy::Error> {
         let connection = capture_connection(&mut request);
-        let response = self.http.request(request).await?;
+        let http = self
+            .http
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let response = http.request(request).await?;
         if let Some(connected) = &*connection.connection_metadata() {
             if response.status() == http::StatusCode::NOT_MODIFIED {
                 // The server sends words behind it, without their length: whatever comes on this
@@ -195,6 +203,15 @@ impl Client {
     pub(crate) fn broken_body(&self, error: &hyper::Error) -> NoAnswer {
         no_answer::of_exchange(error, &self.peer)
     }
+}
+
+fn pool(connector: Connector) -> legacy::Client<Connector, WasiBody> {
+    legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(KEPT)
+        .build(connector)
 }
 
 fn full(body: Bytes) -> WasiBody {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use edge_sync_upload::{Answer, Request, Routing, Setting, Target};
@@ -232,6 +232,9 @@ setters!(HttpLimits {
 pub struct Courier {
     owner: Owner<CourierState>,
     target: Target,
+    client: Arc<Client>,
+    /// The peer of a cluster that sent what is here.
+    peer: Mutex<Option<u64>>,
 }
 
 impl Courier {
@@ -248,6 +251,7 @@ impl Courier {
         let origin = Origin::of_url(&server.url)?;
         let client = Client::new(&server.url, &server.tls, server.http.connect)?
             .compressing(server.compress_uploads);
+        let client = Arc::new(client);
         if server.exposes_key() {
             tracing::warn!("the API key goes to {origin} in clear; https would hide it");
         }
@@ -257,7 +261,7 @@ impl Courier {
                 component: component.clone(),
                 staging: staging.as_ref().to_owned(),
                 origin,
-                client: Arc::new(client),
+                client: Arc::clone(&client),
                 unanswered: Unanswered::default(),
                 for_guest: server.for_guest(),
                 limits: server.http,
@@ -266,7 +270,27 @@ impl Courier {
                 cancel: Cancel::new(),
             },
         )?;
-        Ok(Courier { owner, target })
+        Ok(Courier {
+            owner,
+            target,
+            client,
+            peer: Mutex::default(),
+        })
+    }
+
+    /// The peer of a cluster that sent what is here, if that is known.
+    pub(crate) fn known_peer(&self) -> Option<u64> {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This peer sent what is here.
+    pub(crate) fn follow_peer(&self, peer: Option<u64>) {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    }
+
+    /// Behind a balancer, the next request may come to another peer.
+    pub(crate) fn reconnect(&self) {
+        self.client.reconnect();
     }
 
     /// Sends one request and reads the answer, whatever its status.

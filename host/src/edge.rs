@@ -246,6 +246,7 @@ impl Builder {
             Some(settings) => {
                 let staging = staging_folder(&self.directory)?;
                 let courier = Courier::start(&self.component, staging, settings)?;
+                courier.follow_peer(record.peer);
                 let uploader = uploader(courier.target().clone(), &self.sync);
                 Some(Server {
                     courier: Arc::new(courier),

@@ -53,6 +53,9 @@ const LEDGER: &str = "snapshots-on-server.json";
 /// How often the server's optimizer is looked at while it is waited for.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
 
+/// How often a balancer is asked for another peer.
+const PEERS_ASKED: u32 = 8;
+
 /// How long an optimization is waited for that the server would begin: it may be set to begin none.
 const SETTLE_QUEUED: Duration = Duration::from_secs(3);
 
@@ -388,12 +391,48 @@ impl Exchange<'_> {
         barrier: u64,
         progress: &mut dyn FnMut(RestoreProgress<'_>),
     ) -> Result<Fetched> {
-        let ask = || self.courier.locate();
-        let placement = persist(self.options, self.cancel, progress, ask)?;
-        if placement.among_others {
-            return self.fetch_points(staging, &placement, wanted, barrier, progress);
+        let placement = self.locate(wanted, progress)?;
+        let fetched = if placement.among_others {
+            self.fetch_points(staging, &placement, wanted, barrier, progress)
+        } else {
+            self.fetch_shards(staging, &placement, wanted, barrier, progress)
+        };
+        if fetched.is_ok() {
+            self.courier.follow_peer(placement.peer);
         }
-        self.fetch_shards(staging, &placement, wanted, barrier, progress)
+        fetched
+    }
+
+    /// Where to download from. Only the peer that sent what is here can say what changed since, so
+    /// that a balancer is asked for that peer, a few times.
+    fn locate(
+        &self,
+        wanted: Wanted,
+        progress: &mut dyn FnMut(RestoreProgress<'_>),
+    ) -> Result<Placement> {
+        let known = self
+            .courier
+            .known_peer()
+            .filter(|_| wanted == Wanted::Changes);
+        let is_known = |located: &Result<Placement>| match (located, known) {
+            (Ok(placement), Some(known)) => placement.peer.is_none_or(|peer| peer == known),
+            // The peer that answered does not have the shard.
+            (Err(Error::Server(failure)), Some(_)) => failure.class != FailureClass::Stop,
+            _ => true,
+        };
+        let mut ask = || {
+            let ask = || self.courier.locate();
+            persist(self.options, self.cancel, progress, ask)
+        };
+        let mut located = ask();
+        for _ in 0..PEERS_ASKED {
+            if is_known(&located) {
+                break;
+            }
+            self.courier.reconnect();
+            located = ask();
+        }
+        located
     }
 
     fn fetch_shards(

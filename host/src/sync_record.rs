@@ -14,7 +14,7 @@ use crate::types::{FailureClass, QueueStatus};
 const FILE_NAME: &str = ".sync-status.json";
 
 /// How the last exchanges with the server went. Times are milliseconds since 1970 (UTC). It
-/// informs people and decides nothing; what is queued is in the log.
+/// informs people; what is queued is in the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(default)]
@@ -36,6 +36,8 @@ pub struct SyncRecord {
     pub last_pull_error: Option<FailureNote>,
     /// Why the shard may not be what the server held at the last pull or restore.
     pub unsettled: Option<String>,
+    /// The peer of a cluster that sent what came with it. The next pull looks for that one.
+    pub peer: Option<u64>,
     /// When the worker pulls next.
     pub next_pull_ms: Option<u64>,
     /// When the last restore ended well.
@@ -163,6 +165,7 @@ impl SyncRecord {
         self.last_restore_error = outcome.as_ref().err().map(FailureNote::of);
         if let Ok(report) = outcome {
             self.last_restore_ms = Some(now_ms());
+            self.peer = report.peer;
             self.unsettled.clone_from(&report.unsettled);
         }
     }
@@ -176,6 +179,7 @@ impl SyncRecord {
         self.last_pull_error = outcome.as_ref().err().map(FailureNote::of);
         if let Ok(report) = outcome {
             self.last_pull_ms = Some(now_ms());
+            self.peer = report.peer;
             self.unsettled.clone_from(&report.unsettled);
         }
     }

@@ -27,6 +27,8 @@ pub enum GatewayKind {
     Tls(Arc<ServerConfig>),
     /// Takes HTTP/2 from it, and passes the requests on.
     Http2(Arc<ServerConfig>),
+    /// Passes each connection on to the next of several servers.
+    Balancer(Vec<SocketAddr>),
     /// Is an HTTP proxy whose every way leads to the server; it wants this `proxy-authorization`.
     Proxy(Option<&'static str>),
 }
@@ -67,7 +69,11 @@ impl Gateway {
         let (counting, closing) = (Arc::clone(&counts), close.clone());
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                counting.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = counting.accepted.fetch_add(1, Ordering::SeqCst);
+                let server = match &kind {
+                    GatewayKind::Balancer(servers) => servers[number % servers.len()],
+                    _ => server,
+                };
                 counting.open.send_modify(|open| *open += 1);
                 let (kind, counts) = (kind.clone(), Arc::clone(&counting));
                 let closing = closing.subscribe();
@@ -129,7 +135,7 @@ async fn pass(
 ) -> std::io::Result<()> {
     client.set_nodelay(true)?;
     match kind {
-        GatewayKind::Relay => relay(client, server, b"", closing).await,
+        GatewayKind::Relay | GatewayKind::Balancer(_) => relay(client, server, b"", closing).await,
         GatewayKind::Tls(config) => {
             let client = TlsAcceptor::from(config).accept(client).await?;
             relay(client, server, b"", closing).await

@@ -8,16 +8,17 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use edge_sync_host::{
-    Cancel, EdgeSync, Error, Peek, PointId, RestoreSource, ShardOptions, SnapshotSource,
-    SyncReport, SyncerOptions,
+    Cancel, EdgeSync, Error, Peek, PointId, RestoreSource, ServerSettings, ShardOptions,
+    SnapshotSource, SyncReport, SyncerOptions,
 };
 use edge_sync_tests::double::{Fault, QdrantDouble, Rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::gateway::{Gateway, GatewayKind};
 use crate::support::{
-    COLLECTION, CONFIG, all_points, by_id, component, device, holds, ids, impatient, point, server,
-    server_points, set_payload_if_there, sync,
+    COLLECTION, CONFIG, all_points, by_id, cluster, component, device, holds, ids, impatient,
+    point, server, server_points, set_payload_if_there, sync,
 };
 
 /// The request that asks for what changed.
@@ -437,6 +438,52 @@ fn what_others_deleted_before_the_first_pull_is_no_mistake() {
     sync(&one);
     assert_eq!(ids(&one), (61..=101).collect::<Vec<_>>());
     assert_eq!(ids(&two), ids(&one));
+}
+
+#[test]
+fn behind_a_balancer_the_peer_that_sent_what_is_here_is_looked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peers = [cluster(), cluster()];
+    let on_both = |path: &str, body: &Value| {
+        for peer in &peers {
+            peer.client().result("PUT", path, Some(body));
+        }
+    };
+    let mut config: Value = serde_json::from_str(CONFIG).expect("JSON");
+    config["replication_factor"] = json!(2);
+    let path = format!("/collections/{COLLECTION}");
+    on_both(&path, &config);
+    let write = |id: u64| {
+        let body = json!({"points": [{"id": id, "vector": [id, 1, 2, 3]}]});
+        on_both(&format!("{path}/points?wait=true"), &body);
+    };
+    (1..=20).for_each(write);
+    let addresses = peers.iter().map(QdrantDouble::address).collect();
+    let gateway = Gateway::start(peers[0].address(), GatewayKind::Balancer(addresses));
+    let open = || {
+        let url = format!("http://{}", gateway.address());
+        EdgeSync::builder(component(), folder.path())
+            .server(ServerSettings::new(url, COLLECTION))
+            .sync_options(impatient())
+            .attach()
+            .expect("a directory")
+    };
+    let edge = open();
+    let source = RestoreSource::Server(SnapshotSource::Stream);
+    let restored = edge.restore(&source, &Cancel::new(), |_| {});
+    let peer = restored.expect("a restore").peer;
+    assert!(peer.is_some());
+    let mut edge = Some(edge);
+    for round in 1..=6 {
+        write(100 + round);
+        // Another process knows it too.
+        if round == 4 {
+            edge = None;
+        }
+        let report = edge.get_or_insert_with(open).pull().expect("a pull");
+        assert_eq!((report.peer, report.reasons), (peer, vec![]), "{round}");
+        assert_eq!(report.points, 20 + round);
+    }
 }
 
 #[test]
