@@ -15,11 +15,32 @@ const { path } = workerData;
 
 // The C library asks for `mutate-directory` with each file that is opened for writing, and this shim
 // refuses that on files.
-const { Descriptor } = filesystem.types;
+const { Descriptor, filesystemErrorCode } = filesystem.types;
 const openAt = Descriptor.prototype.openAt;
 Descriptor.prototype.openAt = function (pathFlags, name, openFlags, flags) {
   return openAt.call(this, pathFlags, name, openFlags, { ...flags, mutateDirectory: false });
 };
+
+// Alone of its calls, these let errors of Node's pass, which are traps: a full disk would be one.
+for (const name of ["read", "write"]) {
+  const call = Descriptor.prototype[name];
+  Descriptor.prototype[name] = function (...args) {
+    try {
+      return call.apply(this, args);
+    } catch (error) {
+      throw typeof error === "string" ? error : codeOf(error);
+    }
+  };
+}
+
+/** An error of Node's file system as WASI names it. */
+function codeOf(error) {
+  try {
+    return filesystemErrorCode({ payload: error });
+  } catch {
+    return "io";
+  }
+}
 
 /** Requests to one scheme, host and port pass; without a server, none. */
 function handle(request, options) {

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -280,6 +281,24 @@ def test_at_the_ceiling_of_memory_reads_and_deletions_go_on(device: Open) -> Non
     assert edge.count() == held - 1
     assert edge.search(vectors[0], limit=1)[0].id % 500 == 0
     assert edge.status().notes == []
+
+
+def test_a_file_that_may_not_grow_is_no_space(device: Open) -> None:
+    edge = device(config=CONFIG)
+    edge.upsert([point(1)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(errors.NoSpace) as full:
+                edge.upsert([point(2)])
+            assert isinstance(full.value, OSError) and full.value.reason == "no-space"
+            # What is there is read meanwhile.
+            assert edge.search([1, 0, 0, 0])[0].id == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    edge.upsert([point(3)])
+    assert [record.id for record in edge.points()] == [1, 3]
 
 
 LEFT_OPEN = """
