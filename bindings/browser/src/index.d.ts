@@ -238,8 +238,25 @@ export class EdgeSyncError extends Error {
    * `permission`, `not-found`, `io`.
    */
   readonly reason?: string;
+  /** Of `storage`: what was being done. */
+  readonly operation?: string;
+  /** Of `storage`: to which file, below `/data`, which is the data directory; empty where that is not known. */
+  readonly path?: string;
+  /** Of `corrupt`: which file, and the byte at which the damage begins, where that is known. */
+  readonly file?: string;
+  readonly offset?: number;
+  /** Of `no-memory`: what the write needs, with what must be possible after it. */
+  readonly neededBytes?: number;
+  /** Of `no-memory`: what the component may still grow by, and the most that it may have. */
+  readonly freeBytes?: number;
+  readonly limitBytes?: number;
+  /** Of `lost-operations`: sequences of the first and the last of them. */
+  readonly first?: number;
+  readonly last?: number;
   /** Of `server`: HTTP status, where an answer came. */
   readonly status?: number;
+  /** Of `server`: method and path of the request. */
+  readonly request?: string;
   /** Of `server`: how long the server asks to wait. */
   readonly retryAfterMs?: number;
   /** Of `server`, from `sync`: what was done before it gave up. That holds. */

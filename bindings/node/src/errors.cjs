@@ -21,6 +21,8 @@ function errorOf({ tag, val }) {
       const at = val.path ? ` (${val.path})` : "";
       return new EdgeSyncError(tag, `cannot ${val.operation}${at}: ${val.message}`, {
         reason: val.kind,
+        operation: val.operation,
+        path: val.path,
       });
     }
     case "no-memory":
@@ -28,20 +30,26 @@ function errorOf({ tag, val }) {
         tag,
         `too little memory: the write needs ${val.neededBytes} bytes, ${val.freeBytes} of ` +
           `${val.limitBytes} are free`,
+        { neededBytes: val.neededBytes, freeBytes: val.freeBytes, limitBytes: val.limitBytes },
       );
     case "lost-operations":
       return new EdgeSyncError(
         tag,
         `operations ${val.first} to ${val.last} wait for upload and are no longer in the log; ` +
           "what they did is in the shard: sync({ resend: true })",
+        { first: val.first, last: val.last },
       );
     case "corrupt":
-      return new EdgeSyncError(tag, `${val.file} is damaged: ${val.message}`);
+      return new EdgeSyncError(tag, `${val.file} is damaged: ${val.message}`, {
+        file: val.file,
+        offset: val.offset,
+      });
     case "server": {
       const status = val.status === undefined ? "" : `status ${val.status}: `;
       return new EdgeSyncError(tag, `${val.request}: ${status}${val.message}`, {
         reason: val.class,
         status: val.status,
+        request: val.request,
         retryAfterMs: val.retryAfterMs,
       });
     }

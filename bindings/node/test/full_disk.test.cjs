@@ -33,7 +33,12 @@ async function shard(t) {
 /** Reads go on while writes are refused, and writes do afterwards. */
 async function refusesWrites(edge, reason) {
   for (const _ of [1, 2]) {
-    await assert.rejects(edge.upsert([{ id: 2, vector: [2] }]), { kind: "storage", reason });
+    await assert.rejects(edge.upsert([{ id: 2, vector: [2] }]), (error) => {
+      assert.deepEqual([error.kind, error.reason], ["storage", reason]);
+      assert.equal(error.operation, "append to log segment");
+      assert.match(error.path, /^\/data\/log\//);
+      return true;
+    });
     assert.equal((await edge.search([3]))[0].score, 3);
   }
 }
