@@ -3,8 +3,10 @@
 import os
 import pathlib
 import shutil
+from typing import Any
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -34,4 +36,14 @@ class BuildWithComponent(build_py):
             shutil.copyfile(component(), target)
 
 
-setup(cmdclass={"build_py": BuildWithComponent})
+class WheelOfSameModes(bdist_wheel):
+    """A wheel keeps the modes of its files, and the clone's are those of whoever made it."""
+
+    def write_wheelfile(self, *arguments: Any) -> None:
+        super().write_wheelfile(*arguments)
+        # All that goes into the wheel is in this folder by now.
+        for path in pathlib.Path(self.bdist_dir).rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+setup(cmdclass={"build_py": BuildWithComponent, "bdist_wheel": WheelOfSameModes})

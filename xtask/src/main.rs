@@ -46,7 +46,8 @@ struct Arguments {
 enum Chore {
     /// Build the component and the edge-sync command
     Build,
-    /// Build what other hosts install: a Python wheel and an npm package with the component inside
+    /// Build what other hosts take: the component and its WIT package, an OCI image layout, a Python
+    /// wheel, an npm tarball, the browser package, an SBOM, and checksums of all of them
     Package,
     /// Run every check: format, lints, licences, unit tests, whole-system tests
     Test {

@@ -4,6 +4,8 @@ mod oci;
 mod sbom;
 mod wit;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +38,9 @@ pub fn everything(chores: &Chores) -> Result<()> {
     let products = chores.repository.products();
     let version = version(&chores.repository)?;
     let named = |ending: &str| products.join(format!("edge-sync-{version}{ending}"));
+    // Its names are in a file of their own already.
+    let component = built.component();
+    let bytes = std::fs::read(component).with_context(|| component.display().to_string())?;
     let wit = named(".wit.wasm");
     progress::step("encoding the WIT package", || {
         write(&wit, &wit::package(&chores.repository.root().join("wit"))?)
@@ -44,14 +49,11 @@ pub fn everything(chores: &Chores) -> Result<()> {
     progress::step("listing what the component is made of", || {
         let component = chores.repository.component();
         let metadata = hygiene::resolve(chores, &component, target::TRIPLE)?;
-        let document = sbom::document(&metadata, &version)?;
+        let document = sbom::document(&metadata, &bytes, &version)?;
         write(&sbom, format!("{document:#}\n").as_bytes())
     })?;
     let (stripped, image) = (named(".wasm"), products.join("oci"));
     progress::step("making the image", || {
-        // Its names are in a file of their own already.
-        let component = built.component();
-        let bytes = std::fs::read(component).with_context(|| component.display().to_string())?;
         write(&stripped, &bytes)?;
         remove_folder(&image)?;
         oci::write(&image, &bytes, &version)
@@ -136,6 +138,9 @@ fn tarball(chores: &Chores, component: &Path) -> Result<PathBuf> {
     std::fs::copy(&licence, folder.join("LICENSE")).context("copying the licence")?;
     remove_folder(&folder.join("generated"))?;
     command::capture(npm(&folder, &["run", "build"]).env("EDGE_SYNC_COMPONENT", component))?;
+    for packed in [folder.clone(), folder.join("src"), folder.join("generated")] {
+        same_modes(&packed)?;
+    }
     command::capture(npm(&folder, &["pack", "--silent", "--pack-destination"]).arg(&products))?;
     only(&products, "tgz")
 }
@@ -179,6 +184,16 @@ fn npm_folder(chores: &Chores, name: &str, sources: &[&str]) -> Result<PathBuf> 
         std::fs::write(&installed, wanted).with_context(|| installed.display().to_string())?;
     }
     Ok(folder)
+}
+
+/// Makes the files of a folder readable for everyone: packages keep the modes of files, and those of the
+/// clone are whoever's who made it.
+fn same_modes(folder: &Path) -> Result<()> {
+    for file in files(folder)? {
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644))
+            .with_context(|| file.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn npm(folder: &Path, arguments: &[&str]) -> Command {
@@ -286,6 +301,19 @@ mod tests {
         assert!(only(folder.path(), "tgz").is_err());
         remove_made(folder.path(), "whl").expect("it goes");
         assert_eq!(files(folder.path()).expect("a list").len(), 2);
+    }
+
+    #[test]
+    fn modes_are_the_same_whoever_made_the_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a");
+        std::fs::write(&file, "").expect("a file");
+        for mode in [0o600, 0o664, 0o755] {
+            std::fs::set_permissions(&file, Permissions::from_mode(mode)).expect("a mode");
+            same_modes(folder.path()).expect("it is changed");
+            let mode = file.metadata().expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o644);
+        }
     }
 
     #[test]

@@ -5,17 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use wasmparser::{Parser, Payload};
 
 use crate::{cache::create_folder, digest};
 
 /// Writes the layout into `folder`, with the component tagged as `version`.
 ///
 /// # Errors
-/// Where a file cannot be written.
+/// Where a file cannot be written, or the bytes are no component.
 pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
     let blobs = folder.join("blobs").join("sha256");
     create_folder(&blobs)?;
     let layer = blob(&blobs, "application/wasm", component)?;
+    let (imports, exports) = interfaces(component)?;
     let config = json!({
         // Nothing of when or where it was made, so that the same component has the same digest.
         "created": "1970-01-01T00:00:00Z",
@@ -23,8 +25,8 @@ pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
         "os": "wasip2",
         "layerDigests": [layer["digest"]],
         "component": {
-            "exports": EXPORTS.map(|name| format!("edge-sync:shard/{name}@{version}")),
-            "imports": [],
+            "exports": exports,
+            "imports": imports,
         },
     });
     let config = blob(
@@ -58,10 +60,32 @@ pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
     )
 }
 
-/// The interfaces of `wit/world.wit`.
-const EXPORTS: [&str; 7] = [
-    "types", "shard", "queue", "peek", "courier", "restore", "sync",
-];
+/// The names of what a component imports, and of what it exports.
+fn interfaces(component: &[u8]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    // Components within it have imports and exports of their own.
+    let mut depth = 0;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.context("reading the component")? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    imports.sort();
+    exports.sort();
+    Ok((imports, exports))
+}
 
 /// Stores bytes by their digest, and describes them.
 fn blob(blobs: &Path, media_type: &str, bytes: &[u8]) -> Result<Value> {
@@ -85,12 +109,38 @@ fn text(value: &Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::Repository;
+
+    /// One that imports an instance and exports it, with another such within.
+    fn component() -> Vec<u8> {
+        use wasm_encoder::{
+            Component, ComponentExportKind, ComponentExportSection, ComponentImportSection,
+            ComponentTypeRef, ComponentTypeSection, InstanceType, NestedComponentSection,
+        };
+        let of = |imported: &str, exported: &str| {
+            let mut types = ComponentTypeSection::new();
+            types.instance(&InstanceType::new());
+            let mut imports = ComponentImportSection::new();
+            imports.import(imported, ComponentTypeRef::Instance(0));
+            let mut exports = ComponentExportSection::new();
+            exports.export(exported, ComponentExportKind::Instance, 0, None);
+            let mut component = Component::new();
+            component.section(&types);
+            component.section(&imports);
+            (component, exports)
+        };
+        let (mut within, exports) = of("a:b/within", "a:b/hidden");
+        within.section(&exports);
+        let (mut component, exports) = of("wasi:io/poll@0.2.6", "edge-sync:shard/queue@1.2.3");
+        component.section(&NestedComponentSection(&within));
+        component.section(&exports);
+        component.finish()
+    }
 
     #[test]
     fn every_blob_is_what_it_is_called_and_leads_to_the_component() {
         let folder = tempfile::tempdir().expect("a folder");
-        write(folder.path(), b"component", "1.2.3").expect("a layout");
+        let component = component();
+        write(folder.path(), &component, "1.2.3").expect("a layout");
         let read = |path: &str| std::fs::read(folder.path().join(path)).expect("a file");
         let blob = |described: &Value| {
             let digest = described["digest"].as_str().expect("a digest");
@@ -102,21 +152,22 @@ mod tests {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
         let index = json(&read("index.json"));
         let manifest = json(&blob(&index["manifests"][0]));
-        assert_eq!(blob(&manifest["layers"][0]), b"component");
+        assert_eq!(blob(&manifest["layers"][0]), component);
         let config = json(&blob(&manifest["config"]));
         assert_eq!(config["layerDigests"][0], manifest["layers"][0]["digest"]);
+        assert_eq!(
+            config["component"],
+            json!({
+                "imports": ["wasi:io/poll@0.2.6"],
+                "exports": ["edge-sync:shard/queue@1.2.3"],
+            })
+        );
         assert_eq!(json(&read("oci-layout"))["imageLayoutVersion"], "1.0.0");
     }
 
     #[test]
-    fn the_exports_are_those_of_the_world() {
-        let repository = Repository::of_this_program().expect("the clone");
-        let world = std::fs::read_to_string(repository.root().join("wit/world.wit")).expect("it");
-        let exports: Vec<&str> = world
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("export ")?.strip_suffix(';'))
-            .filter(|name| !name.contains(':'))
-            .collect();
-        assert_eq!(exports, EXPORTS);
+    fn what_is_no_component_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(write(folder.path(), b"component", "1.2.3").is_err());
     }
 }
