@@ -1,7 +1,7 @@
 //! The Node package: the component is transpiled for it, and its own tests run, in `bindings/node/test`.
 //! They find the server double and the command by variables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::foreign::{run, skip};
@@ -31,6 +31,13 @@ fn make() -> Option<PathBuf> {
     std::fs::copy(package.join("README.md"), folder.join("README.md")).expect("a copy");
     run(npm::npm(&folder, &["run", "build"]).env("EDGE_SYNC_COMPONENT", component_file()));
     Some(folder)
+}
+
+/// Puts the tarball that `npm install` takes into a folder, where there is Node.
+pub fn pack(folder: &Path) {
+    if let Some(package) = package() {
+        run(npm::npm(&package, &["pack", "--silent", "--pack-destination"]).arg(folder));
+    }
 }
 
 #[test]

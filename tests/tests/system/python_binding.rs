@@ -1,7 +1,7 @@
 //! The Python package: its wheel is made and installed, and its own tests run against it, in
 //! `bindings/python/tests`. They find the server double and the command by variables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -24,12 +24,13 @@ pub fn package() -> Option<(PathBuf, PathBuf)> {
 fn make() -> Option<(PathBuf, PathBuf)> {
     let requirements = sources().join("tests/requirements.txt");
     let python = python::environment("python-binding", &requirements)?;
-    let environment = python.ancestors().nth(2).expect("the environment");
-    let site = environment.join("site");
-    if site.exists() {
-        std::fs::remove_dir_all(&site).expect("the old one goes");
+    let environment = environment(&python);
+    let (site, wheels) = (environment.join("site"), environment.join("wheel"));
+    for old in [&site, &wheels] {
+        if old.exists() {
+            std::fs::remove_dir_all(old).expect("the old one goes");
+        }
     }
-    let folder = tempfile::tempdir().expect("a folder");
     let pip = |arguments: &[&str]| {
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check"])
@@ -38,20 +39,37 @@ fn make() -> Option<(PathBuf, PathBuf)> {
     };
     let wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir"];
     run(pip(&wheel)
-        .arg(folder.path())
+        .arg(&wheels)
         .arg(sources())
         .env("EDGE_SYNC_COMPONENT", component_file()));
-    let wheels: Vec<PathBuf> = std::fs::read_dir(folder.path())
+    run(pip(&["install", "--no-deps", "--no-index", "--target"])
+        .arg(&site)
+        .arg(only(&wheels)));
+    Some((python, site))
+}
+
+/// The wheel that `package` installed.
+pub fn wheel() -> Option<PathBuf> {
+    let (python, _) = package()?;
+    Some(only(&environment(&python).join("wheel")))
+}
+
+/// The virtual environment of a Python.
+fn environment(python: &Path) -> PathBuf {
+    let environment = python.ancestors().nth(2).expect("the environment");
+    environment.to_owned()
+}
+
+/// The one file in a folder.
+fn only(folder: &Path) -> PathBuf {
+    let files: Vec<PathBuf> = std::fs::read_dir(folder)
         .expect("the folder")
         .map(|entry| entry.expect("an entry").path())
         .collect();
-    let [wheel] = wheels.as_slice() else {
-        panic!("not one wheel: {wheels:?}");
+    let [file] = files.as_slice() else {
+        panic!("not one file: {files:?}");
     };
-    run(pip(&["install", "--no-deps", "--no-index", "--target"])
-        .arg(&site)
-        .arg(wheel));
-    Some((python, site))
+    file.clone()
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! Info strings of code blocks mean:
 //! - `sh`: run; one shell for all of them, so that variables and the working directory stay.
 //! - `sh no-test: REASON`: not run.
-//! - `sh needs: PROGRAM`: run where that program is installed; tests bring a `wasmtime` of their own.
+//! - `sh needs: PROGRAM`: run where that program is installed, and on CI always; tests bring a `wasmtime` of
+//!   their own. With `python3` and `npm` come the packages that are made for them.
 //! - `text output`: exactly what the block before it prints.
 //! - `text output varies`: the same, but numbers and times may differ.
 //! - `rust embed.rs`: a passage of `host/examples/embed.rs`.
@@ -13,14 +14,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use edge_sync_tests::double::{Options, QdrantDouble};
 use regex::Regex;
 
-use crate::python;
-use crate::support::{SETTINGS, component};
+use crate::foreign::skip;
+use crate::support::{SETTINGS, component, component_file};
+use crate::{node_binding, python, python_binding};
 
 /// The server's address in the README; the double's takes its place.
 const README_URL: &str = "http://127.0.0.1:6333";
@@ -259,12 +261,15 @@ fn steps(document: &'static str, text: &str) -> Vec<Step> {
                         assert!(!reason.trim().is_empty(), "{document}:{}: why?", fence.line);
                         false
                     }
-                    (_, Some(program)) => is_there(program.trim()),
+                    (_, Some(program)) => {
+                        let found = is_there(program.trim());
+                        if !found {
+                            skip(&format!("{document}:{}: it {rest}", fence.line));
+                        }
+                        found
+                    }
                     _ => panic!("{document}:{}: what is `{rest}`?", fence.line),
                 };
-                if !runs {
-                    eprintln!("{document}:{}: not run ({rest})", fence.line);
-                }
             }
             ("text", "output" | "output varies") if runs => {
                 let step = steps.last_mut().expect("output after a shell block");
@@ -309,6 +314,8 @@ fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
     if let Some(wasmtime) = python::wasmtime() {
         link(wasmtime, "wasmtime");
     }
+    let clone = folder.path().join("clone");
+    make_products(&clone.join("target/edge-sync"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path =
         std::env::join_paths(std::iter::once(programs.clone()).chain(std::env::split_paths(&path)))
@@ -334,6 +341,7 @@ fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
         .current_dir(&work)
         .stdin(Stdio::null())
         .env("PATH", path)
+        .env("CLONE", &clone)
         // Nobody's own settings file.
         .env("XDG_CONFIG_HOME", folder.path());
     for name in SETTINGS {
@@ -359,6 +367,18 @@ fn run(steps: &[Step], url: &str, address: &str) -> Vec<String> {
         printed.last().unwrap_or(&text),
     );
     printed
+}
+
+/// What `cargo xtask package` leaves in a clone, as far as the documents name it.
+fn make_products(folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    let component = fs::canonicalize(component_file()).expect("the component");
+    std::os::unix::fs::symlink(component, folder.join("edge_sync.wasm")).expect("a link");
+    if let Some(wheel) = python_binding::wheel() {
+        let name = wheel.file_name().expect("a name");
+        fs::copy(&wheel, folder.join(name)).expect("a copy");
+    }
+    node_binding::pack(folder);
 }
 
 /// The document with the outputs replaced.
@@ -408,8 +428,12 @@ fn masks_hide_numbers_and_times_only() {
 }
 
 fn is_there(program: &str) -> bool {
-    if program == "wasmtime" && python::wasmtime().is_some() {
-        return true;
+    match program {
+        "wasmtime" if python::wasmtime().is_some() => return true,
+        // Without what the packages are made with, there is nothing to install.
+        "python3" => return python_binding::package().is_some(),
+        "npm" => return node_binding::package().is_some(),
+        _ => {}
     }
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
