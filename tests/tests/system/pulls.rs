@@ -402,6 +402,7 @@ fn nothing_new_while_no_optimization_runs_settles_what_came_before() {
         .create(CONFIG)
         .expect("a shard");
     one.shard().upsert(vec![point(1)]).expect("a write");
+    one.push().expect("a report").into_result().expect("a push");
     let optimizations = |running: Value, queued: u64| {
         let told = json!({
             "summary": {"queued_optimizations": queued}, "running": running, "completed": [],
