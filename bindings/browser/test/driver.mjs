@@ -13,7 +13,8 @@ const context = await browser(profile);
 const pages = new Map();
 
 /** Runs in the page. */
-async function perform({ do: kind, path, config, url, collection, method, path_of_request, body }) {
+async function perform(step) {
+  const { do: kind, path, config, url, collection, method, path_of_request, body, direction } = step;
   const { EdgeSync, EdgeSyncError } = globalThis;
   const act = async () => {
     if (kind === "create") globalThis.edge = await EdgeSync.open({ path, config, url, collection });
@@ -22,8 +23,8 @@ async function perform({ do: kind, path, config, url, collection, method, path_o
     else if (kind === "restore") await globalThis.edge.restore();
     else if (kind === "request") return globalThis.edge.request(method, path_of_request, body);
     else if (kind === "sync") {
-      const { uploaded, remaining } = await globalThis.edge.sync();
-      return { uploaded, remaining };
+      const { uploaded, remaining, pulled } = await globalThis.edge.sync({ direction });
+      return { uploaded, remaining, pulled };
     } else throw new Error(`what is ${kind}?`);
     return null;
   };

@@ -5,15 +5,16 @@ import { EdgeSync, EdgeSyncError } from "edge-sync";
 
 let edge;
 
-async function perform({ do: kind, path, config, url, collection, method, path_of_request, body }) {
+async function perform(step) {
+  const { do: kind, path, config, url, collection, method, path_of_request, body, direction } = step;
   if (kind === "create") edge = await EdgeSync.open({ path, config, url, collection });
   // Where there is no shard, this restores one.
   else if (kind === "open" || !edge) edge = await EdgeSync.open({ path, url, collection });
   else if (kind === "restore") await edge.restore();
   else if (kind === "request") return edge.request(method, path_of_request, body);
   else if (kind === "sync") {
-    const { uploaded, remaining } = await edge.sync();
-    return { uploaded, remaining };
+    const { uploaded, remaining, pulled } = await edge.sync({ direction });
+    return { uploaded, remaining, pulled };
   }
   return null;
 }

@@ -22,8 +22,13 @@ def do(step: dict[str, Any]) -> Any:
     elif kind == "request":
         return opened[0].request(step["method"], step["path_of_request"], step["body"])
     elif kind == "sync":
-        report = opened[0].sync()
-        return {"uploaded": report.uploaded, "remaining": report.remaining}
+        report = opened[0].sync(step.get("direction", "both"))
+        pulled = report.pulled
+        return {
+            "uploaded": report.uploaded,
+            "remaining": report.remaining,
+            "pulled": pulled and {"changed": pulled.changed, "points": pulled.points},
+        }
     return None
 
 

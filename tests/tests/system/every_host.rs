@@ -137,7 +137,11 @@ fn through(host: &Host) {
                 });
                 devices.len() - 1
             });
-            let answer = devices[at].step(step);
+            // The next step is after this one's number, which counts from 1.
+            let is_killed = steps
+                .get(number)
+                .is_some_and(|next| next["do"] == "kill" && next["device"] == step["device"]);
+            let answer = devices[at].step(step, is_killed);
             assert!(
                 answers(step, &answer),
                 "{}, step {number}: {step}\nanswered {answer}",
@@ -190,11 +194,12 @@ fn contains(actual: &Value, expected: &Value) -> bool {
 }
 
 impl Device<'_> {
-    fn step(&mut self, step: &Value) -> Value {
+    /// `is_killed`: the next step is the kill.
+    fn step(&mut self, step: &Value, is_killed: bool) -> Value {
         match (self.host, step["do"].as_str()) {
-            // A program has ended by itself.
+            // Its process was killed with its answer.
             (Host::Program(_), Some("kill" | "open")) => json!({ "gives": null }),
-            (Host::Program(program), _) => run(program(&self.data, self.url), step),
+            (Host::Program(program), _) => run(program(&self.data, self.url), step, is_killed),
             (Host::Shared(driver), _) => {
                 let mut driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
                 driver.step(step, &self.data, self.url)
@@ -259,8 +264,8 @@ impl Driver {
     }
 }
 
-/// Does a step with a process of its own.
-fn run(mut program: Command, step: &Value) -> Value {
+/// Does a step with a process of its own, which may be killed as soon as it has answered.
+fn run(mut program: Command, step: &Value, is_killed: bool) -> Value {
     let text = |name: &str| step[name].as_str().expect("text").to_owned();
     let input = match step["do"].as_str() {
         Some("create") => {
@@ -273,6 +278,9 @@ fn run(mut program: Command, step: &Value) -> Value {
         }
         Some(what @ ("sync" | "restore")) => {
             program.arg(what);
+            if let Some(direction) = step["direction"].as_str() {
+                program.arg(format!("--{direction}"));
+            }
             String::new()
         }
         what => panic!("what is {what:?}?"),
@@ -290,6 +298,18 @@ fn run(mut program: Command, step: &Value) -> Value {
     // One that needs no input may have ended.
     let _ = pipe.write_all(input.as_bytes());
     drop(pipe);
+    if is_killed {
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        output.read_line(&mut line).expect("it answers");
+        // Before it has closed the shard, if this is fast enough.
+        child.kill().expect("it is killed");
+        child.wait().expect("it ends");
+        return match serde_json::from_str::<Value>(&line) {
+            Ok(answer) => json!({ "gives": answer }),
+            Err(_) => json!({ "words": line }),
+        };
+    }
     let output = child.wait_with_output().expect("it ends");
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
