@@ -103,6 +103,7 @@ mod tests {
     fn licences_are_expressions() {
         for (licence, expression) in [
             ("MIT/Apache-2.0", "MIT OR Apache-2.0"),
+            ("Apache-2.0 / MIT", "Apache-2.0 OR MIT"),
             ("MIT OR Apache-2.0", "MIT OR Apache-2.0"),
             (
                 "(MIT OR Apache-2.0) AND Unicode-3.0",
