@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
 use crate::courier::{CHUNK_BYTES, Server, failure, server_error};
-use crate::error::{Error, Result, storage};
+use crate::error::{Error, Result, describe, storage};
 use crate::http::{Broken, Response};
 use crate::ledger::Ledger;
 use crate::store::now_ms;
@@ -521,12 +521,18 @@ impl Download {
             Ok(_) => true,
             Err(Error::Server(failure)) if failure.status == Some(404) => true,
             Err(error) => {
-                eprintln!("edge-sync: the server's snapshot {name} was not deleted: {error:?}");
+                eprintln!(
+                    "edge-sync: the server's snapshot {name} was not deleted: {}",
+                    describe(&error)
+                );
                 false
             }
         };
         if gone && let Err(error) = self.ledger.remove(&self.server, name) {
-            eprintln!("edge-sync: {name} stays in the list of snapshots to delete: {error:?}");
+            eprintln!(
+                "edge-sync: {name} stays in the list of snapshots to delete: {}",
+                describe(&error)
+            );
         }
     }
 }

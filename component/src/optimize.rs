@@ -21,7 +21,7 @@ use edge_sync_rollback::wasi as rollback;
 use serde_json::{Value, json};
 
 use crate::directory::{self, Directory};
-use crate::error::{Result, corrupt, invalid, storage};
+use crate::error::{Result, corrupt, describe, invalid, storage};
 use crate::store::Store;
 
 /// How often the building of a graph is told of.
@@ -83,7 +83,10 @@ pub fn begin(store: &mut Store) -> Result<Option<u64>> {
         && let Err(error) = directory.remove_generation(generation + 1)
     {
         // The next opening removes it.
-        eprintln!("edge-sync: a copy that failed was not removed: {error:?}");
+        eprintln!(
+            "edge-sync: a copy that failed was not removed: {}",
+            describe(&error)
+        );
     }
     copied?;
     store.keep_log_after(Some(barrier));
@@ -123,7 +126,7 @@ pub fn kept_after(directory: &Directory, generation: u64) -> Option<u64> {
     match Optimized::load(directory, generation + 1) {
         Ok(noted) => noted.map(|noted| noted.barrier),
         Err(error) => {
-            eprintln!("edge-sync: {error:?}");
+            eprintln!("edge-sync: {}", describe(&error));
             Some(0)
         }
     }

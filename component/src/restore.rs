@@ -21,7 +21,7 @@ use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
-use crate::error::{Error, Result, failed_call, invalid, storage};
+use crate::error::{Error, Result, describe, failed_call, invalid, storage};
 use crate::optimize;
 use crate::pull::{Answer, Part};
 use crate::store::{
@@ -110,7 +110,10 @@ impl Drop for Staging {
             && let Err(error) = self.directory.remove_generation(self.generation)
         {
             // The next open removes it.
-            eprintln!("edge-sync: a given-up restore was not removed: {error:?}");
+            eprintln!(
+                "edge-sync: a given-up restore was not removed: {}",
+                describe(&error)
+            );
         }
     }
 }
@@ -572,8 +575,9 @@ impl Staging {
             && let Err(error) = self.directory.remove_generation(previous.generation)
         {
             notes.push(format!(
-                "generation {} was replaced but could not be removed yet: {error:?}",
-                previous.generation
+                "generation {} was replaced but could not be removed yet: {}",
+                previous.generation,
+                describe(&error)
             ));
         }
         let shard = self.shard.take().ok_or(Error::NotOpen)?;

@@ -262,7 +262,7 @@ impl Store {
     /// the log was synced. In doubt there is nothing to flush: all that was returned is in the log.
     pub fn close(mut self) -> Result<Vec<String>> {
         if let Err(error) = self.check() {
-            self.doubt.get_or_insert_with(|| format!("{error:?}"));
+            self.doubt.get_or_insert_with(|| describe(&error));
             return Ok(Vec::new());
         }
         self.log.sync()?;
@@ -401,7 +401,7 @@ impl Store {
     /// The engine failed on operations that are in the log: they must not be there when the call
     /// has failed, and the engine may hold a part of them.
     fn take_back(&mut self, before: u64, error: Error) -> Error {
-        let mut doubt = format!("an earlier write failed: {error:?}");
+        let mut doubt = format!("an earlier write failed: {}", describe(&error));
         if let Err(log_error) = self.log.truncate_after(before) {
             doubt = format!("{doubt}; taking it back from the log failed too: {log_error}");
         }
@@ -419,7 +419,7 @@ impl Store {
         if self.unflushed_bytes >= limit
             && let Err(error) = self.checkpoint()
         {
-            eprintln!("edge-sync: a flush failed: {error:?}");
+            eprintln!("edge-sync: a flush failed: {}", describe(&error));
         }
     }
 
@@ -440,7 +440,7 @@ impl Store {
         let made = self.make_checkpoint(&watch);
         self.watch = Some(watch);
         made.inspect_err(|error| {
-            self.doubt = Some(format!("an earlier flush failed: {error:?}"));
+            self.doubt = Some(format!("an earlier flush failed: {}", describe(error)));
             if is_no_space(error) {
                 // For the flush that follows the next opening.
                 self.reserve.release();
@@ -556,7 +556,10 @@ impl Store {
             && self.check().is_ok()
             && let Err(error) = self.store_current()
         {
-            eprintln!("edge-sync: the acknowledged position was not stored: {error:?}");
+            eprintln!(
+                "edge-sync: the acknowledged position was not stored: {}",
+                describe(&error)
+            );
         }
     }
 
@@ -680,7 +683,7 @@ impl Store {
     pub fn optimize(&mut self) -> Result<bool> {
         self.reorganized = true;
         let done = self.shard()?.optimize().map_err(|error| {
-            self.doubt = Some(format!("optimizing failed: {error:?}"));
+            self.doubt = Some(format!("optimizing failed: {error}"));
             Error::from(error)
         })?;
         self.reorganized = done;

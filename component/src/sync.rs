@@ -26,7 +26,7 @@ use crate::bindings::types::{FailureClass, Options, ServerFailure};
 use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, describe, invalid};
 use crate::exports::{self, Downloading};
 use crate::pull::Pull;
 use crate::queue;
@@ -525,7 +525,10 @@ fn reopen(directory: &Directory, options: Options) {
     if let Err(error) = reopened
         && !matches!(error, Error::NotFound(_) | Error::AlreadyOpen)
     {
-        eprintln!("edge-sync: the shard could not be opened again: {error:?}");
+        eprintln!(
+            "edge-sync: the shard could not be opened again: {}",
+            describe(&error)
+        );
     }
 }
 
@@ -671,7 +674,10 @@ impl Fetching<'_> {
                 if self.fetched.unsettled.is_none()
                     && let Err(error) = pull.settle()
                 {
-                    eprintln!("edge-sync: the mirrors could not be marked as settled: {error:?}");
+                    eprintln!(
+                        "edge-sync: the mirrors could not be marked as settled: {}",
+                        describe(&error)
+                    );
                 }
                 return Ok(self.fetched);
             }
@@ -813,7 +819,10 @@ fn close_old() {
     match exports::close() {
         // What it could not flush is in the log, which is replayed onto the new generation.
         Ok(_) | Err(Error::NotOpen) => {}
-        Err(error) => eprintln!("edge-sync: the old generation was not flushed: {error:?}"),
+        Err(error) => eprintln!(
+            "edge-sync: the old generation was not flushed: {}",
+            describe(&error)
+        ),
     }
 }
 
