@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use edge_sync_tests::double::{Options, QdrantDouble};
+use edge_sync_tests::double::QdrantDouble;
 use edge_sync_tests::openapi::Description;
 use serde_json::{Value, json};
+
+use crate::support::cluster;
 
 /// Endpoints of a cluster, a whole server, or its administration. They are refused, in the error
 /// shape, with 501.
@@ -42,7 +44,7 @@ struct Run {
 impl Run {
     fn start() -> Self {
         Self {
-            double: QdrantDouble::start(Options::default()).expect("a server"),
+            double: cluster(),
             description: Description::load(),
             succeeded: BTreeSet::new(),
             refused: BTreeSet::new(),

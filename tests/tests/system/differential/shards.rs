@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::random::{beginning, config, read, runner, writing};
 use super::{Agreement, Ask, COLLECTION, comparable, size};
-use crate::support::{component, impatient, push, server, setting};
+use crate::support::{cluster, component, impatient, push, setting};
 
 /// Rounds unless `EDGE_SYNC_DIFFERENTIAL_CASES` says otherwise. All are on the same collection.
 const ROUNDS: u64 = 8;
@@ -151,7 +151,7 @@ fn answers_alike(sharding: &Value, parts: &[Option<Value>]) {
     let rounds = setting("EDGE_SYNC_DIFFERENTIAL_CASES").unwrap_or(ROUNDS);
     let seed = setting("EDGE_SYNC_SEED").unwrap_or(1);
     let folder = tempfile::tempdir().expect("a folder");
-    let server = server();
+    let server = cluster();
     let client = server.client();
     let path = format!("/collections/{COLLECTION}");
     let mut config = config();
