@@ -187,7 +187,8 @@ fn a_name_for_all_of_them_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut named = std::process::Command::new(command());
     named
-        .args(["--collection", "x", "serve", "--collections"])
+        .args(["--collection", "x", "serve", "--listen", "127.0.0.1:0"])
+        .arg("--collections")
         .arg(folder.path());
     let output = named.output().expect("the command");
     let words = String::from_utf8_lossy(&output.stderr);
