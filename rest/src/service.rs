@@ -79,7 +79,10 @@ async fn cluster<B: Backend>(State(app): State<Arc<App<B>>>) -> Response {
                 "term": 1, "commit": 1, "pending_operations": 0, "leader": peer, "role": "Leader",
                 "is_voter": true,
             },
-            "consensus_thread_status": {"consensus_thread_status": "working"},
+            // There is no consensus to be late with.
+            "consensus_thread_status": {
+                "consensus_thread_status": "working", "last_update": "1970-01-01T00:00:00Z",
+            },
             "message_send_failures": {},
         }),
     };
