@@ -32,7 +32,8 @@ use crate::verdict::{
 };
 
 /// So many operations in a row may be put aside with the same words, others between them or not; the
-/// next such refusal stops the queue. It may be about every write: a limit of the collection, a missing shard key.
+/// next such refusal stops the queue. It may be about every write: a limit of the collection, a missing
+/// shard key.
 pub const MOST_ALIKE: u32 = 5;
 
 /// The same of refusals in whatever words.
@@ -1076,8 +1077,8 @@ impl Uploader {
     ) -> Result<Step, E> {
         if counts && let Some(before) = self.streak.full(&failure.message) {
             let message = format!(
-                "{before}, so every write may be: {}. Put the collection right, then queue them again (`rejected retry \
-                 --all`); or move operations out of the way (`queue skip`)",
+                "{before}, so every write may be: {}. Put the collection right, then queue them again \
+                 (`rejected retry --all`); or move operations out of the way (`queue skip`)",
                 failure.message
             );
             return Ok(self.stop(Failure {
@@ -1320,7 +1321,7 @@ impl Uploader {
             return Ok(step);
         }
         if may_create {
-            self.give_identity(server, &description)?;
+            self.give_identity(server)?;
         }
         if created && let Some(index) = self.target.routing.tenant_index() {
             // Without it the tenant's points are found all the same, more slowly.
@@ -1512,11 +1513,7 @@ impl Uploader {
             self.binding.operation = operation;
         }
         if let Ok(description) = self.describe(server)?
-            && self
-                .binding
-                .id
-                .as_deref()
-                .is_none_or(|id| description.has_identity(id))
+            && !has_another_identity(&self.binding, &description)
             && let Some(points) = description.points
             && (self.without_number || self.count_tells())
         {
@@ -1613,15 +1610,10 @@ impl Uploader {
     /// Gives an identity to a collection that has none: operations and points of a collection that
     /// somebody makes anew can be as many as they were. A key that may not do so, or a server without
     /// metadata, leaves it without.
-    fn give_identity<E>(
-        &mut self,
-        server: &mut impl Server<Error = E>,
-        description: &ServerCollection,
-    ) -> Result<(), E> {
+    fn give_identity<E>(&mut self, server: &mut impl Server<Error = E>) -> Result<(), E> {
         if self.takes_no_identity || self.binding.id.is_some() {
             return Ok(());
         }
-        debug_assert!(description.identity(None).is_none());
         let id = server.fresh_id();
         let request = Request::new("PATCH", "", identity_body(&id));
         let (verdict, _) = self.write(server, &request)?;
@@ -1884,11 +1876,13 @@ fn another(bound: &Binding, description: &ServerCollection, alias: &Alias) -> Op
             }
         }
     }
-    let is_another = bound
-        .id
-        .as_ref()
-        .is_some_and(|id| !description.has_identity(id));
-    is_another.then(|| "the collection was made anew: it has another identity".to_owned())
+    has_another_identity(bound, description)
+        .then(|| "the collection was made anew: it has another identity".to_owned())
+}
+
+fn has_another_identity(bound: &Binding, description: &ServerCollection) -> bool {
+    let id = bound.id.as_deref();
+    id.is_some_and(|id| !description.has_identity(id))
 }
 
 fn is_passing(failure: &Failure) -> bool {
