@@ -30,6 +30,9 @@ pub trait Devices: Backend {
 
     /// Collections that are there, open or not.
     fn ready(&self) -> Vec<String>;
+
+    /// Where the data lies: a data directory, or a folder of several.
+    fn folder(&self) -> &Path;
 }
 
 impl Devices for ShardBackend {
@@ -39,6 +42,10 @@ impl Devices for ShardBackend {
 
     fn ready(&self) -> Vec<String> {
         self.collection_name().into_iter().collect()
+    }
+
+    fn folder(&self) -> &Path {
+        self.edge.shard().directory()
     }
 }
 
@@ -252,6 +259,11 @@ impl Backend for ShardBackend {
         })?;
         *present = Some(collection.to_owned());
         Ok(())
+    }
+
+    /// Of the shard alone: the collection on a server keeps its own parameters.
+    fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
+        self.request(collection, "PATCH", "", body).map(drop)
     }
 
     fn optimize(&self, collection: &str) -> Result<()> {

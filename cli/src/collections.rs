@@ -244,6 +244,10 @@ impl Devices for Collections {
     fn ready(&self) -> Vec<String> {
         self.slots().into_iter().map(|(name, _)| name).collect()
     }
+
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 impl Backend for Collections {
@@ -345,6 +349,10 @@ impl Backend for Collections {
             let _ = std::fs::remove_dir_all(&slot.directory);
         }
         Ok(true)
+    }
+
+    fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
+        self.shard(collection)?.update_collection(collection, body)
     }
 
     fn optimize(&self, collection: &str) -> Result<()> {

@@ -82,6 +82,11 @@ fn of_shard(edge: &EdgeSync, name: &str, record: &SyncRecord) -> Vec<Gauge> {
     };
     let mut gauges = vec![
         gauge(
+            "edge_sync_readers",
+            "instances that answer reads beside the shard's own",
+            shard.running_readers() as f64,
+        ),
+        gauge(
             "edge_sync_queue_length",
             "operations that wait for upload",
             queued as f64,

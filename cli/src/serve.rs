@@ -10,7 +10,7 @@ use edge_sync_host::{
     AutoOptimizeOptions, DEVICE_HEADER, EdgeSync, Error, Origin, Shard, Syncer, SyncerOptions,
     WorkerState, device_id,
 };
-use edge_sync_rest::{HeaderName, HeaderValue, Load, Options, Router, router};
+use edge_sync_rest::{Aliased, HeaderName, HeaderValue, Load, Options, Router, router};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
@@ -25,6 +25,9 @@ use crate::output::{exit, exit_code};
 use crate::settings::Serving;
 use crate::signals::Signals;
 use crate::status::again;
+
+/// Beside the collection's name in a data directory, or in the folder of several collections.
+const ALIASES_FILE: &str = ".aliases.json";
 
 /// How often it looks for news to print.
 const NEWS_TICK: Duration = Duration::from_millis(500);
@@ -153,7 +156,7 @@ impl Session {
             });
         }
         let component = self.component()?;
-        let options = self.shard_options();
+        let options = self.shard_options().readers(serving.readers);
         let settings = self.settings.clone();
         let syncs = !arguments.no_sync;
         let has_server = settings.has_url();
@@ -197,7 +200,7 @@ impl Session {
         let directory = self.settings.data_dir();
         let mut fixed = self.settings.collection().map(str::to_owned);
         let mut builder = EdgeSync::builder(self.component()?, directory)
-            .options(self.shard_options())
+            .options(self.shard_options().readers(serving.readers))
             .sync_options(self.settings.sync_options());
         let has_server = self.settings.has_url();
         if has_server && !arguments.no_sync {
@@ -238,7 +241,8 @@ impl Session {
             )),
             ..defaults
         };
-        let router = router(Arc::clone(backend), options);
+        let aliased = self.aliased(backend)?;
+        let router = router(Arc::new(aliased), options);
         let (stop, stopping) = oneshot::channel::<()>();
         let mut server = tokio::spawn(serve_until(listener, router, load, stopping));
         self.say_ready(&**backend, address)?;
@@ -283,6 +287,16 @@ impl Session {
         }
         self.say_news(&mut news, &**backend);
         Ok(())
+    }
+
+    /// What is served, under its aliases too. They are kept where the collections are.
+    fn aliased<B: Devices>(&self, backend: &Arc<B>) -> Result<Aliased<B>, Error> {
+        let file = backend.folder().join(ALIASES_FILE);
+        Aliased::new(Arc::clone(backend), file.clone()).map_err(|source| Error::Io {
+            operation: "read the aliases in",
+            path: file,
+            source,
+        })
     }
 
     /// The line that tells whoever started this that requests are answered from now on.

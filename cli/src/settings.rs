@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use edge_sync_host::{
-    BoundServer, ClientCertificate, Component, ComponentOptions, Durability, Error, Secret,
-    ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
+    BoundServer, ClientCertificate, Component, ComponentOptions, Durability, Error, MOST_READERS,
+    Secret, ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use edge_sync_rest::Limits;
 use edge_sync_upload::{FollowedShards, NamedPart, Routing};
@@ -34,6 +34,10 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// How long a shard of several stays open without a request.
 const IDLE_TIME: Duration = Duration::from_secs(300);
+
+/// Readers of a shard that is served, where it is not said how many, on a machine that has the cores:
+/// each takes as much memory as the shard.
+const READERS: usize = 3;
 
 /// What limits of `serve` may be set to.
 const MOST_CONNECTIONS: usize = 100_000;
@@ -256,6 +260,7 @@ struct Layer {
     serve_api_key_file: Option<PathBuf>,
     serve_connections: Option<usize>,
     serve_queue: Option<usize>,
+    serve_readers: Option<usize>,
     serve_bodies_mib: Option<usize>,
     serve_head_seconds: Option<u64>,
     serve_body_seconds: Option<u64>,
@@ -413,6 +418,7 @@ impl Layer {
             serve_api_key_file,
             serve_connections: self.serve_connections.or(below.serve_connections),
             serve_queue: self.serve_queue.or(below.serve_queue),
+            serve_readers: self.serve_readers.or(below.serve_readers),
             serve_bodies_mib: self.serve_bodies_mib.or(below.serve_bodies_mib),
             serve_head_seconds: self.serve_head_seconds.or(below.serve_head_seconds),
             serve_body_seconds: self.serve_body_seconds.or(below.serve_body_seconds),
@@ -674,10 +680,27 @@ impl Settings {
             addresses,
             key,
             limits: self.serve_limits()?,
+            readers: self.serve_readers()?,
             stop_time: seconds("serve_stop_seconds", self.0.serve_stop_seconds, STOP_TIME)?,
             idle_time: seconds("serve_idle_seconds", self.0.serve_idle_seconds, IDLE_TIME)?,
             auto_optimize: flags.auto_optimize || self.0.auto_optimize.unwrap_or(false),
         })
+    }
+
+    /// Most instances that answer reads beside each shard's own.
+    fn serve_readers(&self) -> Result<usize, Error> {
+        match self.0.serve_readers {
+            Some(readers) if readers <= MOST_READERS => Ok(readers),
+            Some(readers) => {
+                let message = format!("{readers} is not in 0..={MOST_READERS}");
+                Err(setting("serve_readers", message))
+            }
+            // The shard's own instance has the first core.
+            None => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                Ok((cores - 1).min(READERS))
+            }
+        }
     }
 
     /// How much `serve` does and holds at once.
@@ -693,6 +716,7 @@ impl Settings {
             None => Ok(default),
         };
         Ok(Limits {
+            at_once: defaults.at_once + self.serve_readers()?,
             connections: count(
                 "serve_connections",
                 layer.serve_connections,
@@ -830,6 +854,8 @@ pub struct Serving {
     pub key: Option<Secret>,
     /// How much is done and held at once.
     pub limits: Limits,
+    /// Most instances that answer reads beside each shard's own.
+    pub readers: usize,
     /// How long the end waits for requests under way, and then for the shard.
     pub stop_time: Duration,
     /// How long a shard of several stays open without a request.

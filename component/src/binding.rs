@@ -9,7 +9,7 @@ use std::io;
 use edge_sync_upload::Binding;
 
 use crate::bindings::queue;
-use crate::directory::{Directory, sync_path, write_durably};
+use crate::directory::{Directory, replace_durably};
 use crate::error::{Result, corrupt, storage};
 
 /// Reads the binding of a data directory; none before the first exchange.
@@ -32,14 +32,10 @@ pub fn load(directory: &Directory) -> Result<Option<Binding>> {
 /// Replaces the binding, durably.
 pub fn store(directory: &Directory, binding: &Binding) -> Result<()> {
     let path = directory.binding();
-    let new = path.with_extension("new");
     let mut bytes = serde_json::to_vec(binding)
         .map_err(|error| storage("write the binding to a collection", &path, &error.into()))?;
     bytes.push(b'\n');
-    write_durably(&new, &bytes)?;
-    fs::rename(&new, &path)
-        .map_err(|error| storage("replace the binding to a collection", &path, &error))?;
-    sync_path(directory.root())
+    replace_durably(&path, &bytes)
 }
 
 /// Notes that something was confirmed or restored, and that nobody said from which collection; unless

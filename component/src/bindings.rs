@@ -10,4 +10,4 @@ wit_bindgen::generate!({
     additional_derives: [Clone],
 });
 
-pub use exports::edge_sync::shard::{courier, peek, queue, restore, shard, sync, types};
+pub use exports::edge_sync::shard::{courier, peek, queue, reader, restore, shard, sync, types};

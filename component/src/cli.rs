@@ -23,7 +23,7 @@ use crate::bindings::types::{Durability, Options};
 use crate::courier::Server;
 use crate::directory::Directory;
 use crate::error::{Error, Result, describe, invalid, storage};
-use crate::exports::{close, open_with, with_store};
+use crate::exports::{close, open_with, request, with_store};
 use crate::listing::PAGE_OPERATIONS;
 use crate::peek;
 use crate::store::Store;
@@ -403,11 +403,11 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
                 })
                 .collect();
             let body = json!({ "points": points }).to_string();
-            with_store(|store| store.request("POST", "/points/delete", &body))
+            request("POST", "/points/delete", &body)
         }
         Command::Search { file } => {
             let body = read_text(file.as_deref())?;
-            with_store(|store| store.request("POST", "/points/query", &body))
+            request("POST", "/points/query", &body)
         }
         Command::Request { method, path, file } => {
             let bodyless = matches!(method.as_str(), "GET" | "DELETE") && file.is_none();
@@ -416,7 +416,7 @@ fn on_shard(command: Command, directory: &Directory) -> Result<Value> {
             } else {
                 read_text(file.as_deref())?
             };
-            with_store(|store| store.request(&method, &path, &body))
+            request(&method, &path, &body)
         }
         Command::Optimize => with_store(|store| Ok(json!({ "optimized": store.optimize()? }))),
         Command::Info => with_store(|store| {
@@ -546,15 +546,13 @@ fn upsert(file: Option<&Path>, batch_size: usize) -> Result<Value> {
         if points.len() == batch_size || (length == 0 && !points.is_empty()) {
             written += points.len();
             let body = json!({ "points": std::mem::take(&mut points) }).to_string();
-            with_store(|store| store.request("PUT", "/points", &body)).map_err(
-                |error| match error {
-                    Error::InvalidInput(input) => invalid(
-                        format!("lines up to {number}: {}", input.field),
-                        input.message,
-                    ),
-                    other => other,
-                },
-            )?;
+            request("PUT", "/points", &body).map_err(|error| match error {
+                Error::InvalidInput(input) => invalid(
+                    format!("lines up to {number}: {}", input.field),
+                    input.message,
+                ),
+                other => other,
+            })?;
         }
         if length == 0 {
             break;
@@ -582,7 +580,10 @@ fn pulled_json(report: PullReport) -> Value {
         "points_before": report.points_before,
         "points": report.points,
         "bytes": report.bytes,
-        "shards": report.shards,
+        "shards": report.shards.iter().map(|it| json!({
+            "shard": it.shard,
+            "shard_key": it.shard_key,
+        })).collect::<Vec<_>>(),
         "peer": report.peer,
         "elsewhere": report.elsewhere,
         "files": report.pulled.map(|pulled| json!({

@@ -10,6 +10,7 @@
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! generations/N/optimized.json    how it was made, if it is another generation, optimized
+//! readers/N/                 what the reader N has: a copy of the engine's files and configuration
 //! staging/                   snapshots on their way in; the courier's only folder
 //! .trial/                    what an opening tries the host's files with; gone when it has ended
 //! reserve                    room on the disk that is given up when it is full
@@ -58,6 +59,25 @@ impl Directory {
     /// Where snapshots are downloaded to.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// What readers have. Nothing in there outlives the opening that lent it.
+    fn readers(&self) -> PathBuf {
+        self.root.join("readers")
+    }
+
+    /// Makes the folder of a reader, empty even if there is one of that number.
+    pub fn create_reader(&self, number: u32) -> Result<ReaderFolder> {
+        let folder = self.readers().join(number.to_string());
+        remove_folder(&folder)?;
+        fs::create_dir_all(&folder)
+            .map_err(|error| storage("create a reader's folder", &folder, &error))?;
+        Ok(ReaderFolder::new(folder))
+    }
+
+    /// Removes what readers had.
+    pub fn remove_readers(&self) -> Result<()> {
+        remove_folder(&self.readers())
     }
 
     /// The file that holds room on the disk.
@@ -163,6 +183,34 @@ impl Directory {
     }
 }
 
+/// What one reader has.
+#[derive(Debug)]
+pub struct ReaderFolder {
+    root: PathBuf,
+}
+
+impl ReaderFolder {
+    /// Names the folder; touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The copy of the engine's files.
+    pub fn shard(&self) -> PathBuf {
+        self.root.join("shard")
+    }
+
+    /// The collection configuration.
+    pub fn collection(&self) -> PathBuf {
+        self.root.join("collection.json")
+    }
+
+    /// Removes all of it.
+    pub fn remove(&self) -> Result<()> {
+        remove_folder(&self.root)
+    }
+}
+
 fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -188,6 +236,14 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
             file.sync_all()
         })
         .map_err(|error| storage("write file", path, &error))
+}
+
+/// Replaces a small file as a whole, durably: it is the old one or the new one at any time.
+pub fn replace_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let new = path.with_extension("new");
+    write_durably(&new, bytes)?;
+    fs::rename(&new, path).map_err(|error| storage("replace file", path, &error))?;
+    path.parent().map_or(Ok(()), sync_path)
 }
 
 /// Entries of a folder that are named by numbers, in ascending order; none without the folder.

@@ -13,12 +13,14 @@ use crate::Component;
 use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, SearchRequest};
 use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
-use crate::bindings::{courier, peek, queue, restore, shard, sync};
+use crate::bindings::{courier, peek, queue, reader, restore, shard, sync};
 use crate::convert;
 use crate::directory::Directory;
 use crate::download::Download;
 use crate::error::{Error, Result, invalid};
 use crate::pull::Pull;
+use crate::reader::{self as readers, Reader};
+use crate::request::{self as requests, Source};
 use crate::restore::Staging;
 use crate::room;
 use crate::store::Store;
@@ -30,6 +32,7 @@ enum State {
     Open(Box<Store>),
     Pulling(Box<Pull>),
     Staged(Box<Staging>),
+    Reading(Box<Reader>),
 }
 
 thread_local! {
@@ -49,14 +52,35 @@ fn with_state<T>(run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
 pub fn with_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
     with_state(|state| match state {
         State::Open(store) => run(store),
-        State::Closed | State::Pulling(_) | State::Staged(_) => Err(Error::NotOpen),
+        _ => Err(Error::NotOpen),
     })
+}
+
+/// Runs with the open shard, or with a reader's copy of one.
+fn with_source<T>(run: impl FnOnce(Source<'_>) -> Result<T>) -> Result<T> {
+    with_state(|state| match state {
+        State::Open(store) => run(Source::Store(store)),
+        State::Reading(reader) => run(Source::Reader(reader)),
+        _ => Err(Error::NotOpen),
+    })
+}
+
+/// Carries a request out with what is open; answers the REST `result`.
+pub fn request(method: &str, path: &str, body: &str) -> Result<Value> {
+    with_source(|source| requests::request(source, method, path, body))
+}
+
+/// Runs with the data of either.
+fn with_shard<T>(run: impl FnOnce(&engine::Shard) -> Result<T>) -> Result<T> {
+    with_source(|source| run(source.shard()?))
 }
 
 /// Puts what `make` opens into the instance, which must hold nothing.
 pub fn open_with(make: impl FnOnce() -> Result<(Store, Opened)>) -> Result<Opened> {
     with_state(|state| match state {
-        State::Open(_) | State::Pulling(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+        State::Open(_) | State::Pulling(_) | State::Staged(_) | State::Reading(_) => {
+            Err(Error::AlreadyOpen)
+        }
         State::Closed => {
             let (store, opened) = make()?;
             *state = State::Open(Box::new(store));
@@ -80,9 +104,7 @@ pub fn close() -> Result<Vec<String>> {
 fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
     with_state(|state| match state {
         State::Staged(staging) => run(staging),
-        State::Open(_) | State::Pulling(_) | State::Closed => {
-            Err(invalid("staged", "nothing is staged in this instance"))
-        }
+        _ => Err(invalid("staged", "nothing is staged in this instance")),
     })
 }
 
@@ -110,7 +132,9 @@ fn write(store: &mut Store, method: &str, path: &str, body: Value) -> Result<Rec
     };
     match engine::parse_request(method, path, &body)? {
         engine::Request::Write(write) => store.write(write),
-        engine::Request::Read(_) => Err(Error::Internal(format!("{path} is not a write"))),
+        engine::Request::Read(_) | engine::Request::Configure(_) => {
+            Err(Error::Internal(format!("{path} is not a write")))
+        }
     }
 }
 
@@ -181,25 +205,23 @@ impl shard::Guest for Component {
     }
 
     fn retrieve(ids: Vec<PointId>, selection: Selection) -> Result<Vec<StoredPoint>> {
-        with_store(|store| {
+        with_shard(|shard| {
             let ids = convert::ids_in("ids", ids)?;
-            let found = store
-                .shard()?
-                .retrieve(&ids, &convert::selection_in(&selection)?)?;
+            let found = shard.retrieve(&ids, &convert::selection_in(&selection)?)?;
             Ok(found.into_iter().map(convert::stored_out).collect())
         })
     }
 
     fn search(request: SearchRequest) -> Result<Vec<ScoredPoint>> {
-        with_store(|store| {
-            let found = store.shard()?.search(convert::search_in(request)?)?;
+        with_shard(|shard| {
+            let found = shard.search(convert::search_in(request)?)?;
             Ok(found.into_iter().map(convert::scored_out).collect())
         })
     }
 
     fn scroll(request: ScrollRequest) -> Result<ScrollPage> {
-        with_store(|store| {
-            let page = store.shard()?.scroll(convert::scroll_in(request)?)?;
+        with_shard(|shard| {
+            let page = shard.scroll(convert::scroll_in(request)?)?;
             Ok(ScrollPage {
                 points: page.points.into_iter().map(convert::stored_out).collect(),
                 next: page.next.map(convert::id_out),
@@ -208,14 +230,14 @@ impl shard::Guest for Component {
     }
 
     fn count(filter: Option<String>) -> Result<u64> {
-        with_store(|store| {
+        with_shard(|shard| {
             let filter = convert::json_in("filter", filter)?;
-            Ok(store.shard()?.count(filter.as_ref())?)
+            Ok(shard.count(filter.as_ref())?)
         })
     }
 
     fn request(method: String, path: String, body: String) -> Result<String> {
-        with_store(|store| Ok(store.request(&method, &path, &body)?.to_string()))
+        Ok(request(&method, &path, &body)?.to_string())
     }
 
     fn answer(
@@ -223,8 +245,8 @@ impl shard::Guest for Component {
         path: String,
         body: String,
     ) -> Result<Result<String, shard::Refusal>> {
-        with_store(|store| {
-            let answer = store.answer(&method, &path, &body)?;
+        with_source(|source| {
+            let answer = requests::answer(source, &method, &path, &body)?;
             Ok(answer
                 .map(|result| result.to_string())
                 .map_err(|(status, message)| shard::Refusal { status, message }))
@@ -256,6 +278,34 @@ impl shard::Guest for Component {
                 generation: store.current().generation,
                 memory_bytes: room::memory_bytes(),
             })
+        })
+    }
+}
+
+impl reader::Guest for Component {
+    fn lend(number: u32) -> Result<u64> {
+        with_store(|store| readers::lend(store, number))
+    }
+
+    fn position() -> Result<u64> {
+        with_store(|store| store.check().map(|()| store.log().last()))
+    }
+
+    fn open(directory: String, copy: String, position: u64) -> Result<()> {
+        with_state(|state| match state {
+            State::Closed => {
+                let reader = Reader::open(&Directory::new(directory), &copy, position)?;
+                *state = State::Reading(Box::new(reader));
+                Ok(())
+            }
+            _ => Err(Error::AlreadyOpen),
+        })
+    }
+
+    fn follow(until: u64) -> Result<u64> {
+        with_state(|state| match state {
+            State::Reading(reader) => reader.follow(until),
+            _ => Err(Error::NotOpen),
         })
     }
 }
@@ -381,7 +431,7 @@ impl restore::Guest for Component {
         everything: bool,
     ) -> Result<Vec<restore::Offer>> {
         with_state(|state| match state {
-            State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+            State::Open(_) | State::Staged(_) | State::Reading(_) => Err(Error::AlreadyOpen),
             State::Closed | State::Pulling(_) => {
                 let origins = origins
                     .into_iter()
@@ -439,7 +489,9 @@ impl restore::Guest for Component {
 
     fn stage_optimize(directory: String, options: Options) -> Result<Option<restore::Staged>> {
         with_state(|state| match state {
-            State::Open(_) | State::Staged(_) | State::Pulling(_) => Err(Error::AlreadyOpen),
+            State::Open(_) | State::Staged(_) | State::Pulling(_) | State::Reading(_) => {
+                Err(Error::AlreadyOpen)
+            }
             State::Closed => {
                 let staged = Staging::stage_optimized(Directory::new(directory), options)?;
                 Ok(staged.map(|(staging, staged)| {
@@ -489,7 +541,7 @@ impl restore::Guest for Component {
                 *state = State::Closed;
                 Ok(())
             }
-            State::Open(_) | State::Closed => {
+            State::Open(_) | State::Closed | State::Reading(_) => {
                 Err(invalid("abandon", "nothing is staged in this instance"))
             }
         })
@@ -500,7 +552,7 @@ impl restore::Guest for Component {
 /// everything.
 fn stage(make: impl FnOnce() -> Result<(Staging, restore::Staged)>) -> Result<restore::Staged> {
     with_state(|state| match state {
-        State::Open(_) | State::Staged(_) => Err(Error::AlreadyOpen),
+        State::Open(_) | State::Staged(_) | State::Reading(_) => Err(Error::AlreadyOpen),
         State::Closed | State::Pulling(_) => {
             let (staging, staged) = make()?;
             *state = State::Staged(Box::new(staging));

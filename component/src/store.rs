@@ -21,7 +21,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use edge_sync_engine::{CollectionConfig, Operation, PointId, Request, Shard, Write};
+use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, Write};
 use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
 use edge_sync_rollback::{Identity, Journal};
@@ -138,6 +138,7 @@ impl Store {
         }
         let current = load_current(&directory)?;
         let notes = settle_generations(&directory, current.generation)?;
+        directory.remove_readers()?;
         with_reserve(&directory, || {
             Self::load(directory.clone(), options, current.clone(), notes.clone())
         })
@@ -174,16 +175,8 @@ impl Store {
         current: Current,
         notes: Vec<String>,
     ) -> Result<(Self, Opened)> {
-        let (journal, _) = Journal::roll_back(
-            &directory.shard(current.generation),
-            &directory.rollback(current.generation),
-            current.checkpoint,
-        )?;
-        let watch = Watch::over(journal)?;
-        let tree = directory.shard(current.generation);
-        let shard = load_shard(&directory, current.generation)
-            .map_err(|error| or_failed_call(error, &watch, &tree))?;
-        Self::assemble(directory, options, Some((shard, watch)), current, notes)
+        let engine = load_watched(&directory, &current)?;
+        Self::assemble(directory, options, Some(engine), current, notes)
     }
 
     /// Puts an open engine, if there is one, and the log together, and replays what the engine has
@@ -623,15 +616,8 @@ impl Store {
         (first <= last).then_some(SequenceRange { first, last })
     }
 
-    /// Runs a REST request: reads answer at once, writes take the way of every write.
-    pub fn request(&mut self, method: &str, path: &str, body: &str) -> Result<Value> {
-        match edge_sync_engine::parse_request(method, path, body)? {
-            Request::Read(read) => Ok(self.shard()?.read(read)?),
-            Request::Write(write) => self.written(path, write),
-        }
-    }
-
-    fn written(&mut self, path: &str, write: Write) -> Result<Value> {
+    /// Carries a write out that came as a request for `path`; answers the REST `result`.
+    pub fn write_request(&mut self, path: &str, write: Write) -> Result<Value> {
         let parts = write.len();
         let receipt = self.write(write)?;
         let update = json!({
@@ -646,37 +632,35 @@ impl Store {
         })
     }
 
-    /// As [`Store::request`], read and refused as a server does it. A refusal is its status and words.
-    pub fn answer(&mut self, method: &str, path: &str, body: &str) -> Result<Answer> {
-        use edge_sync_engine::{Strictness, parse_request_as};
-        let request = match parse_request_as(Strictness::Server, method, path, body) {
-            Ok(request) => request,
-            Err(error) => return refused(error),
+    /// Changes the collection's parameters to those of `config`, whose vectors are the shard's: the
+    /// engine is loaded again with them. If that fails, they are as before.
+    pub fn configure(&mut self, config: &CollectionConfig) -> Result<()> {
+        // So that the files need nothing of the log, whichever parameters they are loaded with.
+        self.checkpoint()?;
+        let path = self.directory.collection(self.current.generation);
+        let before = self.creation_config()?;
+        let json = config.to_json().to_string();
+        self.with_room(|_| directory::replace_durably(&path, json.as_bytes()))?;
+        let Err(error) = self.load_again() else {
+            return Ok(());
         };
-        match request {
-            Request::Read(read) => self
-                .shard()?
-                .read(read)
-                .map_or_else(refused, |it| Ok(Ok(it))),
-            Request::Write(write) => {
-                if let Err(error) = self.shard()?.validate(&write) {
-                    return refused(error);
-                }
-                match self.written(path, write) {
-                    Err(Error::NotFound(what)) => refused(edge_sync_engine::Error::NotFound(what)),
-                    Err(Error::AlreadyExists(what)) => {
-                        refused(edge_sync_engine::Error::AlreadyExists(what))
-                    }
-                    Err(Error::Unsupported(why)) => {
-                        refused(edge_sync_engine::Error::Unsupported(why))
-                    }
-                    Err(Error::InvalidInput(it)) => {
-                        refused(edge_sync_engine::Error::invalid(it.field, it.message))
-                    }
-                    result => result.map(Ok),
-                }
-            }
+        directory::replace_durably(&path, before.as_bytes())?;
+        self.load_again()?;
+        Err(error)
+    }
+
+    /// Loads the engine from its files, which are those of the last checkpoint.
+    fn load_again(&mut self) -> Result<()> {
+        self.doubt = Some("the shard could not be loaded again".to_owned());
+        if let Some(shard) = self.shard.take() {
+            shard.discard();
+            rollback::abandon_changes();
         }
+        self.watch = None;
+        let (shard, watch) = load_watched(&self.directory, &self.current)?;
+        (self.shard, self.watch) = (Some(shard), Some(watch));
+        self.doubt = None;
+        Ok(())
     }
 
     /// Merges segments and builds indexes. True if anything was done.
@@ -689,17 +673,6 @@ impl Store {
         self.reorganized = done;
         self.checkpoint()?;
         Ok(done)
-    }
-}
-
-/// The `result` of a request, or the status and the words with which it is refused.
-pub type Answer = std::result::Result<Value, (u16, String)>;
-
-/// A refusal as an answer; any other error stays one.
-fn refused(error: edge_sync_engine::Error) -> Result<Answer> {
-    match error.as_refusal() {
-        Some(refusal) => Ok(Err(refusal)),
-        None => Err(error.into()),
     }
 }
 
@@ -839,12 +812,16 @@ fn with_reserve<T>(directory: &Directory, run: impl Fn() -> Result<T>) -> Result
 
 /// The collection configuration that is stored with one generation.
 pub fn load_config(directory: &Directory, generation: u64) -> Result<CollectionConfig> {
-    let path = directory.collection(generation);
-    let json = fs::read_to_string(&path)
-        .map_err(|error| storage("read collection configuration", &path, &error))?;
+    load_config_in(&directory.collection(generation))
+}
+
+/// The collection configuration in a file.
+pub fn load_config_in(path: &Path) -> Result<CollectionConfig> {
+    let json = fs::read_to_string(path)
+        .map_err(|error| storage("read collection configuration", path, &error))?;
     CollectionConfig::from_json(&json).map_err(|error| {
         corrupt(
-            &path,
+            path,
             None,
             format!("not a collection configuration: {error}"),
         )
@@ -855,6 +832,18 @@ pub fn load_config(directory: &Directory, generation: u64) -> Result<CollectionC
 pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
     let config = load_config(directory, generation)?;
     Ok(Shard::reopen(&directory.shard(generation), &config)?)
+}
+
+/// Loads the engine of the generation in force, as its files were at the last checkpoint, and watches
+/// over them.
+fn load_watched(directory: &Directory, current: &Current) -> Result<(Shard, Watch)> {
+    let tree = directory.shard(current.generation);
+    let journals = directory.rollback(current.generation);
+    let (journal, _) = Journal::roll_back(&tree, &journals, current.checkpoint)?;
+    let watch = Watch::over(journal)?;
+    let shard = load_shard(directory, current.generation)
+        .map_err(|error| or_failed_call(error, &watch, &tree))?;
+    Ok((shard, watch))
 }
 
 /// Removes generations that are not in force: what a restore, a pull or an optimization left that a

@@ -21,7 +21,7 @@ use crate::bindings::courier::{
 use crate::bindings::queue as wit;
 use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
-use crate::bindings::sync::{Direction, PullReport, SyncOptions, SyncReport};
+use crate::bindings::sync::{Direction, PullReport, SourceShard, SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
 use crate::courier::{Server, server_error};
 use crate::directory::Directory;
@@ -494,7 +494,7 @@ struct Fetched {
     /// None: nothing is new.
     opened: Option<Opened>,
     bytes: u64,
-    shards: Vec<u32>,
+    shards: Vec<SourceShard>,
     peer: Option<u64>,
     elsewhere: u64,
     pulled: Option<Pulled>,
@@ -549,7 +549,14 @@ fn fetch_generation(
         fetched: Fetched {
             opened: None,
             bytes: 0,
-            shards: placement.shards.iter().map(|it| it.shard).collect(),
+            shards: placement
+                .shards
+                .iter()
+                .map(|placed| SourceShard {
+                    shard: placed.shard,
+                    shard_key: placed.shard_key.clone(),
+                })
+                .collect(),
             peer: placement.peer,
             elsewhere: 0,
             pulled: None,

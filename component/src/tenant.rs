@@ -299,7 +299,7 @@ fn write(
             }
             Ok(())
         }
-        EngineRequest::Read(_) => Ok(()),
+        EngineRequest::Read(_) | EngineRequest::Configure(_) => Ok(()),
     }
 }
 

@@ -29,7 +29,7 @@ const COLLECTION: &[&str] = &[
     "metadata",
 ];
 
-const HNSW: &[&str] = &[
+pub(crate) const HNSW: &[&str] = &[
     "m",
     "ef_construct",
     "full_scan_threshold",
@@ -40,7 +40,7 @@ const HNSW: &[&str] = &[
     "inline_storage",
 ];
 
-const OPTIMIZERS: &[&str] = &[
+pub(crate) const OPTIMIZERS: &[&str] = &[
     "deleted_threshold",
     "vacuum_min_vector_number",
     "default_segment_number",
@@ -107,7 +107,7 @@ impl CollectionConfig {
         }
     }
 
-    fn from_node(node: &Node<'_>) -> Result<Self> {
+    pub(crate) fn from_node(node: &Node<'_>) -> Result<Self> {
         Ok(Self {
             json: node.fields(COLLECTION)?.clone(),
             edge: edge_config(node)?,
@@ -267,7 +267,7 @@ impl CollectionConfig {
     }
 
     /// `vectors` or `sparse_vectors` by name.
-    fn section(&self, key: &str) -> Map<String, Value> {
+    pub(crate) fn section(&self, key: &str) -> Map<String, Value> {
         match self.json.get(key) {
             Some(Value::Object(map)) if key == "vectors" && is_single_vector(map) => {
                 Map::from_iter([(String::new(), Value::Object(map.clone()))])
@@ -425,7 +425,7 @@ fn sorted<T>(map: &HashMap<String, T>) -> Vec<(&String, &T)> {
 }
 
 /// `vectors` is one vector's parameters, and not a map of names (one of which may be "size").
-fn is_single_vector(map: &Map<String, Value>) -> bool {
+pub(crate) fn is_single_vector(map: &Map<String, Value>) -> bool {
     map.get("size").is_some_and(|size| !size.is_object())
 }
 

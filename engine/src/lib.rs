@@ -1,7 +1,7 @@
 //! The local shard: everything that touches the qdrant-edge engine.
 //!
 //! Maps Qdrant's REST JSON (schema of Qdrant 1.19) to the engine's types, in one place:
-//! [`parse_request`] turns a request into a [`ReadRequest`] or a [`Write`], [`Shard::read`] answers
+//! [`parse_request`] turns a request into a [`ReadRequest`], a [`Write`] or [`Changes`], [`Shard::read`] answers
 //! the former, and [`Shard::prepare`] turns the latter into [`Operation`]s that are logged, applied
 //! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field,
 //! unless a request is to be read as a server reads it ([`Strictness::Server`]).
@@ -11,6 +11,7 @@
 
 mod allowance;
 mod apply;
+mod changes;
 mod config;
 mod encoding;
 mod error;
@@ -28,6 +29,7 @@ mod snapshot;
 mod vector;
 mod write;
 
+pub use changes::Changes;
 pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};
 pub use json::Strictness;

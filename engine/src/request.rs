@@ -4,6 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use qdrant_edge::{Filter, JsonPath, OrderBy, WithPayloadInterface, WithVector};
 use serde_json::Value;
 
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::filter::{filter, order_by, with_payload};
 use crate::json::{Ignored, Node, Strictness};
@@ -25,6 +26,8 @@ pub enum Request {
     Read(ReadRequest),
     /// Changes points, payload indexes or named vectors; for [`crate::Shard::prepare`].
     Write(Write),
+    /// Changes the collection's parameters; for [`crate::CollectionConfig::changed`].
+    Configure(Changes),
 }
 
 /// A parsed request that only reads.
@@ -166,6 +169,8 @@ fn parse_body(method: &str, path: &str, node: &Node<'_>) -> Result<Request> {
             may_be_missing: node.is_read_as_server(),
         }),
 
+        ("PATCH", [""]) => Changes::parse(node).map(Request::Configure),
+
         (_, ["points", "search" | "recommend" | "discover", ..]) => Err(Error::Unsupported(
             format!("{method} {path}: removed from Qdrant's API; use POST /points/query"),
         )),
@@ -181,7 +186,7 @@ fn elsewhere(segments: &[&str]) -> Option<&'static str> {
     Some(match segments {
         [""] | ["exists"] => {
             "a local shard is made by `create`, described by `info` and deleted with its \
-             directory; its settings are the server's, and come with a restore"
+             directory"
         }
         ["snapshots", ..] | ["shards", _, "snapshot" | "snapshots", ..] => {
             "a local shard takes snapshots (`restore`), from a server or a file, and makes none: \

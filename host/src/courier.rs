@@ -19,7 +19,7 @@ use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, Instance};
+use crate::instance::{Grants, Guest, Instance, Preopen};
 use crate::origin::{Origin, is_loopback, server_url, server_url_text};
 use crate::outbound::{Outbound, Unanswered};
 use crate::owner::Owner;
@@ -528,9 +528,11 @@ impl CourierState {
                 Instance::new(
                     &self.component,
                     Grants {
-                        folder: self.staging.clone(),
-                        guest_folder: GUEST_STAGING,
-                        access: FsPerms::ReadWrite,
+                        preopens: vec![Preopen::new(
+                            &self.staging,
+                            GUEST_STAGING,
+                            FsPerms::ReadWrite,
+                        )],
                         outbound: Outbound::Denied,
                         memory_bytes: MEMORY_BYTES,
                     },

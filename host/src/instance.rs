@@ -53,13 +53,33 @@ setters!(TimeLimits {
 
 /// What an instance is given. There is nothing else: no environment, no arguments, no sockets.
 pub(crate) struct Grants {
-    /// One folder of the host, and its name in the guest.
-    pub(crate) folder: PathBuf,
-    pub(crate) guest_folder: &'static str,
-    /// Whether it may change what is in the folder.
-    pub(crate) access: FsPerms,
+    pub(crate) preopens: Vec<Preopen>,
     pub(crate) outbound: Outbound,
     pub(crate) memory_bytes: usize,
+}
+
+/// A folder of the host that an instance sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Preopen {
+    folder: PathBuf,
+    /// Its name in the guest.
+    guest_folder: &'static str,
+    /// Whether the instance may change what is in the folder.
+    access: FsPerms,
+}
+
+impl Preopen {
+    pub(crate) fn new(
+        folder: impl Into<PathBuf>,
+        guest_folder: &'static str,
+        access: FsPerms,
+    ) -> Preopen {
+        Preopen {
+            folder: folder.into(),
+            guest_folder,
+            access,
+        }
+    }
 }
 
 /// The store's data.
@@ -132,27 +152,28 @@ pub(crate) struct Instance {
     component: Component,
     store: Store<Guest>,
     bindings: EdgeSync,
-    folder: PathBuf,
-    guest_folder: &'static str,
+    preopens: Vec<Preopen>,
 }
 
 impl Instance {
     pub(crate) fn new(component: &Component, grants: Grants) -> Result<Instance> {
         let stderr = StderrTail::default();
-        let wasi = WasiCtx::builder()
-            // The owner's thread serves nobody else, and a hop to another thread for each file
-            // access costs more than the access.
-            .allow_blocking_current_thread(true)
-            .stderr(stderr.clone())
-            .preopened_dir(&grants.folder, grants.guest_folder, grants.access)
-            .map_err(|error| Error::Io {
-                operation: "open the folder",
-                path: grants.folder.clone(),
-                source: error
-                    .downcast()
-                    .unwrap_or_else(|error| std::io::Error::other(format!("{error:#}"))),
-            })?
-            .build();
+        let mut wasi = WasiCtx::builder();
+        // The owner's thread serves nobody else, and a hop to another thread for each file access
+        // costs more than the access.
+        wasi.allow_blocking_current_thread(true)
+            .stderr(stderr.clone());
+        for preopen in &grants.preopens {
+            wasi.preopened_dir(&preopen.folder, preopen.guest_folder, preopen.access)
+                .map_err(|error| Error::Io {
+                    operation: "open the folder",
+                    path: preopen.folder.clone(),
+                    source: error
+                        .downcast()
+                        .unwrap_or_else(|error| std::io::Error::other(format!("{error:#}"))),
+                })?;
+        }
+        let wasi = wasi.build();
         let mut store = Store::new(
             component.engine(),
             Guest {
@@ -185,8 +206,7 @@ impl Instance {
             component: component.clone(),
             store,
             bindings,
-            folder: grants.folder,
-            guest_folder: grants.guest_folder,
+            preopens: grants.preopens,
         })
     }
 
@@ -263,7 +283,9 @@ impl Instance {
                         limit_bytes: memory.bytes,
                     });
                 }
-                Err(Error::from(error).with_host_paths(self.guest_folder, &self.folder))
+                let names =
+                    |error: Error, it: &Preopen| error.with_host_paths(it.guest_folder, &it.folder);
+                Err(self.preopens.iter().fold(Error::from(error), names))
             }
             Err(trap) => Err(self.describe(name, limit, &trap)),
         }

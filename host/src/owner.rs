@@ -1,8 +1,9 @@
 //! A thread that owns a value; closures are sent to it and run one after the other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -21,11 +22,35 @@ pub(crate) struct Owner<S> {
     /// Set when the value is wanted back at the end. Otherwise it is dropped on the owner's
     /// thread, since dropping may call the guest, which needs the stack.
     wanted: Arc<AtomicBool>,
+    /// Calls that were sent and have not ended.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What an owner does when nothing was asked of it for a while.
+struct Idle<S> {
+    after: Duration,
+    then: fn(&mut S),
 }
 
 impl<S: Send + 'static> Owner<S> {
     /// `what` names the thread, and the owner in errors.
-    pub(crate) fn spawn(what: &'static str, mut state: S) -> Result<Owner<S>> {
+    pub(crate) fn spawn(what: &'static str, state: S) -> Result<Owner<S>> {
+        Owner::start(what, state, None)
+    }
+
+    /// [`Owner::spawn`]; `then` is called when nothing was asked of it for as long as `after`.
+    pub(crate) fn spawn_idle(
+        what: &'static str,
+        state: S,
+        after: Duration,
+        then: fn(&mut S),
+    ) -> Result<Owner<S>> {
+        Owner::start(what, state, Some(Idle { after, then }))
+    }
+
+    fn start(what: &'static str, mut state: S, idle: Option<Idle<S>>) -> Result<Owner<S>> {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let ended = Arc::clone(&waiting);
         let (jobs, inbox) = mpsc::channel::<Job<S>>();
         let wanted = Arc::new(AtomicBool::new(false));
         let give_back = Arc::clone(&wanted);
@@ -33,8 +58,9 @@ impl<S: Send + 'static> Owner<S> {
             .name(format!("edge-sync {what}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                for job in inbox {
+                while let Some(job) = next(&inbox, &mut state, idle.as_ref()) {
                     job(&mut state);
+                    ended.fetch_sub(1, Ordering::AcqRel);
                 }
                 give_back.load(Ordering::Acquire).then_some(state)
             })
@@ -44,7 +70,19 @@ impl<S: Send + 'static> Owner<S> {
             jobs: Some(jobs),
             thread: Some(thread),
             wanted,
+            waiting,
         })
+    }
+
+    /// How many calls were sent and have not ended.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Runs `job` after those sent before it, and does not wait for it.
+    pub(crate) fn tell(&self, job: impl FnOnce(&mut S) + Send + 'static) {
+        // An owner that is gone needs to be told nothing.
+        let _ = self.send(Box::new(job));
     }
 
     /// Runs `job` on the owner's thread after those sent before it, and waits for the outcome.
@@ -92,11 +130,29 @@ impl<S: Send + 'static> Owner<S> {
     }
 
     fn send(&self, job: Job<S>) -> Result<()> {
-        self.jobs
-            .as_ref()
-            .and_then(|jobs| jobs.send(job).ok())
-            .ok_or(Error::Closed(self.what))
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let sent = self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok());
+        if sent.is_none() {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        sent.ok_or(Error::Closed(self.what))
     }
+}
+
+/// The next job; none once nobody can send one.
+fn next<S>(
+    inbox: &mpsc::Receiver<Job<S>>,
+    state: &mut S,
+    idle: Option<&Idle<S>>,
+) -> Option<Job<S>> {
+    if let Some(idle) = idle {
+        match inbox.recv_timeout(idle.after) {
+            Ok(job) => return Some(job),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => (idle.then)(state),
+        }
+    }
+    inbox.recv().ok()
 }
 
 impl<S> Drop for Owner<S> {

@@ -8,7 +8,7 @@ use wasmtime_wasi::FsPerms;
 
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Instance};
+use crate::instance::{Grants, Instance, Preopen};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, ShardOptions, no_shard};
@@ -40,9 +40,7 @@ impl Peek {
         let instance = Instance::new(
             component,
             Grants {
-                folder: folder.clone(),
-                guest_folder: GUEST_DATA,
-                access: FsPerms::ReadOnly,
+                preopens: vec![Preopen::new(&folder, GUEST_DATA, FsPerms::ReadOnly)],
                 outbound: Outbound::Denied,
                 memory_bytes: options.memory_bytes,
             },

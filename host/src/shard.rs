@@ -14,11 +14,12 @@ use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, Instance, TimeLimits};
+use crate::instance::{Grants, Guest, Instance, Preopen, TimeLimits};
 use crate::lock::DirectoryLock;
 use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
+use crate::readers::{Chosen, MOST_READERS, Position, Readers, Standing};
 use crate::setters::setters;
 use crate::types::{
     Binding, Difference, Durability, Info, MemoryShortage, Opened, Point, PointId, QueueLimits,
@@ -64,6 +65,11 @@ pub struct ShardOptions {
     /// [`Error::NoMemory`]. A restore, a pull and an optimization run a second instance beside it for
     /// a while.
     pub memory_bytes: usize,
+    /// Most instances that answer reads beside the shard's own, up to
+    /// [`MOST_READERS`], so that several threads'
+    /// searches use several cores. One is started when reads keep finding the others busy, and takes as
+    /// much memory as the shard. A read sees every write that had returned when it began. Default: none.
+    pub readers: usize,
     /// Longest times that calls may take.
     pub times: TimeLimits,
     /// What others are told of this process when they find the directory in use. None: the name of
@@ -78,6 +84,7 @@ impl Default for ShardOptions {
             log_segment_bytes: None,
             flush_after_bytes: None,
             memory_bytes: 2 << 30,
+            readers: 0,
             times: TimeLimits::default(),
             process_name: None,
         }
@@ -89,6 +96,7 @@ setters!(ShardOptions {
     log_segment_bytes: Option<u64>,
     flush_after_bytes: Option<u64>,
     memory_bytes: usize,
+    readers: usize,
     times: TimeLimits,
     process_name: Option<String>,
 });
@@ -113,6 +121,12 @@ impl ShardOptions {
                 ),
             });
         }
+        if self.readers > MOST_READERS {
+            return Err(Error::Setting {
+                name: "readers",
+                message: format!("{} are more than {MOST_READERS}", self.readers),
+            });
+        }
         Ok(())
     }
 }
@@ -120,7 +134,7 @@ impl ShardOptions {
 /// A shard in a data directory. Clones are handles to the same shard; when the last is dropped,
 /// the shard is flushed and closed and the directory released.
 ///
-/// Calls wait for those before them. Each has a twin for async callers, whose call is carried out
+/// Calls wait for those before them, but for reads that go to a reader ([`ShardOptions::readers`]). Each has a twin for async callers, whose call is carried out
 /// even if the future is dropped.
 #[derive(Clone)]
 pub struct Shard {
@@ -128,7 +142,9 @@ pub struct Shard {
 }
 
 struct Inner {
-    owner: Owner<ShardState>,
+    /// They call the owner, and so are gone before it.
+    readers: Readers,
+    owner: Arc<Owner<ShardState>>,
     component: Component,
     options: ShardOptions,
     folder: PathBuf,
@@ -245,7 +261,8 @@ impl Shard {
             None => DirectoryLock::acquire(directory)?,
         };
         let notes = Notes::default();
-        let owner = Owner::spawn(
+        let standing = Arc::new(Standing::default());
+        let owner = Arc::new(Owner::spawn(
             "shard",
             ShardState {
                 component: component.clone(),
@@ -260,12 +277,16 @@ impl Shard {
                 writes_since_open: 0,
                 memory_at_open: 0,
                 flush_failed: false,
+                openings: 0,
+                standing: (options.readers > 0).then(|| Arc::clone(&standing)),
                 notes: notes.clone(),
                 lock: Some(lock),
             },
-        )?;
+        )?);
+        let readers = Readers::new(component, &options, directory, &standing, &owner)?;
         Ok(Shard {
             inner: Arc::new(Inner {
+                readers,
                 owner,
                 component: component.clone(),
                 options,
@@ -319,7 +340,16 @@ impl Shard {
     ///
     /// Errors: [`Error::Storage`] if the log could not be synced.
     pub fn close(&self) -> Result<()> {
-        self.inner.owner.call(ShardState::close)
+        self.inner.readers.end();
+        let closed = self.inner.owner.call(ShardState::close);
+        // Those that were started meanwhile.
+        self.inner.readers.end();
+        closed
+    }
+
+    /// How many instances answer reads beside the shard's own, now.
+    pub fn running_readers(&self) -> usize {
+        self.inner.readers.running()
     }
 
     /// Queues all rejected operations again: those that there are when the call begins. What is
@@ -419,7 +449,7 @@ impl Shard {
     pub(crate) fn begin_optimize(&self) -> Result<Option<u64>> {
         let limit = self.inner.options.times.write;
         self.inner.owner.call(
-            self.job("begin-optimize", limit, Effect::Reads, |guest, store| {
+            self.job("begin-optimize", limit, Effect::Looks, |guest, store| {
                 guest.edge_sync_shard_restore().call_begin_optimize(store)
             }),
         )
@@ -440,31 +470,25 @@ impl Shard {
         self.inner.owner.call(ShardState::shed_memory)
     }
 
-    /// Any request of Qdrant's points API: `path` below `/collections/{c}` with its query string,
+    /// Any request of Qdrant's points API, and `PATCH` of the collection's parameters: `path` below `/collections/{c}` with its query string,
     /// and body. Answers the REST `result`.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        self.inner.owner.call(self.request_job(method, path, body))
+        let _alone = self.alone_to_configure(method, path)?;
+        let (limit, effect) = self.cost(method, path);
+        self.carry_out("request", limit, effect, request_call(method, path, body))
     }
 
     /// [`Shard::request`] for async callers.
     pub async fn request_async(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        let job = self.request_job(method, path, body);
-        self.inner.owner.call_async(job).await
-    }
-
-    fn request_job(
-        &self,
-        method: &str,
-        path: &str,
-        body: &str,
-    ) -> impl FnOnce(&mut ShardState) -> Result<String> + Send + use<> {
+        if is_configuration(method, path) {
+            let (shard, method) = (self.clone(), method.to_owned());
+            let (path, body) = (path.to_owned(), body.to_owned());
+            let call = move |_: &Cancel| shard.request(&method, &path, &body);
+            return background::run("configuration", call).await;
+        }
         let (limit, effect) = self.cost(method, path);
-        let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
-        self.job("request", limit, effect, move |guest, store| {
-            guest
-                .edge_sync_shard_shard()
-                .call_request(store, &method, &path, &body)
-        })
+        let call = request_call(method, path, body);
+        self.carry_out_async("request", limit, effect, call).await
     }
 
     /// As [`Shard::request`], for an endpoint that stands in for a server: read and refused as
@@ -475,7 +499,9 @@ impl Shard {
         path: &str,
         body: &str,
     ) -> Result<std::result::Result<String, Refusal>> {
-        self.inner.owner.call(self.answer_job(method, path, body))
+        let _alone = self.alone_to_configure(method, path)?;
+        let (limit, effect) = self.cost(method, path);
+        self.carry_out("answer", limit, effect, answer_call(method, path, body))
     }
 
     /// [`Shard::answer`] for async callers.
@@ -485,24 +511,23 @@ impl Shard {
         path: &str,
         body: &str,
     ) -> Result<std::result::Result<String, Refusal>> {
-        let job = self.answer_job(method, path, body);
-        self.inner.owner.call_async(job).await
+        if is_configuration(method, path) {
+            let (shard, method) = (self.clone(), method.to_owned());
+            let (path, body) = (path.to_owned(), body.to_owned());
+            let call = move |_: &Cancel| shard.answer(&method, &path, &body);
+            return background::run("configuration", call).await;
+        }
+        let (limit, effect) = self.cost(method, path);
+        let call = answer_call(method, path, body);
+        self.carry_out_async("answer", limit, effect, call).await
     }
 
-    fn answer_job(
-        &self,
-        method: &str,
-        path: &str,
-        body: &str,
-    ) -> impl FnOnce(&mut ShardState) -> Result<std::result::Result<String, Refusal>> + Send + use<>
-    {
-        let (limit, effect) = self.cost(method, path);
-        let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
-        self.job("answer", limit, effect, move |guest, store| {
-            guest
-                .edge_sync_shard_shard()
-                .call_answer(store, &method, &path, &body)
-        })
+    /// The parameters of a collection are copied with a generation, and must not change meanwhile.
+    fn alone_to_configure(&self, method: &str, path: &str) -> Result<Option<MutexGuard<'_, ()>>> {
+        match is_configuration(method, path) {
+            true => self.no_restore().map(Some),
+            false => Ok(None),
+        }
     }
 
     /// How long a request of the points API may take, and whether it may leave something to upload.
@@ -511,6 +536,86 @@ impl Shard {
         match is_read(method, path) {
             true => (times.read, Effect::Reads),
             false => (times.write, Effect::Writes),
+        }
+    }
+
+    /// Makes a call that may read in another instance than the shard's own.
+    fn carry_out<R, F>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        effect: Effect,
+        function: F,
+    ) -> Result<R>
+    where
+        R: Send + 'static,
+        F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let function = Arc::new(function);
+        if let Some(reader) = self.reader(effect) {
+            let function = Arc::clone(&function);
+            let read = reader.call(name, limit, move |guest, store| function(guest, store));
+            if let Some(answer) = read {
+                return answer;
+            }
+        }
+        let outcome = self
+            .inner
+            .owner
+            .call(self.job(name, limit, effect, move |guest, store| {
+                function(guest, store)
+            }));
+        self.after(effect);
+        outcome
+    }
+
+    /// [`Shard::carry_out`] for async callers.
+    async fn carry_out_async<R, F>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        effect: Effect,
+        function: F,
+    ) -> Result<R>
+    where
+        R: Send + 'static,
+        F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let function = Arc::new(function);
+        let read = self.reader(effect).map(|reader| {
+            let function = Arc::clone(&function);
+            reader.call_async(name, limit, move |guest, store| function(guest, store))
+        });
+        if let Some(read) = read
+            && let Some(answer) = read.await
+        {
+            return answer;
+        }
+        let job = self.job(name, limit, effect, move |guest, store| {
+            function(guest, store)
+        });
+        let outcome = self.inner.owner.call_async(job).await;
+        self.after(effect);
+        outcome
+    }
+
+    /// The reader that a call goes to, if one is the better place.
+    fn reader(&self, effect: Effect) -> Option<Chosen<'_>> {
+        match effect {
+            Effect::Reads => self.inner.readers.choose(self.inner.owner.waiting()),
+            _ => None,
+        }
+    }
+
+    fn after(&self, effect: Effect) {
+        if effect.logs() {
+            self.inner.readers.written();
         }
     }
 
@@ -528,12 +633,49 @@ impl Shard {
         let on_write = Arc::clone(&self.inner.on_write);
         move |state| {
             let outcome = state.run(name, limit, effect, function);
-            // Here, so that it is called for a caller who did not wait, too.
-            if matches!(effect, Effect::Writes | Effect::Retries) {
+            // Here, so that it is done for a caller who did not wait, too.
+            if effect.logs() {
+                if outcome.is_ok() {
+                    state.tell_position();
+                }
                 on_write.call();
             }
             outcome
         }
+    }
+}
+
+/// A call of the guest, as often as it has to be made.
+trait GuestCall<R>:
+    Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>> + Send + Sync + 'static
+{
+}
+
+impl<R, F> GuestCall<R> for F where
+    F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+fn request_call(method: &str, path: &str, body: &str) -> impl GuestCall<String> + use<> {
+    let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
+    move |guest: &EdgeSync, store: &mut Store<Guest>| {
+        let shard = guest.edge_sync_shard_shard();
+        shard.call_request(store, &method, &path, &body)
+    }
+}
+
+fn answer_call(
+    method: &str,
+    path: &str,
+    body: &str,
+) -> impl GuestCall<std::result::Result<String, Refusal>> + use<> {
+    let (method, path, body) = (method.to_owned(), path.to_owned(), body.to_owned());
+    move |guest: &EdgeSync, store: &mut Store<Guest>| {
+        let shard = guest.edge_sync_shard_shard();
+        shard.call_answer(store, &method, &path, &body)
     }
 }
 
@@ -545,6 +687,12 @@ pub struct RetryReport {
     pub sequences: Vec<u64>,
     /// Sequences of those that the shard does not take any more, and why.
     pub failures: Vec<(u64, Error)>,
+}
+
+/// Whether a request changes the collection's parameters.
+fn is_configuration(method: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    method.eq_ignore_ascii_case("PATCH") && path.trim_matches('/').is_empty()
 }
 
 /// Whether a request of the points API changes nothing.
@@ -589,7 +737,7 @@ fn remove_shard(directory: &Path) -> Result<()> {
     {
         tracing::warn!("cannot remove the binding to a collection: {error}");
     }
-    for name in ["log", "rejected", "generations"] {
+    for name in ["log", "rejected", "generations", "readers"] {
         let folder = directory.join(name);
         if let Err(error) = std::fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -612,9 +760,7 @@ fn fresh(component: &Component, options: &ShardOptions, folder: &Path) -> Result
     Instance::new(
         component,
         Grants {
-            folder: folder.to_owned(),
-            guest_folder: GUEST_DATA,
-            access: FsPerms::ReadWrite,
+            preopens: vec![Preopen::new(folder, GUEST_DATA, FsPerms::ReadWrite)],
             outbound: Outbound::Denied,
             memory_bytes: options.memory_bytes,
         },
@@ -624,14 +770,23 @@ fn fresh(component: &Component, options: &ShardOptions, folder: &Path) -> Result
 /// What a call works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
-    /// The shard's data, without logging anything.
+    /// The shard's data alone, which a reader has too.
     Reads,
+    /// The shard, without logging anything.
+    Looks,
     /// The data and the log: there may be something to upload afterwards.
     Writes,
     /// The same, and the rejected log.
     Retries,
     /// The queue and the rejected log alone.
     Queue,
+}
+
+impl Effect {
+    /// Whether a call may write to the log.
+    fn logs(self) -> bool {
+        matches!(self, Effect::Writes | Effect::Retries)
+    }
 }
 
 /// Makes each WIT function a method and its async twin. `[limit effect]` are the field of
@@ -650,24 +805,24 @@ macro_rules! calls {
                 pub fn $name(&self, $($argument: $type),*) -> Result<$result> {
                     $(let $argument = $own;)*
                     let limit = self.inner.options.times.$limit;
-                    self.inner.owner.call(self.job(
+                    self.carry_out(
                         stringify!($name),
                         limit,
                         Effect::$effect,
                         move |guest, store| guest.$interface().$function(store, $($pass),*),
-                    ))
+                    )
                 }
 
                 #[doc = concat!("[`Shard::", stringify!($name), "`] for async callers.")]
                 pub async fn $name_async(&self, $($argument: $type),*) -> Result<$result> {
                     $(let $argument = $own;)*
                     let limit = self.inner.options.times.$limit;
-                    self.inner.owner.call_async(self.job(
+                    self.carry_out_async(
                         stringify!($name),
                         limit,
                         Effect::$effect,
                         move |guest, store| guest.$interface().$function(store, $($pass),*),
-                    )).await
+                    ).await
                 }
             )*
         }
@@ -723,7 +878,7 @@ calls! {
 
     /// Whether [`Shard::optimize`] has something to do: vectors above the configured
     /// `indexing_threshold` without an index, segments to merge, many deleted points.
-    [read Reads] needs_optimize / needs_optimize_async = edge_sync_shard_shard.call_needs_optimize
+    [read Looks] needs_optimize / needs_optimize_async = edge_sync_shard_shard.call_needs_optimize
     () -> bool;
 
     /// Makes everything applied durable in the shard itself, so that the next opening has no log
@@ -732,7 +887,7 @@ calls! {
     () -> ();
 
     /// State of the shard.
-    [read Reads] info / info_async = edge_sync_shard_shard.call_info
+    [read Looks] info / info_async = edge_sync_shard_shard.call_info
     () -> Info;
 
     /// The next operations to upload, up to the sequence `until`. Asking again without
@@ -801,11 +956,11 @@ calls! {
     (last: u64 = last => last) -> u64;
     /// Points that the log deleted last, of its operations up to `until`, as far as it goes back. A
     /// snapshot that was taken while the server's optimizer ran may hold them all the same.
-    [read Reads] deleted_here / deleted_here_async = edge_sync_shard_restore.call_deleted_here
+    [read Looks] deleted_here / deleted_here_async = edge_sync_shard_restore.call_deleted_here
     (until: u64 = until => until) -> Vec<PointId>;
 
     /// How a tenant's points that were downloaded to a file (a guest path) differ from those here.
-    [optimize Reads] compare_points / compare_points_async
+    [optimize Looks] compare_points / compare_points_async
         = edge_sync_shard_restore.call_compare_points
     (points: &str = points.to_owned() => &points) -> Difference;
 
@@ -815,7 +970,7 @@ calls! {
 }
 
 /// What lives on the owner's thread.
-struct ShardState {
+pub(crate) struct ShardState {
     component: Component,
     options: ShardOptions,
     folder: PathBuf,
@@ -839,6 +994,10 @@ struct ShardState {
     /// Whether the last flush at an opening failed: no flush is tried but when it is asked for, or
     /// each write would cost an opening.
     flush_failed: bool,
+    /// How often the shard was opened.
+    openings: u64,
+    /// Where to tell readers how far they have to follow; none if there are to be none.
+    standing: Option<Arc<Standing>>,
     notes: Notes,
     lock: Option<DirectoryLock>,
 }
@@ -968,6 +1127,7 @@ impl ShardState {
             "the shard cannot be loaded: {error}; what waits for upload can be uploaded all the same"
         ));
         self.took(instance, &opened);
+        self.leave_readers();
         if let Phase::Open(instance) = std::mem::replace(&mut self.phase, Phase::Lost) {
             self.phase = Phase::QueueOnly {
                 instance,
@@ -998,6 +1158,41 @@ impl ShardState {
         self.memory_at_open = instance.memory_bytes();
         self.writes_since_open = 0;
         self.phase = Phase::Open(Box::new(instance));
+        self.openings += 1;
+        self.tell_position();
+    }
+
+    /// Tells readers up to where the log has what calls returned.
+    fn tell_position(&mut self) {
+        let Some(standing) = self.standing.clone() else {
+            return;
+        };
+        let limit = self.options.times.read;
+        let last = match &mut self.phase {
+            Phase::Open(instance) => instance.call("position", limit, |guest, store| {
+                guest.edge_sync_shard_reader().call_position(store)
+            }),
+            _ => Err(Error::Closed("shard")),
+        };
+        let opening = self.openings;
+        standing.set(last.ok().map(|last| Position { opening, last }));
+    }
+
+    /// No reader answers until the shard is opened again.
+    fn leave_readers(&self) {
+        if let Some(standing) = &self.standing {
+            standing.set(None);
+        }
+    }
+
+    /// Makes a copy for a reader.
+    pub(crate) fn lend(&mut self, number: u32) -> Result<Position> {
+        let limit = self.options.times.write;
+        let last = self.run("lend", limit, Effect::Looks, |guest, store| {
+            guest.edge_sync_shard_reader().call_lend(store, number)
+        })?;
+        let opening = self.openings;
+        Ok(Position { opening, last })
     }
 
     fn run<R>(
@@ -1270,6 +1465,7 @@ impl ShardState {
             });
         }
         // Dropped without a flush. If the removal fails, the next call opens the shard again.
+        self.leave_readers();
         self.phase = Phase::Lost;
         self.returned = ALL_RETURNED;
         remove_shard(&self.folder)?;
@@ -1279,6 +1475,7 @@ impl ShardState {
     }
 
     fn close(&mut self) -> Result<()> {
+        self.leave_readers();
         let outcome = self.close_instance();
         self.phase = Phase::Closed;
         self.lock = None;

@@ -31,6 +31,7 @@ pub fn follow(directory: &Path, from: u64) -> Follower {
     Follower {
         directory: directory.to_path_buf(),
         from,
+        returned: None,
         segment: None,
     }
 }
@@ -41,6 +42,8 @@ pub struct Follower {
     directory: PathBuf,
     /// The next sequence to yield.
     from: u64,
+    /// Up to here the owner's calls are known to have returned.
+    returned: Option<u64>,
     segment: Option<Following>,
 }
 
@@ -68,6 +71,12 @@ impl Iterator for Follower {
 }
 
 impl Follower {
+    /// The owner's calls up to `sequence` have returned, and are never taken back. Once a follower has
+    /// been told of one, it shows what it was told of, the last call included, and nothing else.
+    pub fn has_returned(&mut self, sequence: u64) {
+        self.returned = self.returned.max(Some(sequence));
+    }
+
     fn advance(&mut self) -> Result<Option<Record>> {
         loop {
             let segment = match &mut self.segment {
@@ -91,7 +100,7 @@ impl Follower {
                 }
                 continue;
             }
-            let following = match segment.look_ahead(&self.directory) {
+            let following = match segment.look_ahead(&self.directory, self.returned) {
                 Ok(following) => following,
                 Err(error) => {
                     self.move_on(error)?;
@@ -228,7 +237,7 @@ impl Following {
 
     /// Moves `visible` on if it can be. Answers the segment that follows this one, if there is
     /// one and this one ends at `visible`.
-    fn look_ahead(&mut self, directory: &Path) -> Result<Option<Self>> {
+    fn look_ahead(&mut self, directory: &Path, returned: Option<u64>) -> Result<Option<Self>> {
         // What is yielded must be read after the proof that it stays was seen.
         self.input = None;
         // Looked for first: once it is there, nothing in this segment changes any more.
@@ -253,12 +262,18 @@ impl Following {
                 Err(fault) => return Err(Error::corrupt(&self.path, offset, fault.to_string())),
             };
             if begins_call {
+                if returned.is_some_and(|returned| header.sequence > returned) {
+                    return Ok(None);
+                }
                 self.visible = offset;
                 if offset - self.offset >= LOOK_AHEAD_BYTES {
                     return Ok(None);
                 }
             }
             offset += header.frame_bytes();
+            if chain.is_at_boundary() && returned.is_some_and(|it| header.sequence <= it) {
+                self.visible = offset;
+            }
         }
         if let Some(following) = &following {
             if !chain.is_at_boundary() || chain.next != following.header.first {

@@ -569,6 +569,37 @@ fn a_follower_never_sees_a_call_that_is_taken_back() {
     assert_eq!(poll(), [b"other", b"third"]);
 }
 
+#[test]
+fn a_follower_that_is_told_what_returned_sees_all_of_that_and_nothing_else() {
+    let directory = tempdir().expect("temporary directory");
+    let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("opens");
+    let mut follower = follow(directory.path(), 1);
+    let mut poll = |returned: u64| -> Vec<_> {
+        follower.has_returned(returned);
+        let records = follower.by_ref().map(|record| record.expect("reads"));
+        records.map(|record| record.payload).collect()
+    };
+    log.append(&[b"first", b"again"]).expect("appends");
+    assert_eq!(poll(2), [b"first", b"again"]);
+    // The last call too, as soon as it has returned; another has begun before that.
+    log.append(&[b"third"]).expect("appends");
+    log.append(&[b"forth"]).expect("appends");
+    assert_eq!(poll(3), [b"third"]);
+    assert!(poll(3).is_empty());
+    // What is taken back was never seen, also in a segment of its own.
+    log.truncate_after(3).expect("cuts");
+    log.append(&[b"other"]).expect("appends");
+    assert_eq!(poll(4), [b"other"]);
+    let large = vec![7; usize::try_from(MIN_SEGMENT_BYTES).expect("fits")];
+    log.append(&[&large]).expect("appends");
+    log.append(&[b"sixth"]).expect("appends");
+    log.append(&[b"never"]).expect("appends");
+    assert_eq!(poll(6), [large, b"sixth".to_vec()]);
+    log.truncate_after(6).expect("cuts");
+    log.append(&[b"eight"]).expect("appends");
+    assert_eq!(poll(7), [b"eight"]);
+}
+
 /// What the follower has not seen begins a segment: nothing is missing.
 #[test]
 fn a_follower_outlives_a_segment_that_is_reclaimed_after_it_was_read() {

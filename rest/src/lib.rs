@@ -16,6 +16,7 @@
 //! remains different, with reasons.
 
 mod access;
+mod aliases;
 mod backend;
 mod bodies;
 mod collection_info;
@@ -34,6 +35,7 @@ mod service;
 mod snapshots;
 mod turns;
 
+pub use aliases::{Aliased, Aliases};
 pub use axum::http::{HeaderName, HeaderValue};
 pub use backend::{
     Alias, Backend, CollectionState, ShardState, SnapshotDescription, SnapshotScope, StoredSnapshot,

@@ -10,16 +10,15 @@ use crate::Result;
 use crate::bodies::{Held, Room, too_slow};
 use crate::turns::{Access, Turn, Turns};
 
-/// Requests that a backend is given at once. One of them is carried out; the other is there when that
-/// has ended.
-const AT_ONCE: usize = 2;
-
 /// Connections beyond the limit that are told so at the same time. Others are closed without a word.
 const TURNED_AWAY: usize = 32;
 
 /// What an endpoint does and holds at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Requests that the backend is given at once: one more than it carries out, which is there when
+    /// one has ended.
+    pub at_once: usize,
     /// Open connections. One more is answered 503.
     pub connections: usize,
     /// Requests that wait for their turn, of those that read and of those that write each. One more is
@@ -40,6 +39,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            at_once: 2,
             connections: 512,
             queue: 256,
             bodies: 64 * 1024 * 1024,
@@ -74,7 +74,7 @@ impl Load {
     /// Nothing is done or held yet.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            turns: Turns::new(AT_ONCE, limits.queue),
+            turns: Turns::new(limits.at_once, limits.queue),
             room: Room::new(limits.bodies),
             connections: Arc::new(Semaphore::new(limits.connections)),
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),

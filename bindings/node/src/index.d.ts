@@ -137,6 +137,13 @@ export interface SyncOptions {
   createShardKey?: boolean;
 }
 
+/** A shard of a collection on a server. */
+export interface SourceShard {
+  shard: number;
+  /** In a collection that is sharded by keys: a number, or a name in double quotes. */
+  shardKey?: string;
+}
+
 /** What a pull did. */
 export interface PullReport {
   /** False if the server has nothing new. */
@@ -146,7 +153,7 @@ export interface PullReport {
   /** Bytes downloaded. */
   bytes: number;
   /** The shards that it came from. */
-  shards: number[];
+  shards: SourceShard[];
   /** The peer of the cluster that sent them, if it was asked. */
   peer?: number;
   /** Points that the shard lost to other shards of the collection, where the server has them. */

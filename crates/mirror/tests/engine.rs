@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 fn read(shard: &Shard, path: &str, body: &Value) -> Value {
     match parse_request("POST", path, &body.to_string()).unwrap() {
         Request::Read(read) => shard.read(read).unwrap(),
-        Request::Write(_) => panic!("{path} is a write"),
+        _ => panic!("{path} is no read"),
     }
 }
 

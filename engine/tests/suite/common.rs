@@ -66,7 +66,7 @@ pub fn created(config: &Value) -> (TempDir, Shard) {
 pub fn write_request(method: &str, path: &str, body: &Value) -> Result<Write> {
     match parse_request(method, path, &body.to_string())? {
         Request::Write(write) => Ok(write),
-        Request::Read(_) => panic!("{method} {path} is a read"),
+        _ => panic!("{method} {path} is no write"),
     }
 }
 
@@ -86,6 +86,6 @@ pub fn write(shard: &Shard, method: &str, path: &str, body: &Value) -> Result<Ve
 pub fn read(shard: &Shard, method: &str, path: &str, body: &Value) -> Result<Value> {
     match parse_request(method, path, &body.to_string())? {
         Request::Read(read) => shard.read(read),
-        Request::Write(_) => panic!("{method} {path} is a write"),
+        _ => panic!("{method} {path} is no read"),
     }
 }

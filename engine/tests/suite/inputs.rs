@@ -2,7 +2,7 @@
 
 use crate::common::{created, read, write};
 use edge_sync_engine::{
-    CollectionConfig, Error, Point, PointId, Shard, Vector, Vectors, parse_request,
+    CollectionConfig, Error, Point, PointId, Shard, Strictness, Vector, Vectors, parse_request,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,6 +36,10 @@ fn request(shard: &Shard, line: &str, body: &Value) -> Result<Value, Error> {
                 shard.prepare(step)?;
             }
             Ok(Value::Null)
+        }
+        edge_sync_engine::Request::Configure(changes) => {
+            let changed = shard.config().changed(&changes, Strictness::Strict)?;
+            Ok(changed.to_json())
         }
     }
 }

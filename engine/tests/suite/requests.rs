@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use crate::common::{created, read, restored, write};
 use edge_sync_engine::{
-    Error, PointId, Request, ScrollRequest, SearchRequest, Selection, Shard, Target, Vector,
-    parse_request,
+    Error, PointId, Request, ScrollRequest, SearchRequest, Selection, Shard, Strictness, Target,
+    Vector, parse_request,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -565,6 +565,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("DELETE", "/index/i"),
     ("PUT", "/vectors/x"),
     ("DELETE", "/vectors/cos"),
+    ("PATCH", ""),
 ];
 
 fn run(method: &str, path: &str, body: &str) {
@@ -577,6 +578,13 @@ fn run(method: &str, path: &str, body: &str) {
                     drop(shard.prepare(step));
                 }
             }
+        }
+        Ok(Request::Configure(changes)) => {
+            drop(
+                fuzzed_shard()
+                    .config()
+                    .changed(&changes, Strictness::Strict),
+            );
         }
         Err(_) => {}
     }

@@ -33,17 +33,17 @@ pub const ITEMS: &[(&str, &str, Reach)] = &[
     (
         "EdgeShard",
         "set_hnsw_config",
-        No("settings are given at `create`, or come with a restore"),
+        By("`shard.request`: `PATCH /collections/{c}`, after which the shard is loaded again"),
     ),
     (
         "EdgeShard",
         "set_vector_hnsw_config",
-        No("settings are given at `create`, or come with a restore"),
+        By("`shard.request`: `PATCH /collections/{c}`, after which the shard is loaded again"),
     ),
     (
         "EdgeShard",
         "set_optimizers_config",
-        No("settings are given at `create`, or come with a restore"),
+        By("`shard.request`: `PATCH /collections/{c}`, after which the shard is loaded again"),
     ),
     (
         "EdgeShard",

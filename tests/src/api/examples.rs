@@ -51,6 +51,33 @@ pub fn collection() -> Value {
     })
 }
 
+/// Bodies of `PATCH` of that collection.
+pub fn changes() -> Vec<Value> {
+    vec![
+        json!({
+            "vectors": {
+                "": {
+                    "hnsw_config": { "m": 4 }, "on_disk": true, "memory": "cold",
+                    "quantization_config": { "scalar": { "type": "int8" } },
+                },
+                "cos": { "quantization_config": { "product": { "compression": "x4" } } },
+                "rows": { "quantization_config": { "turbo": { "bits": "bits4" } } },
+            },
+            "optimizers_config": { "indexing_threshold": 2 },
+            "params": {
+                "replication_factor": 1, "write_consistency_factor": 1, "read_fan_out_factor": 1,
+                "read_fan_out_delay_ms": 1, "on_disk_payload": true, "payload": { "memory": "cold" },
+            },
+            "hnsw_config": { "m": 6 },
+            "quantization_config": { "binary": { "always_ram": true } },
+            "sparse_vectors": { "plain": { "index": { "on_disk": true } } },
+            "strict_mode_config": { "enabled": false },
+            "metadata": { "any": "thing" },
+        }),
+        json!({ "quantization_config": "Disabled" }),
+    ]
+}
+
 const SENTENCES: [&str; 6] = [
     "the red stone lies in the river",
     "a blue stone",

@@ -40,6 +40,16 @@ const FOR_THE_SERVER: &[(&str, &[&str])] = &[
             "metadata",
         ],
     ),
+    ("UpdateCollection", &["strict_mode_config", "metadata"]),
+    (
+        "CollectionParamsDiff",
+        &[
+            "replication_factor",
+            "write_consistency_factor",
+            "read_fan_out_factor",
+            "read_fan_out_delay_ms",
+        ],
+    ),
     (
         "OptimizersConfigDiff",
         &[

@@ -19,7 +19,6 @@ mod native;
 mod optimizations;
 mod parts;
 mod serve;
-mod settings;
 mod shaping;
 mod stray;
 mod strict_mode;

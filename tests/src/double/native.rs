@@ -14,11 +14,11 @@ use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use edge_sync_engine::{
-    CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind, Strictness,
-    Write, parse_request_as, unpack_snapshot,
+    Changes, CollectionConfig, Lineage, Request, Selection, Shard, SnapshotLimits, StorageKind,
+    Strictness, Write, parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
-    Alias, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
+    Alias, Aliases, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
     StoredSnapshot,
 };
 use serde_json::value::{RawValue, to_raw_value};
@@ -29,8 +29,12 @@ use super::history::History;
 use super::keys::Keys;
 use super::optimizations::{Optimized, Segments};
 use super::parts::{self, Parts};
-use super::settings::{self, Aliases, CHANGES_FILE};
 use super::strict_mode::{Effect, Held, StrictMode, WriteRate};
+
+/// The bodies of `PATCH /collections/{c}` since the creation, as a list of texts.
+const CHANGES_FILE: &str = "changes.json";
+
+const ALIASES_FILE: &str = "aliases.json";
 
 /// Points of a list that a server changes before it looks whether all of them were there.
 const CHANGED_AT_ONCE: usize = 32;
@@ -62,7 +66,7 @@ pub(super) struct Collection {
     keys: Keys,
     history: History,
     /// What was changed of the configuration since the creation.
-    changes: Map<String, Value>,
+    changes: Vec<(String, Changes)>,
     rate: Option<WriteRate>,
     /// What a test says that the optimizers do; null for the truth.
     optimizations: Value,
@@ -77,7 +81,7 @@ impl Collection {
             parts,
             keys: Keys::default(),
             history: History::default(),
-            changes: Map::new(),
+            changes: Vec::new(),
             rate: None,
             optimizations: Value::Null,
             optimized: Optimized::default(),
@@ -150,6 +154,10 @@ impl Collection {
         let request = parse_request_as(Strictness::Server, method, path, body);
         match request.map_err(refusal)? {
             Request::Read(read) => self.shard()?.read(read).map_err(refusal),
+            Request::Configure(_) => {
+                let what = "a change of parameters among requests on points".to_owned();
+                Err(Error::Internal(what))
+            }
             Request::Write(write) if whole_writes => self.write_whole(write, path),
             Request::Write(write) => self.write(write, method, path, body),
         }
@@ -161,11 +169,15 @@ impl Collection {
         let parts = Parts::load(&directory).map_err(io::Error::other)?;
         let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
         let history = History::load(&directory)?;
-        let changes = read(CHANGES_FILE).and_then(|text| serde_json::from_str(&text).ok());
+        let changes: Option<Vec<String>> =
+            read(CHANGES_FILE).and_then(|text| serde_json::from_str(&text).ok());
         let mut collection = Self::new(directory, shard, parts);
         collection.history = history;
         collection.keys = Keys::load(&collection.directory)?;
-        collection.changes = changes.unwrap_or_default();
+        for body in changes.unwrap_or_default() {
+            let change = parse_change(&body).map_err(io::Error::other)?;
+            collection.changes.push((body, change));
+        }
         collection.rate = collection
             .config()
             .ok()
@@ -175,18 +187,36 @@ impl Collection {
 
     /// The creation body as it would be now.
     fn config(&mut self) -> Result<Value> {
-        let mut config = self.shard()?.config().to_json();
-        settings::changed(&mut config, &self.changes);
+        Ok(self.changed()?.to_json())
+    }
+
+    /// Its configuration as it would be now.
+    fn changed(&mut self) -> Result<CollectionConfig> {
+        let mut config = self.shard()?.config();
+        for (_, change) in &self.changes {
+            // A vector that it names may be gone by now.
+            if let Ok(changed) = config.changed(change, Strictness::Server) {
+                config = changed;
+            }
+        }
         Ok(config)
     }
 
-    fn change(&mut self, body: &Value) -> Result<()> {
-        settings::change(&mut self.changes, body);
+    /// Carries out the body of `PATCH /collections/{c}`.
+    fn change(&mut self, body: &str) -> Result<()> {
+        let change = parse_change(body)?;
+        let config = self.changed()?;
+        let changed = config
+            .changed(&change, Strictness::Server)
+            .map_err(refusal)?;
+        self.changes.push((body.to_owned(), change));
+        let bodies: Vec<&str> = self.changes.iter().map(|(body, _)| body.as_str()).collect();
         let path = self.directory.join(CHANGES_FILE);
-        fs::write(&path, Value::Object(self.changes.clone()).to_string())
+        fs::write(&path, json!(bodies).to_string())
             .map_err(|error| internal("write", &path, &error))?;
-        if !body["strict_mode_config"].is_null() {
-            self.rate = WriteRate::of(&StrictMode::of(&self.config()?));
+        let (before, now) = (config.to_json(), changed.to_json());
+        if before["strict_mode_config"] != now["strict_mode_config"] {
+            self.rate = WriteRate::of(&StrictMode::of(&now));
         }
         Ok(())
     }
@@ -266,7 +296,7 @@ impl Collection {
                 rate.take(points)?;
             }
             let result = self.apply(operation);
-            self.history.store(&self.directory)?;
+            self.history.store(&self.directory.join(ALIASES_FILE))?;
             result?;
             receipts.push(self.receipt());
         }
@@ -284,7 +314,7 @@ impl Collection {
             self.apply_whole(step)?;
         }
         self.history.count();
-        self.history.store(&self.directory)?;
+        self.history.store(&self.directory.join(ALIASES_FILE))?;
         let receipt = self.receipt();
         if path == "/points/batch" {
             return Ok(Value::Array(vec![receipt; operations]));
@@ -397,7 +427,7 @@ impl NativeBackend {
         Ok(Self {
             directory: directory.to_owned(),
             collections: RwLock::new(collections),
-            aliases: RwLock::new(Aliases::load(directory)?),
+            aliases: RwLock::new(Aliases::load(&directory.join(ALIASES_FILE))?),
             whole_writes,
             peer: peer(directory)?,
             in_cluster,
@@ -535,7 +565,7 @@ impl NativeBackend {
 
     fn store_aliases(&self, aliases: &Aliases) -> Result<()> {
         aliases
-            .store(&self.directory)
+            .store(&self.directory.join(ALIASES_FILE))
             .map_err(|error| internal("write the aliases in", &self.directory, &error))
     }
 
@@ -601,20 +631,10 @@ impl Backend for NativeBackend {
 
     fn create_collection(&self, collection: &str, body: &str) -> Result<()> {
         let config = CollectionConfig::from_json_as(Strictness::Server, body).map_err(refusal)?;
-        if self
-            .aliases
+        self.aliases
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .contains(collection)
-        {
-            return Err(Error::invalid(
-                "",
-                format!(
-                    "Can't create collection with name {collection}. Alias with the same name \
-                     already exists"
-                ),
-            ));
-        }
+            .check_free(collection)?;
         // Held throughout, so that two requests cannot create the same folder.
         let mut collections = self
             .collections
@@ -677,19 +697,12 @@ impl Backend for NativeBackend {
     }
 
     fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
-        let body: Value = serde_json::from_str(body).map_err(Error::body_format)?;
-        self.with(collection, |collection| collection.change(&body))
+        self.with(collection, |collection| collection.change(body))
     }
 
     fn aliases(&self) -> Result<Vec<Alias>> {
         let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(aliases
-            .iter()
-            .map(|(alias, collection)| Alias {
-                alias_name: alias.clone(),
-                collection_name: collection.clone(),
-            })
-            .collect())
+        Ok(aliases.list())
     }
 
     fn change_aliases(&self, body: &str) -> Result<()> {
@@ -903,6 +916,14 @@ pub(super) fn internal(doing: &str, path: &Path, error: &io::Error) -> Error {
 }
 
 /// The engine's errors, as the server would put them.
+fn parse_change(body: &str) -> Result<Changes> {
+    let request = parse_request_as(Strictness::Server, "PATCH", "", body);
+    match request.map_err(refusal)? {
+        Request::Configure(changes) => Ok(changes),
+        _ => Err(Error::Internal("a PATCH is not a change".to_owned())),
+    }
+}
+
 fn refusal(error: edge_sync_engine::Error) -> Error {
     use edge_sync_engine::Error as Engine;
     if let Some((status, message)) = error.as_refusal() {

@@ -32,6 +32,9 @@ pub const OTHERS_FROM: u64 = 1000;
 /// Stamps from here on are other devices'.
 pub const OTHERS_STAMPS_FROM: u64 = 1_000_000;
 
+/// The number of the reader in a life.
+const READER: u32 = 0;
+
 /// How often a page of the answer is asked for when a shard is read.
 const PAGE: u32 = 1000;
 
@@ -74,6 +77,12 @@ pub enum Step {
     StageOptimized,
     /// The copy is given up, by the instance that has the shard open.
     EndOptimize,
+    /// `shard.request`, which changes the indexing threshold; not while a generation is staged.
+    Configure(u64),
+    /// A copy is lent to a reader, which opens it.
+    Lend,
+    /// The reader follows the log, and must hold what the shard does.
+    Follow,
     /// Another device writes points to the server, and deletes some. They may be this device's.
     Others(Vec<(u64, Point)>, Vec<u64>),
     /// Something happens on the server, each at the so-many-th request from then on.
@@ -219,6 +228,9 @@ pub struct Life {
     /// Has a pull begun, of which the answer is here.
     fetched: Option<Fetched>,
     staged: Option<Instance>,
+    reader: Option<Instance>,
+    /// What the indexing threshold may be; anything before it was changed.
+    thresholds: Vec<Value>,
     /// How many writes power cuts have taken, as they may without [`Durability::Always`].
     pub lost_writes: u64,
     /// Whether the power was cut since the shard was last open.
@@ -246,6 +258,8 @@ impl Life {
             shard: None,
             fetched: None,
             staged: None,
+            reader: None,
+            thresholds: Vec::new(),
             lost_writes: 0,
             power_was_cut: false,
             faults_at_open: 0,
@@ -265,6 +279,7 @@ impl Life {
         self.shard = None;
         self.fetched = None;
         self.staged = None;
+        self.reader = None;
         self.world.lock().restart();
     }
 
@@ -417,6 +432,7 @@ impl Life {
                 self.expected.note_durable();
             }
             Step::Restore(source) => {
+                self.reader = None;
                 // One restore at a time.
                 self.staged = None;
                 self.fetched = None;
@@ -552,10 +568,69 @@ impl Life {
                     return Err(Violation(format!("after its end: {left:?} generations")).into());
                 }
             }
+            Step::Configure(_) if self.staged.is_some() || self.fetched.is_some() => {}
+            Step::Configure(threshold) => {
+                if self.thresholds.is_empty() {
+                    self.thresholds = vec![observe(shard)?.threshold];
+                }
+                self.thresholds.push(json!(threshold));
+                let body = json!({"optimizers_config": {"indexing_threshold": threshold}});
+                shard.call(|guest, store| {
+                    let shard = guest.edge_sync_shard_shard();
+                    shard.call_request(store, "PATCH", "", &body.to_string())
+                })?;
+                self.thresholds = vec![json!(threshold)];
+                self.check_local()?;
+                // A checkpoint comes before.
+                self.expected.note_durable();
+            }
+            Step::Lend => {
+                self.reader = None;
+                let position = shard
+                    .call(|guest, store| guest.edge_sync_shard_reader().call_lend(store, READER))?;
+                // Of all that there is.
+                self.expected.note_durable();
+                let mut instance = start(&self.program, &self.world)?;
+                let copy = format!("{GUEST_ROOT}/readers/{READER}");
+                instance.call(|guest, store| {
+                    let reader = guest.edge_sync_shard_reader();
+                    reader.call_open(store, GUEST_ROOT, &copy, position)
+                })?;
+                self.reader = Some(instance);
+            }
+            Step::Follow => {
+                let Some(mut reader) = self.reader.take() else {
+                    return Ok(());
+                };
+                let position = shard
+                    .call(|guest, store| guest.edge_sync_shard_reader().call_position(store))?;
+                let followed = reader.call(|guest, store| {
+                    guest.edge_sync_shard_reader().call_follow(store, position)
+                });
+                match followed {
+                    Ok(followed) if followed == position => {}
+                    Ok(followed) => {
+                        let text = format!("a reader is at {followed}, and was told {position}");
+                        return Err(Violation(text).into());
+                    }
+                    // The log has forgotten what it lacks, or a call on files failed.
+                    Err(Ended::Error(GuestError::NeedsReopen(_))) => return Ok(()),
+                    Err(other) => return Err(other.into()),
+                }
+                let found = State {
+                    points: points(&mut reader)?,
+                    indexes: self.expected.local.indexes.clone(),
+                };
+                if let Some(difference) = found.difference(&self.expected.local) {
+                    return Err(Violation(format!("a reader differs: {difference}")).into());
+                }
+                self.reader = Some(reader);
+            }
             Step::Promote => {
                 let Some(mut staged) = self.staged.take() else {
                     return Ok(());
                 };
+                self.reader = None;
                 shard.call(|guest, store| guest.edge_sync_shard_shard().call_close(store))?;
                 self.shard = None;
                 staged.call(|guest, store| {
@@ -620,6 +695,7 @@ impl Life {
         // One restore at a time.
         self.staged = None;
         self.fetched = None;
+        self.reader = None;
         self.expected.snapshot = None;
         let Some(shard) = &mut self.shard else {
             return Err(Violation("nothing is open".to_owned()).into());
@@ -769,6 +845,10 @@ impl Life {
         self.fetched = None;
         let mut instance = start(&self.program, &self.world)?;
         let returned = self.take_back_after;
+        if returned.is_none() {
+            // It removes what readers have, too.
+            self.reader = None;
+        }
         instance.call(|guest, store| {
             let shard = guest.edge_sync_shard_shard();
             match returned {
@@ -978,7 +1058,16 @@ impl Life {
         let Some(shard) = &mut self.shard else {
             return Err(Violation("nothing is open".to_owned()).into());
         };
-        observe(shard)
+        let found = observe(shard)?;
+        if !self.thresholds.is_empty() {
+            if !self.thresholds.contains(&found.threshold) {
+                let (found, may) = (&found.threshold, &self.thresholds);
+                let text = format!("the indexing threshold is {found}, and may be {may:?}");
+                return Err(Violation(text).into());
+            }
+            self.thresholds = vec![found.threshold.clone()];
+        }
+        Ok(found)
     }
 
     /// The shard holds what it must.
@@ -1417,6 +1506,8 @@ pub enum Settled {
 
 /// What was read of a shard.
 struct Observed {
+    /// Of the optimizers, from which size on vectors are indexed.
+    threshold: Value,
     state: State,
     /// The log's last sequence.
     logged: u64,
@@ -1663,8 +1754,9 @@ fn persist<T>(mut run: impl FnMut() -> Result<T, Ended>) -> Result<T, Ended> {
     run()
 }
 
-fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
-    let mut state = State::default();
+/// All points of an instance that has them.
+fn points(shard: &mut Instance) -> Result<BTreeMap<u64, Point>, Failed> {
+    let mut points = BTreeMap::new();
     let mut offset = None;
     loop {
         let page = shard.call(|guest, store| {
@@ -1683,13 +1775,20 @@ fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
         })?;
         for point in page.points {
             let (id, point) = model_point(point)?;
-            state.points.insert(id, point);
+            points.insert(id, point);
         }
         offset = page.next;
         if offset.is_none() {
-            break;
+            return Ok(points);
         }
     }
+}
+
+fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
+    let mut state = State {
+        points: points(shard)?,
+        ..State::default()
+    };
     let info = shard.call(|guest, store| guest.edge_sync_shard_shard().call_info(store))?;
     let schema: Map<String, Value> = serde_json::from_str(&info.payload_schema)
         .map_err(|error| Violation(format!("payload schema {}: {error}", info.payload_schema)))?;
@@ -1700,6 +1799,8 @@ fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
             .unwrap_or("?");
         state.indexes.insert(field, schema.to_owned());
     }
+    let config: Value = serde_json::from_str(&info.config)
+        .map_err(|error| Violation(format!("configuration {}: {error}", info.config)))?;
     let points = state.points.len() as u64;
     if info.points != points {
         return Err(Violation(format!(
@@ -1716,6 +1817,7 @@ fn observe(shard: &mut Instance) -> Result<Observed, Failed> {
     let rejected =
         shard.call(|guest, store| guest.edge_sync_shard_queue().call_rejected(store, 0, 1000))?;
     Ok(Observed {
+        threshold: config["optimizers_config"]["indexing_threshold"].clone(),
         state,
         logged: status.logged,
         rejected: Rejected {

@@ -322,7 +322,7 @@ impl Schedule {
         // The host holds uploads back between download and switch.
         let restoring = self.life.expected.snapshot.is_some();
         let follows = self.mix.follows;
-        match self.random.u8(..32) {
+        match self.random.u8(..35) {
             20..=25 if restoring => Step::Stage,
             28 if restoring => Step::Promote,
             0..=17 => Step::Write(self.write()),
@@ -339,6 +339,9 @@ impl Schedule {
             28 => Step::Download(self.source()),
             29 => Step::Stage,
             30 => Step::Promote,
+            32 => Step::Lend,
+            33 => Step::Follow,
+            34 => Step::Configure(self.random.u64(10_000..10_010)),
             _ => self.others(),
         }
     }

@@ -28,8 +28,8 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 /// Creation, every kind of write, flush, both ways of upload, optimize, both ways of restore, and
-/// writes after all of them. With the options of the sweep, the log begins new segments and the
-/// shard flushes by itself on the way.
+/// writes after all of them, and a change of the collection's parameters. With the options of the sweep,
+/// the log begins new segments and the shard flushes by itself on the way.
 pub fn life() -> Vec<Step> {
     let stamp = &mut 0;
     let others = &mut { OTHERS_STAMPS_FROM };
@@ -46,6 +46,8 @@ pub fn life() -> Vec<Step> {
         Step::Optimize,
         Step::Write(Write::CreateIndex("n".into(), "integer".into())),
         upsert([4, 10], stamp),
+        Step::Configure(20_000),
+        upsert([4], stamp),
         Step::Reopen,
         Step::Carry,
         Step::Others(points(OTHERS_FROM..OTHERS_FROM + 4, others), vec![]),
@@ -132,7 +134,7 @@ pub fn pulls() -> Vec<Step> {
 }
 
 /// Optimizations beside the work: of a shard that has a mirror, with writes, an upload, a flush and the
-/// loss of the instance meanwhile; a pull after it; one that is given up; one more.
+/// loss of the instance meanwhile; a pull after it; one that is given up; one more. A reader follows.
 pub fn optimizations() -> Vec<Step> {
     let stamp = &mut 0;
     let others = &mut { OTHERS_STAMPS_FROM };
@@ -143,14 +145,19 @@ pub fn optimizations() -> Vec<Step> {
         optimization(),
         Step::Restore(SnapshotSource::Stream),
         upsert(100..180, stamp),
+        Step::Lend,
+        upsert([100, 101], stamp),
+        Step::Follow,
         Step::StageOptimized,
         upsert([2, 101, 200], stamp),
+        Step::Follow,
         Step::Write(Write::Delete(vec![3, 102, 2004])),
         Step::Sync,
         upsert(201..=212, stamp),
         Step::Flush,
         Step::Lose,
         Step::Write(Write::SetPayload(vec![4, 103], object(json!({"mark": 1})))),
+        Step::Follow,
         Step::Promote,
         upsert([104], stamp),
         Step::Write(Write::Delete(vec![105])),
@@ -158,10 +165,12 @@ pub fn optimizations() -> Vec<Step> {
         Step::Others(points([2001, 3000], others), vec![2000]),
         Step::Both,
         upsert(300..=310, stamp),
+        Step::Lend,
         Step::StageOptimized,
         upsert([106], stamp),
         Step::EndOptimize,
         Step::Write(Write::Delete(vec![107])),
+        Step::Follow,
         Step::StageOptimized,
         Step::Promote,
         Step::Flush,

@@ -44,6 +44,7 @@ mod python;
 mod python_binding;
 mod python_client;
 mod random_schedules;
+mod readers;
 mod readme;
 mod real_server;
 mod recorded_pulls;

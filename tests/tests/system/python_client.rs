@@ -32,7 +32,7 @@ fn the_python_client_works_unchanged() {
     let (served, double) = servers(folder.path());
     for (program, end) in PROGRAMS {
         let program = programs().join(program);
-        // Snapshots, aliases and a second collection are the only things that only the double has.
+        // Snapshots and a second collection are the only things that only the double has.
         for (url, kind) in [(served.url(), "device"), (&double.url(), "server")] {
             let output = run(Command::new(&python).arg(&program).args([url, KEY, kind]));
             let printed = String::from_utf8_lossy(&output.stdout);

@@ -440,23 +440,7 @@ fn what_it_does_not_do_is_refused_with_a_reason() {
     let client = served.client();
     client.result("PUT", "/collections/c", Some(&config()));
     let nothing = json!({});
-    let change = json!({"optimizers_config": {"indexing_threshold": 5}});
-    let aliases = json!({"actions": []});
     let cases = [
-        (
-            "POST",
-            "/collections/aliases",
-            Some(&aliases),
-            501,
-            "aliases",
-        ),
-        (
-            "PATCH",
-            "/collections/c",
-            Some(&change),
-            501,
-            "after creation",
-        ),
         (
             "PUT",
             "/collections/c/shards",
@@ -644,6 +628,132 @@ fn queries_of_earlier_versions_find_what_queries_find() {
     assert!(words.contains("Not existing vector name"), "{words}");
 }
 
+fn points_of_64_dimensions(ids: std::ops::Range<u64>) -> Value {
+    let points = ids.map(|id| {
+        let vector: Vec<u64> = (0..64).map(|n| (id * n) % 17).collect();
+        json!({"id": id, "vector": vector})
+    });
+    json!({ "points": points.collect::<Vec<_>>() })
+}
+
+#[test]
+fn parameters_are_changed_kept_and_followed_by_the_next_optimization() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path(), &[]);
+    let client = served.client();
+    let path = "/collections/c";
+    let config = json!({ "vectors": {"size": 64, "distance": "Euclid"} });
+    client.result("PUT", path, Some(&config));
+    let upsert = "/collections/c/points?wait=true";
+    client.result("PUT", upsert, Some(&points_of_64_dimensions(0..200)));
+    let search = |client: &Client| {
+        let body = json!({ "query": 7, "limit": 5 });
+        client.result("POST", "/collections/c/points/query", Some(&body))
+    };
+    let found = search(&client);
+    let indexed = |client: &Client| {
+        let info = client.result("GET", path, None);
+        (
+            info["indexed_vectors_count"].clone(),
+            info["config"].clone(),
+        )
+    };
+    client.result("PATCH", path, Some(&json!({})));
+    assert_eq!(indexed(&client).0, 0);
+
+    let change = json!({
+        "optimizers_config": {"indexing_threshold": 10},
+        "hnsw_config": {"full_scan_threshold": 10, "m": 8},
+        "quantization_config": {"scalar": {"type": "int8"}},
+        "unknown": 1,
+    });
+    assert_eq!(client.result("PATCH", path, Some(&change)), true);
+    // All is there as it was, before the next write and after it.
+    assert_eq!(search(&client), found);
+    client.result("PUT", upsert, Some(&points_of_64_dimensions(200..210)));
+    client.result("PATCH", path, Some(&json!({})));
+    let (count, shown) = indexed(&client);
+    assert_eq!(count, 210, "{shown}");
+    assert_eq!(shown["hnsw_config"]["m"], 8);
+    assert_eq!(shown["quantization_config"]["scalar"]["type"], "int8");
+    let refused = [
+        (
+            json!({"hnsw_config": {"ef_construct": 1}}),
+            422,
+            "ef_construct",
+        ),
+        (
+            json!({"vectors": {"a": {}}}),
+            400,
+            "Vector params for a are not",
+        ),
+        (json!({"hnsw_config": 1}), 400, "hnsw_config"),
+    ];
+    for (change, status, words) in refused {
+        let refusal = client.refusal("PATCH", path, Some(&change));
+        assert_eq!(refusal.0, status, "{change}: {}", refusal.1);
+        assert!(refusal.1.contains(words), "{change}: {}", refusal.1);
+    }
+
+    let stopped = served.stop();
+    assert!(stopped.status.success(), "{}", stopped.errors);
+    let served = Served::start(folder.path(), &[]);
+    assert_eq!(indexed(&served.client()), (count, shown));
+    let ids = |found: &Value| -> Vec<Value> {
+        let points = found["points"].as_array().expect("points");
+        points.iter().map(|point| point["id"].clone()).collect()
+    };
+    assert!(!ids(&search(&served.client())).is_empty(), "{found}");
+}
+
+#[test]
+fn a_collection_answers_to_its_aliases_also_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let several = folder.path().join("several");
+    let several = several.to_str().expect("UTF-8");
+    for arguments in [&[][..], &["--collections", several]] {
+        let data = folder.path().join("data");
+        let served = Served::start(&data, arguments);
+        let client = served.client();
+        client.result("PUT", "/collections/red", Some(&config()));
+        client.result(
+            "PUT",
+            "/collections/red/points?wait=true",
+            Some(&points(1..=3)),
+        );
+        let actions = |action: Value| json!({ "actions": [action] });
+        let create = json!({"create_alias": {"collection_name": "red", "alias_name": "rouge"}});
+        client.result("POST", "/collections/aliases", Some(&actions(create)));
+        client.result(
+            "PUT",
+            "/collections/rouge/points?wait=true",
+            Some(&points([4])),
+        );
+        assert_eq!(count(&client, "rouge"), 4);
+        let stopped = served.stop();
+        assert!(stopped.status.success(), "{}", stopped.errors);
+
+        let served = Served::start(&data, arguments);
+        let client = served.client();
+        assert_eq!(
+            (count(&client, "red"), count(&client, "rouge")),
+            (json!(4), json!(4))
+        );
+        assert_eq!(
+            client
+                .refusal("PUT", "/collections/rouge", Some(&config()))
+                .0,
+            400
+        );
+        client.result("DELETE", "/collections/red", None);
+        assert_eq!(
+            client.result("GET", "/aliases", None),
+            json!({"aliases": []})
+        );
+        assert_eq!(client.refusal("GET", "/collections/rouge", None).0, 404);
+    }
+}
+
 #[test]
 fn a_change_of_nothing_optimizes() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -655,13 +765,7 @@ fn a_change_of_nothing_optimizes() {
         "hnsw_config": {"full_scan_threshold": 10},
     });
     client.result("PUT", "/collections/c", Some(&config));
-    let points: Vec<Value> = (0..200)
-        .map(|id| {
-            let vector: Vec<u64> = (0..64).map(|n| (id * n) % 17).collect();
-            json!({"id": id, "vector": vector})
-        })
-        .collect();
-    let body = json!({ "points": points });
+    let body = points_of_64_dimensions(0..200);
     client.result("PUT", "/collections/c/points?wait=true", Some(&body));
     let indexed = || client.result("GET", "/collections/c", None)["indexed_vectors_count"].clone();
     assert_eq!(indexed(), 0);

@@ -278,7 +278,8 @@ fn the_program_follows_its_part_of_a_collection() {
     assert_eq!(mirrors("key")[0]["shard_key"], "\"b\"");
     assert_eq!(mirrors("key"), run("key", &["status"], "")["mirrors"]);
     let report = run("key", &["sync"], "");
-    assert_eq!(report["pulled"]["shards"], json!([2]), "{report}");
+    let from = json!([{ "shard": 2, "shard_key": "\"b\"" }]);
+    assert_eq!(report["pulled"]["shards"], from, "{report}");
 }
 
 #[test]

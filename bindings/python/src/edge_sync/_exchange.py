@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from . import errors
 from ._instance import Origin, error_of, fields, record
 from ._shard import Shard
-from .results import PullReport, SyncReport
+from .results import PullReport, SourceShard, SyncReport
 
 CONNECT_TIMEOUT_MS = 10_000
 
@@ -136,6 +136,7 @@ def _report(answer: dict[str, Any]) -> SyncReport:
         values = fields(pulled)
         # What came by file is for those who tune it.
         del values["pulled"]
+        values["shards"] = [SourceShard(**fields(shard)) for shard in values["shards"]]
         pulled = PullReport(**values)
     return SyncReport(**{**answer, "pulled": pulled})
 

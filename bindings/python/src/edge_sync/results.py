@@ -75,6 +75,15 @@ class ShardInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceShard:
+    """A shard of a collection on a server."""
+
+    shard: int
+    shard_key: str | None = None
+    """In a collection that is sharded by keys: a number, or a name in double quotes."""
+
+
+@dataclass(frozen=True, slots=True)
 class PullReport:
     """What a pull did."""
 
@@ -84,7 +93,7 @@ class PullReport:
     points: int
     bytes: int
     """Bytes downloaded."""
-    shards: list[int]
+    shards: list[SourceShard]
     """The shards that it came from."""
     peer: int | None
     """The peer of the cluster that sent them, if it was asked."""

@@ -90,6 +90,9 @@ impl Engine for Native {
         let answer = match parse_request(method, path, &body.to_string()) {
             Ok(Request::Read(read)) => self.shard.read(read),
             Ok(Request::Write(write)) => self.write(write).map(|()| json!(null)),
+            Ok(Request::Configure(_)) => Err(edge_sync_engine::Error::Internal(
+                "the parameters are of the shard that a component has".to_owned(),
+            )),
             Err(error) => Err(error),
         };
         answer.map_err(|error| error.to_string())
