@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     cache::create_folder,
-    chores::{self, Chores},
+    chores::Chores,
     command, diagnostics, digest, freshness, names, ports, progress,
     target::{self, WasmTarget},
     toolchain,
@@ -74,7 +74,7 @@ pub fn prepare_native(chores: &Chores) -> Result<()> {
 pub fn everything(chores: &Chores) -> Result<Built> {
     let target = prepare(chores)?;
     progress::heading("building the component (the engine in it takes minutes, once)");
-    command::compile(chores.cargo_wasm(&target).args([
+    command::compile(chores.cargo_wasm(&target)?.args([
         "build",
         diagnostics::AS_MESSAGES,
         "--release",
@@ -130,7 +130,7 @@ fn compile_component(chores: &Chores, command: &Path) -> Result<()> {
 /// Where the build fails.
 pub fn kernel_tests(chores: &Chores, target: &WasmTarget) -> Result<()> {
     progress::heading("building the tests of the kernels for WASI");
-    let mut cargo = chores.cargo_wasm_in(&chores.repository.kernels(), freshness::SMALL, target);
+    let mut cargo = chores.cargo_wasm_in(&chores.repository.kernels(), freshness::SMALL, target)?;
     cargo.args([
         "test",
         "--no-run",
@@ -184,7 +184,7 @@ pub fn print_environment(chores: &Chores) -> Result<()> {
     export("CARGO_TARGET_DIR", &chores.cache.target("native"));
     export(
         "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
-        Path::new(&chores::wasm_flags(&target, " ")),
+        Path::new(&chores.wasm_flags(&target, " ")?),
     );
     Ok(())
 }

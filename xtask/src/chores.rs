@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{cache::Cache, repository::Repository, target::WasmTarget, toolchain::Toolchain};
+use crate::{
+    cache::Cache, remap, repository::Repository, target::WasmTarget, toolchain::Toolchain,
+};
 
 /// tokio refuses WASI unless told that its support there is known to be partial. Vector instructions
 /// are those that all engines have; the relaxed ones are not.
@@ -63,17 +65,44 @@ impl Chores {
     }
 
     /// A cargo command for the component.
-    pub fn cargo_wasm(&self, target: &WasmTarget) -> Command {
+    ///
+    /// # Errors
+    /// As for [`Self::wasm_flags`].
+    pub fn cargo_wasm(&self, target: &WasmTarget) -> Result<Command> {
         self.cargo_wasm_in(&self.repository.component(), "wasm", target)
     }
 
     /// A cargo command for WASI in `folder`, with artifacts in the cache's `kind`.
-    pub fn cargo_wasm_in(&self, folder: &Path, kind: &str, target: &WasmTarget) -> Command {
+    ///
+    /// # Errors
+    /// As for [`Self::wasm_flags`].
+    pub fn cargo_wasm_in(&self, folder: &Path, kind: &str, target: &WasmTarget) -> Result<Command> {
         let mut command = self.cargo(folder, kind);
         // The form that allows blanks in paths. It goes before all other flags, so that none of the
         // person's own get in the way.
-        command.env("CARGO_ENCODED_RUSTFLAGS", wasm_flags(target, "\u{1f}"));
-        command
+        command.env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            self.wasm_flags(target, "\u{1f}")?,
+        );
+        Ok(command)
+    }
+
+    /// The compiler flags for WASI.
+    ///
+    /// # Errors
+    /// Where the folder of cargo's downloads is not known or cannot be read.
+    pub fn wasm_flags(&self, target: &WasmTarget, separator: &str) -> Result<OsString> {
+        let mut flags: Vec<OsString> = Vec::new();
+        if let Some(sysroot) = &target.sysroot {
+            flags.extend(["--sysroot".into(), sysroot.into()]);
+        }
+        flags.extend(WASM_FLAGS.map(OsString::from));
+        flags.extend(remap::flags(
+            &self.repository,
+            &self.cache,
+            &self.toolchain,
+        )?);
+        Ok(flags.join(OsStr::new(separator)))
     }
 
     /// What children find in their environment: where the cache and the built programs are.
@@ -93,14 +122,4 @@ impl Chores {
             ("EDGE_SYNC_BIN", products.join("edge-sync")),
         ]
     }
-}
-
-/// The compiler flags for WASI.
-pub fn wasm_flags(target: &WasmTarget, separator: &str) -> OsString {
-    let mut flags: Vec<&OsStr> = Vec::new();
-    if let Some(sysroot) = &target.sysroot {
-        flags.extend([OsStr::new("--sysroot"), sysroot.as_os_str()]);
-    }
-    flags.extend(WASM_FLAGS.map(OsStr::new));
-    flags.join(OsStr::new(separator))
 }

@@ -19,6 +19,7 @@ mod patching;
 mod pointer_width;
 mod ports;
 mod progress;
+mod remap;
 mod repository;
 mod target;
 mod test;

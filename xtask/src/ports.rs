@@ -7,7 +7,8 @@
 //! Both are laid out in the cache, in a folder named after a digest of all that went into it, and
 //! linked to from `.ports/` (for this machine) and `component/.ports/` (for WASI), where
 //! `[patch.crates-io]` finds them. The links are below the workspaces so that cargo knows the crates
-//! by the same relative path in every clone, and thus builds them once for all clones. Their files
+//! by the same relative path in every clone, and thus builds them once for all clones. For the same reason
+//! the component takes the crates of the other workspace by `component/.clone`, a link to the clone. Ports' files
 //! have one fixed age, which alone would let cargo take artifacts of other sources for theirs, so
 //! the manifest also declares a feature named after the digest: cargo builds a crate again when the
 //! features that it declares change, under the same name.
@@ -121,7 +122,8 @@ pub fn provide(chores: &Chores) -> Result<()> {
         }
         link_all(&place, &links)?;
     }
-    Ok(())
+    let clone = chores.repository.component().join(repository::CLONE);
+    target::link(Path::new(".."), &clone)
 }
 
 /// The crates that builds for `target` must take from here.
@@ -369,13 +371,37 @@ fn cargo_home() -> Result<PathBuf> {
     Ok(home.join(".cargo"))
 }
 
+fn archive(id: &str) -> String {
+    format!("{id}.crate")
+}
+
 /// The downloaded archive of a crate, from whichever registry cargo is set up to use.
 fn find_archive(cargo_home: &Path, id: &str) -> Option<PathBuf> {
     let registries = repository::folders(&cargo_home.join("registry/cache")).ok()?;
     registries
         .into_iter()
-        .map(|registry| registry.join(format!("{id}.crate")))
+        .map(|registry| registry.join(archive(id)))
         .find(|archive| archive.is_file())
+}
+
+/// Where cargo unpacks crates: a folder for each registry that ports were fetched from, and all of them.
+///
+/// # Errors
+/// Where the descriptions in `ports/` or cargo's folder cannot be read.
+pub fn unpacked(repository: &Repository) -> Result<Vec<PathBuf>> {
+    let (ports, _) = read(&repository.ports())?;
+    let home = cargo_home()?;
+    let sources = home.join("registry/src");
+    let mut folders = vec![sources.clone()];
+    for registry in repository::folders(&home.join("registry/cache"))? {
+        let is_used = ports
+            .iter()
+            .any(|port| registry.join(archive(&port.id())).is_file());
+        if let (true, Some(name)) = (is_used, registry.file_name()) {
+            folders.push(sources.join(name));
+        }
+    }
+    Ok(folders)
 }
 
 /// Unpacks `archive` into `folder`, if its checksum is `sha256` and all of it is below `id/`.

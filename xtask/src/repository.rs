@@ -11,7 +11,11 @@ use anyhow::{Context, Result, ensure};
 use crate::command;
 
 /// Folders that hold nothing of the repository's own, where git cannot be asked.
-const NOT_OURS: [&str; 3] = [".git", ".ports", "target"];
+const NOT_OURS: [&str; 4] = [".git", ".ports", CLONE, "target"];
+
+/// A link in the component's folder, to the clone: what is reached by it is below the component's
+/// workspace for cargo, and so known by the same relative path in every clone.
+pub const CLONE: &str = ".clone";
 
 /// A clone of this repository.
 pub struct Repository {
@@ -159,13 +163,13 @@ pub fn walk(folder: &Path, see: &mut impl FnMut(&Path)) -> Result<()> {
         let kind = path
             .symlink_metadata()
             .with_context(|| path.display().to_string())?;
-        if !kind.is_dir() {
-            see(&path);
-        } else if !NOT_OURS
+        let is_ours = !NOT_OURS
             .iter()
-            .any(|name| path.file_name() == Some(OsStr::new(name)))
-        {
-            walk(&path, see)?;
+            .any(|name| path.file_name() == Some(OsStr::new(name)));
+        match (is_ours, kind.is_dir()) {
+            (true, true) => walk(&path, see)?,
+            (true, false) => see(&path),
+            (false, _) => {}
         }
     }
     Ok(())
@@ -193,6 +197,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
             std::fs::write(path, "").expect("a file");
         }
+        std::os::unix::fs::symlink("..", folder.path().join("component").join(CLONE))
+            .expect("a link");
         let repository = Repository::at(folder.path()).expect("a clone");
         assert_eq!(
             repository.files().expect("files"),

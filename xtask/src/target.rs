@@ -1,6 +1,7 @@
 //! The standard library for `wasm32-wasip2`: from the toolchain, from rustup, or built here.
 
 use std::{
+    ffi::OsStr,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +14,7 @@ use crate::{
     chores::Chores,
     command,
     debian::{self, Wanted},
-    digest, progress, repository,
+    digest, progress, remap, repository,
     toolchain::{self, Toolchain},
 };
 
@@ -22,6 +23,9 @@ pub const TRIPLE: &str = "wasm32-wasip2";
 
 /// Written last: a sysroot without it was cut off.
 const COMPLETE: &str = "complete";
+
+/// Folder of the compiler that builds the standard library, while it does.
+const COMPILER: &str = "compiler";
 
 /// What wasi-libc gives the linker.
 const START_FILES: [&str; 3] = ["crt1-command.o", "crt1-reactor.o", "libc.a"];
@@ -79,6 +83,7 @@ fn private_place(chores: &Chores) -> (PathBuf, String) {
         ..
     } = &chores.toolchain;
     let folder = chores.cache.root().join("sysroots");
+    let commit: String = commit.chars().take(9).collect();
     (folder, format!("{release}-{commit}-{host}-"))
 }
 
@@ -194,6 +199,15 @@ fn build_std(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathB
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
     let target = work.join("std");
+    // As in a standard library that comes compiled: not where it happens to be for now.
+    let names = [
+        remap::flag(work, "/std"),
+        remap::flag(
+            &remap::sources(&work.join(COMPILER)),
+            &toolchain.name_of_sources(),
+        ),
+    ]
+    .join(OsStr::new("\u{1f}"));
     command::capture(
         toolchain
             .cargo()
@@ -206,7 +220,7 @@ fn build_std(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathB
             .env("RUSTC_BOOTSTRAP", "1")
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
+            .env("CARGO_ENCODED_RUSTFLAGS", names),
     )?;
     Ok(target.join(TRIPLE).join("release/deps"))
 }
@@ -214,7 +228,7 @@ fn build_std(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathB
 /// A compiler whose sysroot is the installed one with std's sources in it.
 fn wrap_compiler(toolchain: &Toolchain, sources: &Path, work: &Path) -> Result<PathBuf> {
     let real = &toolchain.sysroot;
-    let copy = work.join("compiler");
+    let copy = work.join(COMPILER);
     let rustlib = Path::new("lib/rustlib");
     create_folder(&copy.join(rustlib).join("src/rust"))?;
     link_entries(real, &copy, "lib")?;

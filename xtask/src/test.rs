@@ -142,11 +142,11 @@ fn lint(chores: &Chores, target: &WasmTarget) -> Result<()> {
         "--target",
         target::TRIPLE,
     ];
-    let mut cargo = chores.cargo_wasm(target);
+    let mut cargo = chores.cargo_wasm(target)?;
     compile("lints: component", cargo.args(for_wasi).args(deny))?;
     // Elsewhere most of it is not compiled.
     let kernels = chores.repository.kernels();
-    let mut cargo = chores.cargo_wasm_in(&kernels, freshness::SMALL, target);
+    let mut cargo = chores.cargo_wasm_in(&kernels, freshness::SMALL, target)?;
     cargo.args(for_wasi).arg("--all-targets").args(deny);
     compile("lints: the kernels for WASI", &mut cargo)
 }

@@ -22,7 +22,7 @@ pub struct Toolchain {
     cargo: OsString,
     /// Its version, such as `1.95.0`.
     pub release: String,
-    /// The commit it was built from, shortened; empty where it does not know.
+    /// The commit it was built from; empty where it does not know.
     pub commit: String,
     /// This machine's target triple.
     pub host: String,
@@ -51,7 +51,7 @@ impl Toolchain {
         Ok(Self {
             cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
             release,
-            commit: commit.map_or_else(String::new, |hash| hash.chars().take(9).collect()),
+            commit: commit.unwrap_or_default(),
             host: field("host:").context("rustc -vV names no host")?,
             sysroot: PathBuf::from(sysroot.trim()),
         })
@@ -85,6 +85,12 @@ impl Toolchain {
     /// Where the compiler does not know the target.
     pub fn has(&self, target: &str) -> Result<bool> {
         Ok(holds_std(&self.library_folder(target)?))
+    }
+
+    /// How the compiler names the folder of the standard library's sources, wherever that is.
+    pub fn name_of_sources(&self) -> String {
+        let known = Some(self.commit.as_str()).filter(|commit| !commit.is_empty());
+        format!("/rustc/{}", known.unwrap_or(&self.release))
     }
 
     /// The folder of what belongs to this machine's own target.
