@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use edge_sync_rollback::{Identity, status};
 
@@ -17,6 +18,12 @@ const FOLDER: &str = ".trial";
 
 /// Larger than a block of most file systems, and no multiple of one.
 const LENGTH: u64 = 10_000;
+
+/// Since 1970; further apart than the times of any file system are coarse.
+const TIMES: [Duration; 2] = [
+    Duration::from_secs(1_000_000_000),
+    Duration::from_secs(1_100_000_000),
+];
 
 /// Tries the files of a data directory that is there.
 ///
@@ -61,17 +68,28 @@ fn syncs(root: &Path) -> Result<()> {
 fn within(folder: &Path) -> Result<()> {
     fs::create_dir(folder).map_err(|error| storage("create folder", folder, &error))?;
     let (first, second) = (folder.join("first"), folder.join("second"));
-    let written = make(&first, LENGTH)?;
-    let other = make(&second, LENGTH + 1)?;
+    // WASI has it be of a file's size and of when it was written to, and which file it is may be in it or not.
+    // These two are alike in all else.
+    let [written, other] = [make(&first, LENGTH)?, make(&second, LENGTH)?];
+    for file in [&written, &other] {
+        date(file, TIMES[0]);
+    }
     let [one, two] = [identity(&first)?, identity(&second)?];
     ensure(one != two, "two files have one identity (metadata-hash)")?;
     drop(other);
 
+    let stays = |when: &str| {
+        let same = identity(&first)? == one;
+        ensure(
+            same,
+            &format!("a file gets another identity (metadata-hash) when it is {when}"),
+        )
+    };
+    // Apart from the bytes: a host's clock may not go on during the trial.
+    date(&written, TIMES[1]);
+    stays("written to at another time")?;
     grows(&first, written)?;
-    ensure(
-        identity(&first)? == one,
-        "a file gets another identity (metadata-hash) when it is written to",
-    )?;
+    stays("written to")?;
 
     fs::rename(&first, &second).map_err(|error| storage("rename", &first, &error))?;
     let gone = status(&first).map_err(|error| storage("look at", &first, &error))?;
@@ -83,6 +101,11 @@ fn within(folder: &Path) -> Result<()> {
         identity(&second)? == one,
         "a file gets another identity (metadata-hash) when it is renamed onto another",
     )
+}
+
+/// Sets when a file was written to. A host that sets no times is tried without.
+fn date(file: &File, time: Duration) {
+    let _ = file.set_modified(UNIX_EPOCH + time);
 }
 
 /// A file of so many bytes of 1, open.

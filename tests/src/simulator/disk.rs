@@ -417,6 +417,13 @@ impl Disk {
         self.file(inode).ok().map(|file| file.modified)
     }
 
+    /// Says of a file that it was last changed then. No change in itself: nobody minds if it is lost.
+    pub fn set_modified(&mut self, inode: Inode, time: u64) {
+        if let Some(Node::File(file)) = self.nodes.get_mut(&inode).map(Arc::make_mut) {
+            file.modified = time;
+        }
+    }
+
     /// What a file holds; none for a directory. Cheap: what is equal is shared.
     pub fn content(&self, inode: Inode) -> Option<&Content> {
         self.file(inode).ok().map(|file| &file.cache)

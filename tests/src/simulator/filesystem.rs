@@ -223,10 +223,15 @@ impl types::HostDescriptor for Guest {
 
     fn set_times(
         &mut self,
-        _: Resource<types::Descriptor>,
+        descriptor: Resource<types::Descriptor>,
         _: types::NewTimestamp,
-        _: types::NewTimestamp,
+        modified: types::NewTimestamp,
     ) -> FsResult<()> {
+        let inode = self.handle(&descriptor)?.inode;
+        if let types::NewTimestamp::Timestamp(time) = modified {
+            let time = time.seconds * 1_000_000_000 + u64::from(time.nanoseconds);
+            self.world.lock().disk.set_modified(inode, time);
+        }
         Ok(())
     }
 
@@ -551,12 +556,19 @@ impl types::HostDescriptor for Guest {
     }
 }
 
+const MONTH_NS: u64 = 30 * 24 * 3600 * 1_000_000_000;
+
 /// Tells files apart, as an inode number does.
 fn hash(world: &mut World, inode: Inode) -> types::MetadataHashValue {
     let lower = match world.habits.identity {
         Lie::None => inode.0,
         Lie::Same => 7,
         Lie::Size => world.disk.len(inode),
+        Lie::Growing => inode.0 | (world.disk.len(inode) << 32),
+        Lie::Month => {
+            let month = world.disk.modified(inode).unwrap_or(0) / MONTH_NS;
+            inode.0 | (month << 32)
+        }
         Lie::Random => world.random_u64(),
     };
     types::MetadataHashValue { lower, upper: 0 }

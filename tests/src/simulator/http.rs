@@ -96,12 +96,14 @@ fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpErr
             &format!("{} {}", asked.method, asked.uri),
         )
         .map_err(stopped)?;
+    let denies = world.habits.denies_requests;
     let http_fault = match fault {
         Some(Fault::Http(fault)) => Some(fault),
         Some(Fault::Fail(_) | Fault::Short(..)) => Some(HttpFault::DropRequest),
         _ => None,
     };
     let outcome = match http_fault {
+        _ if denies => Err(HttpError::HttpRequestDenied),
         Some(HttpFault::DropRequest) => Err(HttpError::ConnectionRefused),
         Some(HttpFault::Refuse(status)) => Ok((refusal(status, "simulated failure"), false)),
         Some(HttpFault::TooMany) => {

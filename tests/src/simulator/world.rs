@@ -45,6 +45,8 @@ pub struct Habits {
     pub syncs_no_folders: bool,
     /// Files are said to be a byte longer than they are.
     pub lengthens: bool,
+    /// No network: every request is denied, by WASI's code for that.
+    pub denies_requests: bool,
 }
 
 /// What `metadata-hash` is, beside what WASI promises of it: that it usually changes with the file.
@@ -55,8 +57,12 @@ pub enum Lie {
     None,
     /// The same for all files.
     Same,
-    /// Of the file's size: it changes with every write that adds.
+    /// Of the file's size alone.
     Size,
+    /// Of which file it is, and of its size: it changes with every write that adds.
+    Growing,
+    /// Of which file it is, and of the month in which it was written to: nearly always the same.
+    Month,
     /// Another with every question.
     Random,
 }

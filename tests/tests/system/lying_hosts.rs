@@ -1,26 +1,36 @@
 //! A host whose files do not behave as everything relies on: it is told so when a shard is made or opened, in
 //! a sentence, and nothing was done. (A host that only pretends to sync cannot be told from others.)
+//!
+//! A host without a network is told so by what needs one, and has all the rest.
 
+use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::courier::SnapshotSource;
+use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::types::{Error, FailureClass};
 use edge_sync_tests::simulator::disk::Disk;
 use edge_sync_tests::simulator::expected::Expected;
-use edge_sync_tests::simulator::guest::Ended;
-use edge_sync_tests::simulator::life::{Life, Outcome, options};
+use edge_sync_tests::simulator::guest::{Ended, Program};
+use edge_sync_tests::simulator::life::{Life, Outcome, Step, options};
+use edge_sync_tests::simulator::model::{Point, Write};
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::snapshot;
 use edge_sync_tests::simulator::world::{Habits, Lie, Shared, World};
 
-use crate::support::program;
+use crate::support::{component_file, program};
 
-fn lies() -> [(Habits, &'static str); 5] {
+fn lies() -> [(Habits, &'static str); 7] {
     let identity = |identity| Habits {
         identity,
         ..Habits::default()
     };
     [
         (identity(Lie::Same), "two files have one identity"),
+        (identity(Lie::Size), "two files have one identity"),
         (
-            identity(Lie::Size),
+            identity(Lie::Growing),
             "another identity (metadata-hash) when it is written to",
+        ),
+        (
+            identity(Lie::Month),
+            "another identity (metadata-hash) when it is written to at another time",
         ),
         (identity(Lie::Random), "another identity"),
         (
@@ -102,4 +112,72 @@ fn no_shard_is_opened_on_files_that_lie() {
     assert!(opened.is_ok(), "{opened:?}");
     let left = files(&world);
     assert!(!left.iter().any(|path| path.contains("trial")), "{left:?}");
+}
+
+/// Everything that goes to the server, in one instance or as a host drives it.
+const NEEDS_A_NETWORK: [Step; 5] = [
+    Step::Sync,
+    Step::Carry,
+    Step::Pull,
+    Step::Both,
+    Step::Restore(SnapshotSource::Stream),
+];
+
+fn upsert(ids: std::ops::RangeInclusive<u64>) -> Step {
+    let points = ids.map(|id| (id, Point::stamped(id))).collect();
+    Step::Write(Write::Upsert(points))
+}
+
+fn done(life: &mut Life, step: &Step) {
+    let outcome = life.step(step);
+    assert!(
+        matches!(outcome, Ok(Outcome::Done)),
+        "{step:?}: {outcome:?}"
+    );
+}
+
+#[test]
+fn a_host_that_denies_requests_is_told_so_and_the_shard_goes_on() {
+    let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
+    world.lock().habits.denies_requests = true;
+    let mut life = Life::new(&program(), world.clone(), Expected::default());
+    assert!(matches!(life.create(), Ok(Outcome::Done)));
+    done(&mut life, &upsert(1..=5));
+    for step in NEEDS_A_NETWORK {
+        match life.step(&step) {
+            Ok(Outcome::Refused(Error::Server(failure))) => {
+                assert_eq!(failure.class, FailureClass::Stop, "{step:?}: {failure:?}");
+                let words = "the host does not permit requests to this server";
+                assert!(failure.message.contains(words), "{step:?}: {failure:?}");
+            }
+            other => panic!("{step:?}: {other:?}"),
+        }
+    }
+    done(&mut life, &upsert(4..=8));
+    done(&mut life, &Step::Reopen);
+    world.lock().habits.denies_requests = false;
+    life.finish().expect("all of it is on the server");
+}
+
+/// As a host has it that knows no `wasi:http`, and puts traps in its place.
+#[test]
+fn what_needs_no_network_runs_where_the_imports_are_traps() {
+    let offline = Program::without_network(&component_file()).expect("it is linked");
+    let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
+    let mut life = Life::new(&offline, world.clone(), Expected::default());
+    assert!(matches!(life.create(), Ok(Outcome::Done)));
+    done(&mut life, &upsert(1..=5));
+    for step in NEEDS_A_NETWORK {
+        let outcome = life.step(&step);
+        let trapped = outcome.expect_err("there is nobody to ask").to_string();
+        assert!(trapped.contains("wasi:http"), "{step:?}: {trapped}");
+        life.kill();
+    }
+    done(&mut life, &upsert(4..=8));
+    done(&mut life, &Step::Reopen);
+    life.kill();
+    // Another host goes on with it.
+    let mut life = Life::new(&program(), world, life.expected.clone());
+    done(&mut life, &Step::Reopen);
+    life.finish().expect("all of it is on the server");
 }
