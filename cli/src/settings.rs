@@ -67,9 +67,10 @@ const VARIABLES: [&str; 13] = [
 
 /// Variables that others read, under the same prefix: the log's filter, the repository's tests and
 /// chores.
-const VARIABLES_OF_OTHERS: [&str; 3] = [
+const VARIABLES_OF_OTHERS: [&str; 4] = [
     "EDGE_SYNC_LOG",
     "EDGE_SYNC_BIN",
+    "EDGE_SYNC_PACKAGES",
     "EDGE_SYNC_CACHE_LOCK_HELD",
 ];
 

@@ -9,7 +9,7 @@
 //! component-cache/          compiled components (kept by the host)
 //! python/                   the same for Python (kept by its package)
 //! python-*/, wasmtime-*/    Python environments of tests and of the wheel
-//! node-*/                   what tests and the npm package are transpiled with
+//! node-*/, npm-build/       what tests and the npm packages are transpiled with
 //! ```
 
 use std::{

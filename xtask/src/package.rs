@@ -4,6 +4,7 @@ mod oci;
 mod sbom;
 mod wit;
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build,
+    build::{self, Built},
     cache::create_folder,
     chores::Chores,
-    command, digest, hygiene, progress,
+    command, digest, hygiene, progress, remap,
     repository::{self, Repository},
     target,
 };
@@ -23,9 +24,21 @@ use crate::{
 /// What the wheel is made with, pinned: another version may write other bytes.
 const TOOL: &str = "setuptools==84.2.1";
 
+/// The checksums of all files, as `sha256sum` writes them.
+const SUMS: &str = "SHA256SUMS";
+
+/// Folder of the OCI image layout.
+const IMAGE: &str = "oci";
+
 /// The time of all files in the wheel, so that the same sources make the same bytes: the first that a
 /// zip archive has, 1980-01-01, in seconds since 1970.
 const TIME_OF_FILES: &str = "315532800";
+
+/// What the packages are made with, beside what the build needs.
+const PROGRAMS: [&str; 2] = ["python3", "npm"];
+
+/// What was made: what it is and where.
+struct Made(Vec<(&'static str, PathBuf)>);
 
 /// Builds the component, and everything that other hosts install: the component without names, alone and as
 /// an OCI image layout, its WIT as a package, what it is made of, and the packages for Python, Node and
@@ -35,12 +48,77 @@ const TIME_OF_FILES: &str = "315532800";
 /// Where the build fails, or there is no Python or no Node.
 pub fn everything(chores: &Chores) -> Result<()> {
     let built = build::everything(chores)?;
+    let made = make(chores, &built)?;
+    built.print();
+    for (what, path) in made.0 {
+        println!("{what:<10} {}", path.display());
+    }
+    Ok(())
+}
+
+/// Makes the packages twice, which has to give the same bytes, and checks what can be checked without
+/// installing them: the checksums and the image. The README's test installs them. False where there is
+/// nothing to make them with, which on CI is an error.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn test(chores: &Chores, built: &Built) -> Result<bool> {
+    if let Some(program) = PROGRAMS.iter().find(|program| !command::exists(program)) {
+        let reason = format!("there is no {program} to make the packages with");
+        ensure!(!is_ci(), "not to be skipped on CI: {reason}");
+        progress::note(&format!("skipped: {reason}"));
+        return Ok(false);
+    }
+    let products = chores.repository.products();
+    let sums = || {
+        make(chores, built)?;
+        let sums = products.join(SUMS);
+        std::fs::read_to_string(&sums).with_context(|| sums.display().to_string())
+    };
+    let (first, second) = (sums()?, sums()?);
+    let differs = differing(&first, &second);
+    ensure!(
+        differs.is_empty(),
+        "made twice, these are not the same: {}",
+        differs.join(", ")
+    );
+    command::capture(
+        Command::new("sha256sum")
+            .args(["--check", "--strict", "--quiet", SUMS])
+            .current_dir(&products),
+    )?;
+    oci::check(&products.join(IMAGE), &read(built.component())?)?;
+    Ok(true)
+}
+
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+/// The files that only one of two lists of checksums has, or with another sum.
+fn differing(one: &str, other: &str) -> Vec<String> {
+    let of = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let lines = &of(one) ^ &of(other);
+    let names = lines
+        .iter()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(_, name)| name.to_owned());
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn make(chores: &Chores, built: &Built) -> Result<Made> {
     let products = chores.repository.products();
     let version = version(&chores.repository)?;
     let named = |ending: &str| products.join(format!("edge-sync-{version}{ending}"));
     // Its names are in a file of their own already.
     let component = built.component();
-    let bytes = std::fs::read(component).with_context(|| component.display().to_string())?;
+    let bytes = read(component)?;
+    let told = remap::left(chores, &bytes)?;
+    ensure!(
+        told.is_empty(),
+        "{} tells of folders of this machine: {told:?}",
+        component.display()
+    );
     let wit = named(".wit.wasm");
     progress::step("encoding the WIT package", || {
         write(&wit, &wit::package(&chores.repository.root().join("wit"))?)
@@ -52,7 +130,7 @@ pub fn everything(chores: &Chores) -> Result<()> {
         let document = sbom::document(&metadata, &bytes, &version)?;
         write(&sbom, format!("{document:#}\n").as_bytes())
     })?;
-    let (stripped, image) = (named(".wasm"), products.join("oci"));
+    let (stripped, image) = (named(".wasm"), products.join(IMAGE));
     progress::step("making the image", || {
         write(&stripped, &bytes)?;
         remove_folder(&image)?;
@@ -62,7 +140,7 @@ pub fn everything(chores: &Chores) -> Result<()> {
     let tarball = progress::step("making the npm package", || tarball(chores, &stripped))?;
     let site = products.join("browser");
     progress::step("making the browser package", || browser(chores, &site))?;
-    let sums = products.join("SHA256SUMS");
+    let sums = products.join(SUMS);
     let mut files = vec![built.component().to_owned(), built.names().to_owned()];
     files.extend([stripped.clone(), wit.clone()]);
     files.extend([sbom.clone(), wheel.clone(), tarball.clone()]);
@@ -70,16 +148,20 @@ pub fn everything(chores: &Chores) -> Result<()> {
         repository::walk(folder, &mut |path| files.push(path.to_owned()))?;
     }
     write_sums(&sums, &products, &files)?;
-    built.print();
-    println!("stripped   {}", stripped.display());
-    println!("WIT        {}", wit.display());
-    println!("OCI        {}", image.display());
-    println!("SBOM       {}", sbom.display());
-    println!("wheel      {}", wheel.display());
-    println!("npm        {}", tarball.display());
-    println!("browser    {}", site.display());
-    println!("checksums  {}", sums.display());
-    Ok(())
+    Ok(Made(vec![
+        ("stripped", stripped),
+        ("WIT", wit),
+        ("OCI", image),
+        ("SBOM", sbom),
+        ("wheel", wheel),
+        ("npm", tarball),
+        ("browser", site),
+        ("checksums", sums),
+    ]))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -100,7 +182,7 @@ fn version(repository: &Repository) -> Result<String> {
 fn write_sums(sums: &Path, folder: &Path, files: &[PathBuf]) -> Result<()> {
     let mut lines = Vec::new();
     for file in files {
-        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        let bytes = read(file)?;
         let name = file.strip_prefix(folder).context("a file elsewhere")?;
         lines.push((
             name,
@@ -331,6 +413,13 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n\
              ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  b/c\n"
         );
+    }
+
+    #[test]
+    fn what_is_not_the_same_is_named_once() {
+        let (one, other) = ("1  same\n2  a\n3  gone\n", "1  same\n4  a\n");
+        assert_eq!(differing(one, other), ["a", "gone"]);
+        assert!(differing(one, one).is_empty());
     }
 
     #[test]

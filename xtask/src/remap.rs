@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{cache::Cache, ports, repository::Repository, toolchain::Toolchain};
+use crate::{cache::Cache, chores::Chores, ports, repository::Repository, toolchain::Toolchain};
+
+/// What of the clone is compiled into the component.
+const OURS: [&str; 5] = ["component", "crates", "engine", "log", "rollback"];
 
 /// The compiler flags. Of several that fit, the compiler takes the last.
 ///
@@ -34,6 +37,23 @@ pub fn flags(
     Ok(flags)
 }
 
+/// The folders with sources of this machine that `component` tells of.
+///
+/// # Errors
+/// As [`flags`].
+pub fn left(chores: &Chores, component: &[u8]) -> Result<Vec<PathBuf>> {
+    let (root, cache) = (chores.repository.root(), chores.cache.root());
+    let mut folders: Vec<PathBuf> = OURS.iter().map(|name| root.join(name)).collect();
+    folders.extend(["target", "ports"].map(|name| cache.join(name)));
+    folders.push(sources(&chores.toolchain.sysroot));
+    folders.extend(ports::unpacked(&chores.repository)?);
+    folders.retain(|folder| {
+        let start = [folder.as_os_str().as_encoded_bytes(), b"/"].concat();
+        component.windows(start.len()).any(|bytes| bytes == start)
+    });
+    Ok(folders)
+}
+
 /// Where a toolchain has the sources of its standard library.
 pub fn sources(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/rustlib/src/rust")
@@ -46,4 +66,37 @@ pub fn flag(from: &Path, to: &str) -> OsString {
     flag.push(OsStr::new("="));
     flag.push(to);
     flag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_this_machine_are_found() {
+        let chores = Chores::new().expect("a clone and a cache");
+        let left = |text: &str| left(&chores, text.as_bytes()).expect("folders");
+        let ours = chores.repository.root().join("engine");
+        let text = format!("panicked at {}/src/lib.rs:1:1", ours.display());
+        assert_eq!(left(&text), [ours]);
+        assert!(left("panicked at .clone/engine/src/lib.rs:1:1").is_empty());
+    }
+
+    #[test]
+    fn of_two_flags_the_later_is_the_narrower() {
+        let chores = Chores::new().expect("a clone and a cache");
+        let flags = flags(&chores.repository, &chores.cache, &chores.toolchain).expect("flags");
+        let from = |flag: &OsString| {
+            let text = flag.to_string_lossy().into_owned();
+            let (from, _) = text.rsplit_once('=').expect("a flag");
+            from.to_owned()
+        };
+        let froms: Vec<String> = flags.iter().map(from).collect();
+        for (at, from) in froms.iter().enumerate() {
+            let later = froms[at + 1..].iter();
+            for later in later {
+                assert!(!from.starts_with(&format!("{later}/")), "{from}, {later}");
+            }
+        }
+    }
 }

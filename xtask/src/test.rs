@@ -7,9 +7,12 @@ use anyhow::{Context, Result};
 use crate::{
     audit, build,
     chores::Chores,
-    command, diagnostics, freshness, hygiene, progress,
+    command, diagnostics, freshness, hygiene, package, progress,
     target::{self, WasmTarget},
 };
+
+/// By what name a filter asks for the packages to be made and checked.
+const PACKAGES: &str = "packages";
 
 /// How many tests ran, as the test runners report it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,6 +41,7 @@ pub fn run(chores: &Chores, filter: Option<&str>, quick: bool) -> Result<()> {
 
 fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally) -> Result<()> {
     let everything = filter.is_none();
+    let mut packages = false;
     if everything {
         format(chores)?;
         hygiene::check_files(&chores.repository)?;
@@ -57,8 +61,11 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         if everything {
             lint(chores, target)?;
         }
-        build::everything(chores)?;
+        let built = build::everything(chores)?;
         build::kernel_tests(chores, target)?;
+        if filter.is_none_or(|filter| PACKAGES.contains(filter)) {
+            packages = check(PACKAGES, || package::test(chores, &built))?;
+        }
     }
     let mut cargo = chores.cargo(chores.repository.root(), "native");
     cargo.args([
@@ -70,6 +77,9 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         // One run names everything that fails.
         "--no-fail-fast",
     ]);
+    if packages {
+        cargo.env("EDGE_SYNC_PACKAGES", chores.repository.products());
+    }
     if quick {
         cargo.args(["--lib", "--bins"]);
     }
@@ -156,6 +166,11 @@ fn name(folder: &Path) -> String {
         || folder.display().to_string(),
         |name| name.to_string_lossy().into_owned(),
     )
+}
+
+fn check<T>(what: &str, check: impl FnOnce() -> Result<T>) -> Result<T> {
+    progress::heading(what);
+    check().with_context(|| format!("failed: {what}"))
 }
 
 fn show(what: &str, command: &mut Command) -> Result<()> {

@@ -3,11 +3,71 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use wasmparser::{Parser, Payload};
 
 use crate::{cache::create_folder, digest};
+
+/// What registries and hosts know the parts by; `wkg` takes no others.
+const LAYER: &str = "application/wasm";
+const CONFIGURATION: &str = "application/vnd.wasm.config.v0+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Checks a layout from its index on: every part is what it is called, of the kind that is wanted there,
+/// and the layer is the component. Nothing else lies there.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn check(folder: &Path, component: &[u8]) -> Result<()> {
+    let blobs = folder.join("blobs").join("sha256");
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).context("not JSON");
+    let mut seen = 0;
+    let mut blob = |described: &Value, kind: &str| {
+        seen += 1;
+        let digest = described["digest"].as_str().context("no digest")?;
+        let sum = digest.strip_prefix("sha256:").context("no SHA-256")?;
+        let bytes = read(&blobs.join(sum))?;
+        ensure!(digest::sha256(&bytes) == sum, "{digest} is other bytes");
+        ensure!(
+            described["size"] == bytes.len(),
+            "{digest} is of another size"
+        );
+        let is = &described["mediaType"];
+        ensure!(is == kind, "{digest} is {is}, which should be {kind}");
+        Ok(bytes)
+    };
+    let index = json(&read(&folder.join("index.json"))?)?;
+    ensure!(index["mediaType"] == INDEX, "index.json is no index");
+    let manifest = json(&blob(&index["manifests"][0], MANIFEST)?)?;
+    ensure!(manifest["mediaType"] == MANIFEST, "no manifest");
+    let config = json(&blob(&manifest["config"], CONFIGURATION)?)?;
+    let layer = &manifest["layers"][0];
+    ensure!(
+        blob(layer, LAYER)? == component,
+        "the layer is not the component"
+    );
+    ensure!(
+        config["layerDigests"] == json!([layer["digest"]]),
+        "the configuration is of another layer"
+    );
+    ensure!(
+        config["architecture"] == "wasm" && config["os"] == "wasip2",
+        "the configuration is not that of a component"
+    );
+    let (imports, exports) = interfaces(component)?;
+    ensure!(
+        config["component"] == json!({ "imports": imports, "exports": exports }),
+        "the configuration names other imports or exports"
+    );
+    let version = json(&read(&folder.join("oci-layout"))?)?;
+    ensure!(version["imageLayoutVersion"] == "1.0.0", "no layout");
+    let there = blobs.read_dir().context("the folder of the parts")?.count();
+    ensure!(there == seen, "{there} parts, of which {seen} belong to it");
+    Ok(())
+}
 
 /// Writes the layout into `folder`, with the component tagged as `version`.
 ///
@@ -16,7 +76,7 @@ use crate::{cache::create_folder, digest};
 pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
     let blobs = folder.join("blobs").join("sha256");
     create_folder(&blobs)?;
-    let layer = blob(&blobs, "application/wasm", component)?;
+    let layer = blob(&blobs, LAYER, component)?;
     let (imports, exports) = interfaces(component)?;
     let config = json!({
         // Nothing of when or where it was made, so that the same component has the same digest.
@@ -29,14 +89,10 @@ pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
             "imports": imports,
         },
     });
-    let config = blob(
-        &blobs,
-        "application/vnd.wasm.config.v0+json",
-        &text(&config),
-    )?;
+    let config = blob(&blobs, CONFIGURATION, &text(&config))?;
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": MANIFEST,
         "config": config,
         "layers": [layer],
         "annotations": {
@@ -45,12 +101,11 @@ pub fn write(folder: &Path, component: &[u8], version: &str) -> Result<()> {
             "org.opencontainers.image.licenses": "Apache-2.0",
         },
     });
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let mut manifest = blob(&blobs, kind, &text(&manifest))?;
+    let mut manifest = blob(&blobs, MANIFEST, &text(&manifest))?;
     manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": version });
     let index = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": INDEX,
         "manifests": [manifest],
     });
     put(&folder.join("index.json"), &text(&index))?;
@@ -141,28 +196,49 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let component = component();
         write(folder.path(), &component, "1.2.3").expect("a layout");
-        let read = |path: &str| std::fs::read(folder.path().join(path)).expect("a file");
-        let blob = |described: &Value| {
-            let digest = described["digest"].as_str().expect("a digest");
-            let bytes = read(&digest.replace("sha256:", "blobs/sha256/"));
-            assert_eq!(digest, format!("sha256:{}", digest::sha256(&bytes)));
-            assert_eq!(described["size"], bytes.len());
-            bytes
-        };
-        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).expect("JSON");
-        let index = json(&read("index.json"));
-        let manifest = json(&blob(&index["manifests"][0]));
-        assert_eq!(blob(&manifest["layers"][0]), component);
-        let config = json(&blob(&manifest["config"]));
-        assert_eq!(config["layerDigests"][0], manifest["layers"][0]["digest"]);
+        check(folder.path(), &component).expect("it holds");
+        let index = std::fs::read(folder.path().join("index.json")).expect("a file");
+        let index: Value = serde_json::from_slice(&index).expect("JSON");
+        assert_eq!(index["manifests"].as_array().map(Vec::len), Some(1));
         assert_eq!(
-            config["component"],
-            json!({
-                "imports": ["wasi:io/poll@0.2.6"],
-                "exports": ["edge-sync:shard/queue@1.2.3"],
-            })
+            interfaces(&component).expect("a component"),
+            (
+                vec!["wasi:io/poll@0.2.6".to_owned()],
+                vec!["edge-sync:shard/queue@1.2.3".to_owned()]
+            )
         );
-        assert_eq!(json(&read("oci-layout"))["imageLayoutVersion"], "1.0.0");
+    }
+
+    #[test]
+    fn what_does_not_hold_of_a_layout_is_noticed() {
+        let component = component();
+        let blobs = |folder: &Path| folder.join("blobs/sha256");
+        type Break<'a> = (&'a str, &'a dyn Fn(&Path));
+        let broken: [Break<'_>; 4] = [
+            ("is other bytes", &|folder| {
+                let layer = blobs(folder).join(digest::sha256(&component));
+                std::fs::write(layer, "other").expect("written");
+            }),
+            ("of which", &|folder| {
+                std::fs::write(blobs(folder).join("more"), "").expect("written");
+            }),
+            ("is no index", &|folder| {
+                std::fs::write(folder.join("index.json"), "{}").expect("written");
+            }),
+            ("oci-layout", &|folder| {
+                std::fs::remove_file(folder.join("oci-layout")).expect("gone");
+            }),
+        ];
+        for (words, breaks) in broken {
+            let folder = tempfile::tempdir().expect("a folder");
+            write(folder.path(), &component, "1.2.3").expect("a layout");
+            breaks(folder.path());
+            let error = check(folder.path(), &component).expect_err(words);
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), &component, "1.2.3").expect("a layout");
+        assert!(check(folder.path(), b"another").is_err());
     }
 
     #[test]
