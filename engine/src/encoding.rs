@@ -45,15 +45,17 @@ impl Operation {
     /// this module's source).
     pub fn encode(&self) -> Vec<u8> {
         let (kind, fields) = fields_of(self);
-        let fields = fields
-            .into_iter()
-            .filter_map(|(key, value)| Some((text(key), value?)))
-            .collect();
-        let item = Cbor::Map(vec![(text(kind), Cbor::Map(fields))]);
-        let mut bytes = Vec::new();
-        // A vector takes every byte, and a value has nothing that does not encode.
-        let written = ciborium::into_writer(&item, &mut bytes);
-        debug_assert!(written.is_ok());
+        let mut bytes = Vec::with_capacity(64 + fields.iter().map(Field::about).sum::<usize>());
+        head(&mut bytes, MAP, 1);
+        write_text(&mut bytes, kind);
+        head(&mut bytes, MAP, fields.len());
+        for Field { key, value } in fields {
+            write_text(&mut bytes, key);
+            match value {
+                Item::Tree(value) => write_tree(&mut bytes, &value),
+                Item::Vectors(vectors) => write_vectors(&mut bytes, vectors),
+            }
+        }
         bytes
     }
 
@@ -91,9 +93,98 @@ fn text(text: &str) -> Cbor {
     Cbor::Text(text.to_owned())
 }
 
-type FieldList = Vec<(&'static str, Option<Cbor>)>;
+/// Major types of CBOR, in the first three bits of an item.
+const BYTES: u8 = 2;
+const TEXT: u8 = 3;
+const MAP: u8 = 5;
+const TAG: u8 = 6;
 
-fn fields_of(operation: &Operation) -> (&'static str, FieldList) {
+struct Field<'a> {
+    key: &'static str,
+    value: Item<'a>,
+}
+
+/// What a field holds. Vectors are most of a log's bytes and are written as they are; the rest is made
+/// into a tree first.
+enum Item<'a> {
+    Tree(Cbor),
+    Vectors(&'a Vectors),
+}
+
+impl Field<'_> {
+    /// About how many bytes it takes.
+    fn about(&self) -> usize {
+        match self.value {
+            Item::Tree(_) => 64,
+            Item::Vectors(vectors) => vectors
+                .iter()
+                .map(|(name, vector)| 16 + name.len() + 4 * vector.len())
+                .sum(),
+        }
+    }
+}
+
+/// The beginning of an item: its type and its length, or whatever its number says, in as few bytes as
+/// can be.
+fn head(bytes: &mut Vec<u8>, major: u8, number: usize) {
+    let major = major << 5;
+    let number = number as u64;
+    match number {
+        0..24 => bytes.push(major | number as u8),
+        24..0x100 => bytes.extend([major | 24, number as u8]),
+        0x100..0x1_0000 => {
+            bytes.push(major | 25);
+            bytes.extend_from_slice(&(number as u16).to_be_bytes());
+        }
+        0x1_0000..0x1_0000_0000 => {
+            bytes.push(major | 26);
+            bytes.extend_from_slice(&(number as u32).to_be_bytes());
+        }
+        _ => {
+            bytes.push(major | 27);
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+}
+
+fn write_text(bytes: &mut Vec<u8>, text: &str) {
+    head(bytes, TEXT, text.len());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+fn write_tree(bytes: &mut Vec<u8>, value: &Cbor) {
+    // A vector takes every byte, and a value has nothing that does not encode.
+    let written = ciborium::into_writer(value, bytes);
+    debug_assert!(written.is_ok());
+}
+
+fn write_vectors(bytes: &mut Vec<u8>, vectors: &Vectors) {
+    head(bytes, MAP, vectors.len());
+    for (name, vector) in vectors {
+        write_text(bytes, name);
+        match vector {
+            Vector::Dense(values) => {
+                head(bytes, TAG, TAG_F32 as usize);
+                head(bytes, BYTES, 4 * values.len());
+                for value in values {
+                    bytes.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+            other => write_tree(bytes, &vector_to_cbor(other)),
+        }
+    }
+}
+
+type FieldList<'a> = Vec<Field<'a>>;
+
+fn tree(key: &'static str, value: Cbor) -> Field<'static> {
+    let value = Item::Tree(value);
+    Field { key, value }
+}
+
+fn fields_of(operation: &Operation) -> (&'static str, FieldList<'_>) {
+    let condition_of =
+        |json: &Option<Value>| json.as_ref().map(|it| tree("condition", json_to_cbor(it)));
     match operation {
         Operation::UpsertPoint(point) => ("upsert", point_fields(point)),
         Operation::UpsertPointIf {
@@ -102,8 +193,8 @@ fn fields_of(operation: &Operation) -> (&'static str, FieldList) {
             condition,
         } => {
             let mut fields = point_fields(point);
-            fields.push(("mode", Some(text(mode.name()))));
-            fields.push(("condition", condition.as_ref().map(json_to_cbor)));
+            fields.push(tree("mode", text(mode.name())));
+            fields.extend(condition_of(condition));
             ("upsert", fields)
         }
         Operation::DeletePoints { ids } => ("delete", vec![ids_field(ids)]),
@@ -111,17 +202,20 @@ fn fields_of(operation: &Operation) -> (&'static str, FieldList) {
             id,
             vectors,
             condition,
-        } => (
-            "update_vectors",
-            vec![
-                ("id", Some(id_to_cbor(id))),
-                ("vectors", Some(vectors_to_cbor(vectors))),
-                ("condition", condition.as_ref().map(json_to_cbor)),
-            ],
-        ),
+        } => {
+            let mut fields = vec![
+                tree("id", id_to_cbor(id)),
+                Field {
+                    key: "vectors",
+                    value: Item::Vectors(vectors),
+                },
+            ];
+            fields.extend(condition_of(condition));
+            ("update_vectors", fields)
+        }
         Operation::DeleteVectors { ids, names } => (
             "delete_vectors",
-            vec![ids_field(ids), ("names", Some(texts(names)))],
+            vec![ids_field(ids), tree("names", texts(names))],
         ),
         Operation::SetPayload { ids, payload, key } => {
             ("set_payload", payload_fields(ids, payload, key.as_ref()))
@@ -132,27 +226,27 @@ fn fields_of(operation: &Operation) -> (&'static str, FieldList) {
         ),
         Operation::DeletePayload { ids, keys } => (
             "delete_payload",
-            vec![ids_field(ids), ("keys", Some(texts(keys)))],
+            vec![ids_field(ids), tree("keys", texts(keys))],
         ),
         Operation::ClearPayload { ids } => ("clear_payload", vec![ids_field(ids)]),
         Operation::CreatePayloadIndex { field, schema } => (
             "create_index",
             vec![
-                ("field", Some(text(field))),
-                ("schema", Some(json_to_cbor(schema))),
+                tree("field", text(field)),
+                tree("schema", json_to_cbor(schema)),
             ],
         ),
         Operation::DeletePayloadIndex { field } => {
-            ("delete_index", vec![("field", Some(text(field)))])
+            ("delete_index", vec![tree("field", text(field))])
         }
         Operation::CreateVectorName { name, config } => (
             "create_vector",
             vec![
-                ("name", Some(text(name))),
-                ("config", Some(json_to_cbor(config))),
+                tree("name", text(name)),
+                tree("config", json_to_cbor(config)),
             ],
         ),
-        Operation::DeleteVectorName { name } => ("delete_vector", vec![("name", Some(text(name)))]),
+        Operation::DeleteVectorName { name } => ("delete_vector", vec![tree("name", text(name))]),
     }
 }
 
@@ -248,27 +342,27 @@ impl Fields {
     }
 }
 
-fn point_fields(point: &Point) -> FieldList {
-    vec![
-        ("id", Some(id_to_cbor(&point.id))),
-        ("vectors", Some(vectors_to_cbor(&point.vectors))),
-        ("payload", point.payload.as_ref().map(object_to_cbor)),
-    ]
+fn point_fields(point: &Point) -> FieldList<'_> {
+    let mut fields = vec![
+        tree("id", id_to_cbor(&point.id)),
+        Field {
+            key: "vectors",
+            value: Item::Vectors(&point.vectors),
+        },
+    ];
+    let payload = point.payload.as_ref();
+    fields.extend(payload.map(|payload| tree("payload", object_to_cbor(payload))));
+    fields
 }
 
-fn payload_fields(ids: &[PointId], payload: &Payload, key: Option<&String>) -> FieldList {
-    vec![
-        ids_field(ids),
-        ("payload", Some(object_to_cbor(payload))),
-        ("key", key.map(|key| text(key))),
-    ]
+fn payload_fields(ids: &[PointId], payload: &Payload, key: Option<&String>) -> FieldList<'static> {
+    let mut fields = vec![ids_field(ids), tree("payload", object_to_cbor(payload))];
+    fields.extend(key.map(|key| tree("key", text(key))));
+    fields
 }
 
-fn ids_field(ids: &[PointId]) -> (&'static str, Option<Cbor>) {
-    (
-        "ids",
-        Some(Cbor::Array(ids.iter().map(id_to_cbor).collect())),
-    )
+fn ids_field(ids: &[PointId]) -> Field<'static> {
+    tree("ids", Cbor::Array(ids.iter().map(id_to_cbor).collect()))
 }
 
 fn texts(list: &[String]) -> Cbor {
@@ -304,7 +398,10 @@ fn tagged_bytes(value: Cbor, expected: u64) -> Result<Vec<u8>> {
 }
 
 fn words(tag: u64, words: impl Iterator<Item = [u8; 4]>) -> Cbor {
-    Cbor::Tag(tag, Box::new(Cbor::Bytes(words.flatten().collect())))
+    // Word by word: bytes one by one would be counted and grown one by one.
+    let mut bytes = Vec::with_capacity(4 * words.size_hint().0);
+    words.for_each(|word| bytes.extend_from_slice(&word));
+    Cbor::Tag(tag, Box::new(Cbor::Bytes(bytes)))
 }
 
 fn floats_to_cbor<'a>(values: impl Iterator<Item = &'a f32>) -> Cbor {
@@ -319,15 +416,6 @@ fn from_words<T>(value: Cbor, tag: u64, read: fn([u8; 4]) -> T) -> Result<Vec<T>
     } else {
         Err(corrupt("a typed array is not of whole elements"))
     }
-}
-
-fn vectors_to_cbor(vectors: &Vectors) -> Cbor {
-    Cbor::Map(
-        vectors
-            .iter()
-            .map(|(name, vector)| (text(name), vector_to_cbor(vector)))
-            .collect(),
-    )
 }
 
 fn vector_to_cbor(vector: &Vector) -> Cbor {

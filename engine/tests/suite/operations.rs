@@ -145,6 +145,16 @@ proptest! {
         prop_assert_eq!(text(&decoded), text(&operation));
     }
 
+    /// As any writer of CBOR has it that takes as few bytes as can be.
+    #[test]
+    fn the_bytes_are_those_of_the_same_value_written_anew(operation in operation()) {
+        let bytes = operation.encode();
+        let value: ciborium::Value = ciborium::from_reader(bytes.as_slice()).expect("CBOR");
+        let mut again = Vec::new();
+        ciborium::into_writer(&value, &mut again).expect("in memory");
+        prop_assert_eq!(bytes, again);
+    }
+
     #[test]
     fn bytes_after_an_operation_are_refused(operation in operation(), tail in vec(any::<u8>(), 1..9)) {
         let mut bytes = operation.encode();
