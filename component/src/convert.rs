@@ -14,16 +14,17 @@ pub fn points_in(points: Vec<Point>) -> Result<Vec<engine::Point>> {
     points
         .into_iter()
         .enumerate()
-        .map(|(index, point)| point_in(&format!("points[{index}]"), point))
+        .map(|(index, point)| point_in(index, point))
         .collect()
 }
 
-fn point_in(field: &str, point: Point) -> Result<engine::Point> {
+/// The names of fields are made for errors only: this is on the way of every point.
+fn point_in(index: usize, point: Point) -> Result<engine::Point> {
     let mut vectors = BTreeMap::new();
     for NamedVector { name, vector } in point.vectors {
         if vectors.insert(name.clone(), vector_in(vector)).is_some() {
             return Err(invalid(
-                format!("{field}.vectors"),
+                format!("points[{index}].vectors"),
                 format!("there are two vectors of the name `{name}`"),
             ));
         }
@@ -33,14 +34,14 @@ fn point_in(field: &str, point: Point) -> Result<engine::Point> {
         .map(|json| {
             serde_json::from_str(&json).map_err(|error| {
                 invalid(
-                    format!("{field}.payload"),
+                    format!("points[{index}].payload"),
                     format!("not a JSON object: {error}"),
                 )
             })
         })
         .transpose()?;
     Ok(engine::Point {
-        id: id_in(&format!("{field}.id"), point.id)?,
+        id: id_in(|| format!("points[{index}].id"), point.id)?,
         vectors,
         payload,
     })
@@ -49,17 +50,17 @@ fn point_in(field: &str, point: Point) -> Result<engine::Point> {
 pub fn ids_in(field: &str, ids: Vec<PointId>) -> Result<Vec<engine::PointId>> {
     ids.into_iter()
         .enumerate()
-        .map(|(index, id)| id_in(&format!("{field}[{index}]"), id))
+        .map(|(index, id)| id_in(|| format!("{field}[{index}]"), id))
         .collect()
 }
 
-fn id_in(field: &str, id: PointId) -> Result<engine::PointId> {
+fn id_in(field: impl Fn() -> String, id: PointId) -> Result<engine::PointId> {
     match id {
         PointId::Num(number) => Ok(engine::PointId::Num(number)),
         PointId::Uuid(text) => engine::PointId::parse_uuid(&text).ok_or_else(|| {
             let message =
                 format!("`{text}` is no point id; expected an unsigned integer or a UUID");
-            invalid(field, message)
+            invalid(field(), message)
         }),
     }
 }
@@ -140,7 +141,7 @@ pub fn search_in(request: SearchRequest) -> Result<engine::SearchRequest> {
             vector: vector_in(vector),
         },
         Target::Point(point) => engine::Target::Point {
-            id: id_in("target.id", point.id)?,
+            id: id_in(|| "target.id".to_owned(), point.id)?,
             name: point.name,
         },
     };
@@ -157,7 +158,10 @@ pub fn search_in(request: SearchRequest) -> Result<engine::SearchRequest> {
 
 pub fn scroll_in(request: ScrollRequest) -> Result<engine::ScrollRequest> {
     Ok(engine::ScrollRequest {
-        offset: request.offset.map(|id| id_in("offset", id)).transpose()?,
+        offset: request
+            .offset
+            .map(|id| id_in(|| "offset".to_owned(), id))
+            .transpose()?,
         limit: limit_in(request.limit)?,
         filter: json_in("filter", request.filter)?,
         selection: selection_in(&request.selection)?,
