@@ -1,6 +1,7 @@
 //! Whether there is room for a write, in memory and on the disk, with room to spare for what must
 //! be possible afterwards: reads, deletes, uploads, and a checkpoint.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use crate::bindings::types::{MemoryShortage, StorageFailure, StorageKind};
@@ -24,6 +25,15 @@ const PIECE: u64 = 2 << 20;
 /// the update that the engine makes of it, and those of its tables.
 const MEMORY_FACTOR: u64 = 4;
 
+/// What is looked for beyond what a write needs, so that the small ones after it need not look: looking
+/// takes longer than writing one point.
+const AHEAD: u64 = 2 * PIECE;
+
+thread_local! {
+    /// What is left of the last look's [`AHEAD`].
+    static LEFT: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Room on the disk that logged bytes take until the log forgets them: in the log, in the engine's
 /// files, and in the journal that saves what they overwrite there.
 const DISK_FACTOR: u64 = 3;
@@ -35,9 +45,10 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
     let limit = limit.unwrap_or(ADDRESS_SPACE).min(ADDRESS_SPACE);
     let reserved = (limit / RESERVED_PART).clamp(LEAST_RESERVED, MOST_RESERVED);
-    let needed = bytes.saturating_mul(MEMORY_FACTOR).saturating_add(reserved);
+    let taken = bytes.saturating_mul(MEMORY_FACTOR);
+    let needed = taken.saturating_add(reserved);
     // A host that knows better may have set a limit that is passed already.
-    if memory_bytes() <= limit && are_to_be_had(needed) {
+    if memory_bytes() <= limit && (is_left(taken) || is_found(needed)) {
         return Ok(());
     }
     Err(Error::NoMemory(MemoryShortage {
@@ -45,6 +56,20 @@ pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
         free_bytes: limit.saturating_sub(memory_bytes()),
         limit_bytes: limit,
     }))
+}
+
+/// Whether the last look was for so much more, which is taken off then.
+fn is_left(taken: u64) -> bool {
+    let left = LEFT.get().checked_sub(taken);
+    LEFT.set(left.unwrap_or_default());
+    left.is_some()
+}
+
+/// Whether there is so much, and perhaps some more for what comes.
+fn is_found(needed: u64) -> bool {
+    let has_more = are_to_be_had(needed.saturating_add(AHEAD));
+    LEFT.set(if has_more { AHEAD } else { 0 });
+    has_more || are_to_be_had(needed)
 }
 
 /// Whether so many bytes could be allocated now, in pieces. What the allocator has to get for that
