@@ -329,7 +329,9 @@ impl Log {
         /// Enough for few and large writes, little enough not to hold a large call twice.
         const BUFFER_BYTES: usize = 1 << 20;
         let time_ms = now_ms();
-        let mut buffer = Vec::new();
+        let frames = |payload: &P| payload.as_ref().len() + record::HEADER_BYTES as usize;
+        let whole: usize = payloads.iter().map(frames).sum();
+        let mut buffer = Vec::with_capacity(whole.min(BUFFER_BYTES));
         let mut offset = self.active.bytes;
         let mut left = payloads.len() as u32;
         for (index, payload) in payloads.iter().enumerate() {
