@@ -2,10 +2,9 @@
 //! hold connections open or send large bodies at once.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::contestants::Result;
+use super::figures::{Figure, Measured};
+use super::latencies::Latencies;
+use super::served::{COLLECTION, Served};
 use crate::client::Client;
 
 /// Clients that read and write.
@@ -40,8 +42,6 @@ const LARGE_BODY: usize = 30_000_000;
 
 /// How often the memory is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-
-const COLLECTION: &str = "/collections/bench";
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -73,35 +73,20 @@ pub struct Row {
     pub memory_bytes: u64,
 }
 
-/// Milliseconds from a request to its answer.
-#[derive(Debug, Serialize)]
-pub struct Latencies {
-    /// Requests that were answered.
-    pub count: usize,
-    /// Of them, half were faster.
-    pub median: f64,
-    /// 95 of 100 were faster.
-    pub p95: f64,
-    /// 99 of 100 were faster.
-    pub p99: f64,
-    /// The slowest.
-    pub max: f64,
-}
-
-impl Latencies {
-    fn of(mut milliseconds: Vec<f64>) -> Self {
-        milliseconds.sort_by(f64::total_cmp);
-        let at = |percent: usize| {
-            let index = (milliseconds.len() * percent / 100).min(milliseconds.len().max(1) - 1);
-            milliseconds.get(index).copied().unwrap_or_default()
+impl Measured for Load {
+    fn figures(&self) -> Vec<Figure> {
+        let of = |row: &Row| {
+            let beside = row.beside;
+            let reads = row.reads.figures(&format!("searches beside {beside}"));
+            let writes = row.writes.figures(&format!("upserts beside {beside}"));
+            let memory = Figure::single(format!("memory beside {beside}"), row.memory_bytes as f64);
+            reads
+                .into_iter()
+                .chain(writes)
+                .chain([memory])
+                .collect::<Vec<_>>()
         };
-        Self {
-            count: milliseconds.len(),
-            median: at(50),
-            p95: at(95),
-            p99: at(99),
-            max: at(100),
-        }
+        self.rows.iter().flat_map(of).collect()
     }
 }
 
@@ -142,7 +127,7 @@ impl fmt::Display for Load {
 /// # Errors
 /// `serve` does not start, or answers something else than it should.
 pub fn measure(folder: &Path, points: u64, dimensions: usize, seconds: u64) -> Result<Load> {
-    let served = Served::start(folder)?;
+    let served = Served::start(&folder.join("data"), &[])?;
     let client = served.client();
     let config = json!({"vectors": {"size": dimensions, "distance": "Dot"}});
     client.result("PUT", COLLECTION, Some(&config));
@@ -354,49 +339,5 @@ fn write(
     match client.call("PUT", &path, Some(&body))? {
         (200, _) => Ok(()),
         (status, answer) => Err(format!("{status}: {answer}").into()),
-    }
-}
-
-/// The command, serving; killed when dropped.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(folder: &Path) -> Result<Self> {
-        let command = std::env::var_os("EDGE_SYNC_BIN")
-            .map(PathBuf::from)
-            .ok_or("EDGE_SYNC_BIN does not say where the command is")?;
-        let mut child = Command::new(command)
-            .arg("--data-dir")
-            .arg(folder.join("data"))
-            .args(["--json", "serve", "--no-sync", "--listen", "127.0.0.1:0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        let ready: Value = serde_json::from_str(&line).unwrap_or_default();
-        let url = ready["url"].as_str().unwrap_or_default();
-        let address = url.trim_start_matches("http://").to_owned();
-        let served = Self { child, address };
-        if served.address.is_empty() {
-            return Err("serve did not start".into());
-        }
-        Ok(served)
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.address), None)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::contestants::Result;
+use super::figures::{Figure, Measured};
 use crate::double::{Options, QdrantDouble};
 use crate::python;
 
@@ -92,6 +93,19 @@ impl fmt::Display for Pulls {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Measured for Pulls {
+    fn figures(&self) -> Vec<Figure> {
+        let of = |row: &Row| {
+            let name = format!("{}, {}", row.what, row.by);
+            [
+                Figure::single(format!("{name}, seconds"), row.seconds),
+                Figure::single(format!("{name}, bytes"), row.received_bytes as f64),
+            ]
+        };
+        self.rows.iter().flat_map(of).collect()
     }
 }
 

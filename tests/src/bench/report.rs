@@ -1,8 +1,13 @@
 //! Samples, medians and ratios, as a Markdown table and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+
+use super::contestants::Kind;
+use super::figures::{Figure, Measured};
+use crate::demo::table::{bytes, grouped};
 
 /// How a time is shown. Samples are always seconds for one unit of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -12,6 +17,8 @@ pub enum Unit {
     PerSecond,
     /// As milliseconds.
     Milliseconds,
+    /// As microseconds.
+    Microseconds,
     /// As seconds, or as milliseconds below one.
     Seconds,
 }
@@ -20,13 +27,11 @@ impl Unit {
     fn show(self, seconds: f64) -> String {
         match self {
             Self::PerSecond if seconds > 0.0 => {
-                format!(
-                    "{}/s",
-                    crate::demo::table::grouped((1.0 / seconds).round() as u64)
-                )
+                format!("{}/s", grouped((1.0 / seconds).round() as u64))
             }
             Self::PerSecond => "-".to_owned(),
             Self::Milliseconds => format!("{:.2} ms", seconds * 1e3),
+            Self::Microseconds => format!("{:.0} µs", seconds * 1e6),
             Self::Seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
             Self::Seconds => format!("{seconds:.2} s"),
         }
@@ -53,16 +58,31 @@ impl Samples {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    fn show(&self, unit: Unit) -> String {
+    /// As it is compared with another run's; none without samples.
+    pub fn figure(&self, name: impl Into<String>) -> Option<Figure> {
+        (!self.0.is_empty()).then(|| Figure {
+            name: name.into(),
+            value: self.median(),
+            min: self.fastest(),
+            max: self.slowest(),
+        })
+    }
+
+    fn slowest(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// The median, and the least and the greatest.
+    pub fn show(&self, unit: Unit) -> String {
         if self.0.is_empty() {
             return "-".to_owned();
         }
         let fastest = self.fastest();
-        let slowest = self.0.iter().copied().fold(0.0, f64::max);
+        let slowest = self.slowest();
         // The smaller number first.
         let (low, high) = match unit {
             Unit::PerSecond => (slowest, fastest),
-            Unit::Milliseconds | Unit::Seconds => (fastest, slowest),
+            _ => (fastest, slowest),
         };
         format!(
             "{} ({} to {})",
@@ -123,6 +143,18 @@ impl Ratio {
     }
 }
 
+impl Ratio {
+    /// As it is compared with another run's.
+    pub fn figure(self, name: String) -> Figure {
+        Figure {
+            name,
+            value: self.of_medians,
+            min: self.min,
+            max: self.max,
+        }
+    }
+}
+
 impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -133,6 +165,55 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// Everybody's times at one kind of work.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// `qdrant-edge` as an application uses it.
+    pub native: Samples,
+    /// The engine behind this project's REST layer, natively.
+    pub engine: Samples,
+    /// The component in its host.
+    pub component: Samples,
+    /// `qdrant-edge-py`; none where there is no Python.
+    pub python: Samples,
+}
+
+impl Times {
+    /// Those of one contestant.
+    pub fn of(&self, kind: Kind) -> &Samples {
+        match kind {
+            Kind::Native => &self.native,
+            Kind::Engine => &self.engine,
+            Kind::Component => &self.component,
+            Kind::Python => &self.python,
+        }
+    }
+
+    /// Adds a repetition's seconds for one unit of work, in the order of `kinds`.
+    pub fn add(&mut self, kinds: &[Kind], seconds: &[f64]) {
+        for (kind, seconds) in kinds.iter().zip(seconds) {
+            let samples = match kind {
+                Kind::Native => &mut self.native,
+                Kind::Engine => &mut self.engine,
+                Kind::Component => &mut self.component,
+                Kind::Python => &mut self.python,
+            };
+            samples.add(*seconds);
+        }
+    }
+
+    /// As a row of a table.
+    pub fn row(self, work: impl Into<String>, unit: Unit) -> Row {
+        Row {
+            work: work.into(),
+            unit,
+            ratio: Ratio::of(&self.native, &self.component),
+            ratio_to_python: Ratio::of(&self.python, &self.component),
+            times: self,
+        }
+    }
+}
+
 /// One kind of work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
@@ -140,33 +221,60 @@ pub struct Row {
     pub work: String,
     /// How it is shown.
     pub unit: Unit,
-    /// `qdrant-edge` as an application uses it.
-    pub native: Samples,
-    /// The engine behind this project's REST layer, natively.
-    pub engine: Samples,
-    /// The component in its host.
-    pub component: Samples,
+    /// Who took how long.
+    #[serde(flatten)]
+    pub times: Times,
     /// How many times as long as `native` the component takes.
     pub ratio: Option<Ratio>,
+    /// The same for `python`.
+    pub ratio_to_python: Option<Ratio>,
 }
 
 impl Row {
-    /// A row, its ratio computed.
-    pub fn new(
-        work: impl Into<String>,
-        unit: Unit,
-        native: Samples,
-        engine: Samples,
-        component: Samples,
-    ) -> Self {
-        Self {
-            work: work.into(),
-            unit,
-            ratio: Ratio::of(&native, &component),
-            native,
-            engine,
-            component,
+    /// The ratios, and the component's own time where there is none.
+    pub fn figures(&self) -> Vec<Figure> {
+        let work = &self.work;
+        let mut figures = Vec::new();
+        figures.extend(self.ratio.map(|it| it.figure(format!("{work}, × native"))));
+        figures.extend(
+            self.ratio_to_python
+                .map(|it| it.figure(format!("{work}, × qdrant-edge-py"))),
+        );
+        if figures.is_empty() {
+            figures.extend(self.times.component.figure(format!("{work}, seconds")));
         }
+        figures
+    }
+}
+
+/// Rows as a table.
+pub struct Table<'a>(pub &'a [Row]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const KINDS: [Kind; 4] = [Kind::Native, Kind::Engine, Kind::Component, Kind::Python];
+        let names = KINDS.map(Kind::name).join(" | ");
+        writeln!(
+            f,
+            "| work | {names} | component takes, × native | × {} |",
+            Kind::Python.name()
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
+        for row in self.0 {
+            let times = KINDS
+                .map(|kind| row.times.of(kind).show(row.unit))
+                .join(" | ");
+            let ratio =
+                |ratio: Option<Ratio>| ratio.map_or_else(|| "-".to_owned(), |it| it.to_string());
+            writeln!(
+                f,
+                "| {} | {times} | {} | {} |",
+                row.work,
+                ratio(row.ratio),
+                ratio(row.ratio_to_python)
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -175,6 +283,8 @@ impl Row {
 pub struct Report {
     /// Processor and number of cores.
     pub machine: String,
+    /// Kind of the vectors.
+    pub data: String,
     /// What was measured on.
     pub points: usize,
     /// Dimensions of the vectors.
@@ -189,55 +299,70 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Share of the native engine's exact top results that the component answered too.
     pub exact_agreement: f64,
-    /// Recall of searches after optimize, against the exact ones: native, component.
-    pub recall: [f64; 2],
+    /// Recall of searches after optimize, against the exact ones, by contestant.
+    pub recall: BTreeMap<&'static str, f64>,
     /// Linear memory of the component's instance at the end of a repetition, in bytes.
     pub memory_bytes: u64,
     /// Size of the restored snapshot, in bytes.
     pub snapshot_bytes: u64,
 }
 
+impl Measured for Report {
+    fn figures(&self) -> Vec<Figure> {
+        let recall = self.recall.get(Kind::Component.name());
+        let mut figures: Vec<Figure> = self.rows.iter().flat_map(Row::figures).collect();
+        figures.extend(recall.map(|recall| Figure::single("recall after optimize", *recall)));
+        figures.push(Figure::single(
+            "linear memory, bytes",
+            self.memory_bytes as f64,
+        ));
+        figures
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} points of {} dimensions, cosine; {}; {} repetitions, median (min to max).\n",
-            crate::demo::table::grouped(self.points as u64),
+            "{} points of {} dimensions, {}, cosine; {}; {} repetitions, median (min to max).\n",
+            grouped(self.points as u64),
             self.dimensions,
+            self.data,
             self.machine,
             self.repetitions,
         )?;
+        write!(f, "{}", Table(&self.rows))?;
+        let recall: Vec<String> = self
+            .recall
+            .iter()
+            .map(|(name, recall)| format!("{name} {recall:.3}"))
+            .collect();
         writeln!(
             f,
-            "| work | native qdrant-edge | native, behind the REST layer | component in its host | component takes, × native |"
-        )?;
-        writeln!(f, "| --- | --- | --- | --- | --- |")?;
-        for row in &self.rows {
-            writeln!(
-                f,
-                "| {} | {} | {} | {} | {} |",
-                row.work,
-                row.native.show(row.unit),
-                row.engine.show(row.unit),
-                row.component.show(row.unit),
-                row.ratio
-                    .map_or_else(|| "-".to_owned(), |ratio| ratio.to_string()),
-            )?;
-        }
-        writeln!(
-            f,
-            "\nSame ids in exact top 10: {:.2} %. Recall after optimize: native {:.3}, component {:.3}.",
+            "\nSame ids in exact top 10: {:.2} %. Recall after optimize: {}.",
             self.exact_agreement * 100.0,
-            self.recall[0],
-            self.recall[1],
+            recall.join(", "),
         )?;
         writeln!(
             f,
             "Snapshot: {}. Linear memory of the component's instance: {}.",
-            crate::demo::table::bytes(self.snapshot_bytes),
-            crate::demo::table::bytes(self.memory_bytes),
+            bytes(self.snapshot_bytes),
+            bytes(self.memory_bytes),
         )
     }
+}
+
+/// The kind of machine: cores and processor, where the system tells.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let processor = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    format!("{cores} cores, {processor}")
 }
 
 #[cfg(test)]

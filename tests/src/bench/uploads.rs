@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::contestants::Result;
+use super::figures::{Figure, Measured};
 use super::link::Link;
 use super::report::median;
 use crate::client::Client;
@@ -70,6 +71,8 @@ pub struct Row {
     pub points: usize,
     /// Seconds: the median of the repetitions.
     pub seconds: f64,
+    /// The fastest of them, and the slowest.
+    pub range: [f64; 2],
     /// Requests that carried points, where that is told.
     pub requests: Option<u64>,
 }
@@ -104,6 +107,18 @@ impl fmt::Display for Uploads {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Measured for Uploads {
+    fn figures(&self) -> Vec<Figure> {
+        let of = |row: &Row| Figure {
+            name: format!("{}, {}, seconds", row.link, row.by),
+            value: row.seconds,
+            min: row.range[0],
+            max: row.range[1],
+        };
+        self.rows.iter().map(of).collect()
     }
 }
 
@@ -170,6 +185,10 @@ pub fn measure(
                 by: contestant.name(),
                 points,
                 seconds: median(times),
+                range: [
+                    times.iter().copied().fold(f64::INFINITY, f64::min),
+                    times.iter().copied().fold(0.0, f64::max),
+                ],
                 requests,
             });
         }

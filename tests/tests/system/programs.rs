@@ -40,22 +40,24 @@ fn the_demo_ends_with_devices_that_agree() {
     assert!(story.contains("▀") && story.contains("query: "), "{story}");
 }
 
-#[test]
-fn the_benchmark_measures_every_kind_of_work() {
-    let arguments = [
-        "--quick",
-        "--json",
-        "--points",
-        "1000",
-        "--repetitions",
-        "1",
-    ];
-    let output = run(env!("CARGO_BIN_EXE_bench"), &arguments);
+/// A short run of the benchmark.
+fn bench(arguments: &[&str]) -> Value {
+    let quick = ["--quick", "--json", "--repetitions", "1"];
+    let output = run(env!("CARGO_BIN_EXE_bench"), &[&quick, arguments].concat());
     let report = json(&output);
     assert!(output.status.success(), "{report:#}");
-    let rows = report["rows"].as_array().expect("rows");
+    report
+}
+
+fn rows(report: &Value) -> &[Value] {
+    report["rows"].as_array().map_or(&[], Vec::as_slice)
+}
+
+#[test]
+fn the_benchmark_measures_every_kind_of_work() {
+    let report = bench(&["--points", "1000"]);
     for work in ["upsert", "search", "optimize", "load", "restore"] {
-        let row = rows
+        let row = rows(&report)
             .iter()
             .find(|row| row["work"].as_str().is_some_and(|name| name.contains(work)));
         let ratio = row.and_then(|row| row["ratio"]["of_medians"].as_f64());
@@ -64,22 +66,80 @@ fn the_benchmark_measures_every_kind_of_work() {
 }
 
 #[test]
-fn the_benchmark_of_uploads_is_over_both_links() {
-    let arguments = [
-        "--quick",
-        "--json",
-        "--uploads",
-        "--points",
-        "60",
-        "--repetitions",
-        "1",
+fn a_benchmark_is_held_against_an_earlier_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("earlier.json");
+    let sizes = [
+        "--sizes",
+        "100,200",
+        "--searches",
+        "5",
+        "--data",
+        "clusters",
     ];
-    let output = run(env!("CARGO_BIN_EXE_bench"), &arguments);
-    let report = json(&output);
-    assert!(output.status.success(), "{report:#}");
-    let rows = report["rows"].as_array().expect("rows");
+    let report = bench(&sizes);
+    assert_eq!(rows(&report).len(), 8, "{report:#}");
+    std::fs::write(&file, report.to_string()).expect("the earlier run");
+    let compare = ["--compare", file.to_str().expect("a name")];
+    let report = bench(&[&sizes[..], &compare].concat());
+    let changes = report["compared"]["changes"].as_array().expect("changes");
+    let load = changes
+        .iter()
+        .find(|change| change["now"]["name"] == "load, 200 points, × native");
+    let before = load.and_then(|load| load["before"]["value"].as_f64());
+    assert!(before.is_some_and(|ratio| ratio > 0.0), "{report:#}");
+}
+
+#[test]
+fn the_benchmark_asks_while_a_shard_is_optimized() {
+    let report = bench(&["--optimizing", "--points", "600"]);
+    assert_eq!(rows(&report).len(), 2);
+    for row in rows(&report) {
+        for what in ["searches_alone", "searches_beside", "writes_beside"] {
+            assert!(row[what]["count"].as_u64() > Some(0), "{what}: {report:#}");
+        }
+    }
+}
+
+#[test]
+fn the_benchmark_lets_clients_in_at_every_door() {
+    let report = bench(&["--clients", "--points", "400"]);
+    for door in ["native", "the host library", "`serve`"] {
+        let of_door = |row: &&Value| row["door"].as_str().is_some_and(|it| it.starts_with(door));
+        let clients: Vec<_> = rows(&report).iter().filter(of_door).collect();
+        assert_eq!(clients.len(), 3, "{door}: {report:#}");
+        for row in clients {
+            assert!(row["waited"]["count"].as_u64() > Some(0), "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn the_benchmark_tells_memory_start_and_the_price_of_a_call() {
+    let report = bench(&["--footprint", "--points", "400"]);
+    let memory = report["memory"].as_array().expect("memory");
+    let component = memory
+        .iter()
+        .find(|row| row["who"] == "component in its host");
+    let linear = component.and_then(|row| row["linear"].as_u64());
+    assert!(linear.is_some_and(|bytes| bytes > 1 << 20), "{report:#}");
+    for row in memory {
+        assert!(row["filling_peak"].as_u64() > Some(1 << 20), "{report:#}");
+    }
+    let report = bench(&["--calls"]);
+    assert_eq!(rows(&report).len(), 2, "{report:#}");
+    assert_eq!(
+        report["own"].as_array().map(Vec::len),
+        Some(6),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn the_benchmark_of_uploads_is_over_both_links() {
+    let report = bench(&["--uploads", "--points", "60"]);
     let requests = |link: &str, by: &str| {
-        let row = rows.iter().find(|row| {
+        let row = rows(&report).iter().find(|row| {
             let is =
                 |name: &str, text: &str| row[name].as_str().is_some_and(|it| it.starts_with(text));
             is("link", link) && is("by", by)
