@@ -31,6 +31,7 @@ mod follow;
 mod log;
 mod read;
 mod record;
+mod recovery;
 mod rejected;
 mod segment;
 #[cfg(test)]
@@ -40,9 +41,10 @@ mod view;
 pub use current::Current;
 pub use error::{Error, Result};
 pub use follow::{Follower, follow};
-pub use log::{Durability, Log, LogOptions, MIN_SEGMENT_BYTES, OpenReport, TornTail};
+pub use log::{Durability, Log, LogOptions, MIN_SEGMENT_BYTES};
 pub use read::Reader;
 pub use record::{MAX_RECORD_BYTES, Record};
+pub use recovery::{OpenReport, TornTail};
 pub use rejected::{
     Fingerprint, Refusals, Rejected, RejectedOperation, RejectedView, SKIPPED_BY_HAND,
 };

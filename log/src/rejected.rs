@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::log::{Durability, Log, LogOptions, OpenReport};
+use crate::log::{Durability, Log, LogOptions};
 use crate::read::Reader;
 use crate::record::{MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES, Record};
+use crate::recovery::OpenReport;
 use crate::view::View;
 
 /// What an operation says that no server refused: a person moved it out of the way.

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::log::Found;
 use crate::read::{Part, Reader};
 use crate::record;
+use crate::recovery::Found;
 use crate::segment::{self, HEADER_BYTES};
 
 /// How often to look again because the owner was changing the segments.
