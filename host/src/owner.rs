@@ -26,6 +26,23 @@ pub(crate) struct Owner<S> {
     waiting: Arc<AtomicUsize>,
 }
 
+/// Counts a call while it is there: until it has ended, and before its caller has the outcome, or
+/// until it is clear that nobody carries it out.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn begin(waiting: &Arc<AtomicUsize>) -> Counted {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// What an owner does when nothing was asked of it for a while.
 struct Idle<S> {
     after: Duration,
@@ -50,7 +67,6 @@ impl<S: Send + 'static> Owner<S> {
 
     fn start(what: &'static str, mut state: S, idle: Option<Idle<S>>) -> Result<Owner<S>> {
         let waiting = Arc::new(AtomicUsize::new(0));
-        let ended = Arc::clone(&waiting);
         let (jobs, inbox) = mpsc::channel::<Job<S>>();
         let wanted = Arc::new(AtomicBool::new(false));
         let give_back = Arc::clone(&wanted);
@@ -60,7 +76,6 @@ impl<S: Send + 'static> Owner<S> {
             .spawn(move || {
                 while let Some(job) = next(&inbox, &mut state, idle.as_ref()) {
                     job(&mut state);
-                    ended.fetch_sub(1, Ordering::AcqRel);
                 }
                 give_back.load(Ordering::Acquire).then_some(state)
             })
@@ -81,8 +96,12 @@ impl<S: Send + 'static> Owner<S> {
 
     /// Runs `job` after those sent before it, and does not wait for it.
     pub(crate) fn tell(&self, job: impl FnOnce(&mut S) + Send + 'static) {
+        let counted = Counted::begin(&self.waiting);
         // An owner that is gone needs to be told nothing.
-        let _ = self.send(Box::new(job));
+        let _ = self.send(Box::new(move |state| {
+            job(state);
+            drop(counted);
+        }));
     }
 
     /// Runs `job` on the owner's thread after those sent before it, and waits for the outcome.
@@ -92,9 +111,12 @@ impl<S: Send + 'static> Owner<S> {
         F: FnOnce(&mut S) -> Result<R> + Send + 'static,
     {
         let (reply, outcome) = mpsc::sync_channel(1);
+        let counted = Counted::begin(&self.waiting);
         self.send(Box::new(move |state| {
+            let outcome = job(state);
+            drop(counted);
             // A caller that is gone does not need the outcome.
-            let _ = reply.send(job(state));
+            let _ = reply.send(outcome);
         }))?;
         outcome.recv().map_err(|_| Error::Closed(self.what))?
     }
@@ -109,8 +131,11 @@ impl<S: Send + 'static> Owner<S> {
         F: FnOnce(&mut S) -> Result<R> + Send + 'static,
     {
         let (reply, outcome) = oneshot::channel();
+        let counted = Counted::begin(&self.waiting);
         let sent = self.send(Box::new(move |state| {
-            let _ = reply.send(job(state));
+            let outcome = job(state);
+            drop(counted);
+            let _ = reply.send(outcome);
         }));
         let what = self.what;
         async move {
@@ -130,12 +155,10 @@ impl<S: Send + 'static> Owner<S> {
     }
 
     fn send(&self, job: Job<S>) -> Result<()> {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let sent = self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok());
-        if sent.is_none() {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-        }
-        sent.ok_or(Error::Closed(self.what))
+        self.jobs
+            .as_ref()
+            .and_then(|jobs| jobs.send(job).ok())
+            .ok_or(Error::Closed(self.what))
     }
 }
 

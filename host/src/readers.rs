@@ -25,6 +25,9 @@ use crate::shard::{GUEST_DATA, ShardOptions, ShardState};
 /// Most readers that [`ShardOptions::readers`] may ask for.
 pub const MOST_READERS: usize = 16;
 
+/// In the data directory, as `reader.lend` has it: the readers' copies.
+const FOLDER: &str = "readers";
+
 /// A reader's copy, in the guest.
 const GUEST_COPY: &str = "/copy";
 
@@ -68,6 +71,8 @@ impl Standing {
 /// The readers of a shard, started or not.
 pub(crate) struct Readers {
     slots: Vec<Slot>,
+    /// Where their copies are, each in a folder of its own.
+    folder: PathBuf,
     standing: Arc<Standing>,
     waited: AtomicU32,
 }
@@ -130,6 +135,7 @@ impl Readers {
             .collect::<Result<_>>()?;
         Ok(Readers {
             slots,
+            folder: folder.join(FOLDER),
             standing: Arc::clone(standing),
             waited: AtomicU32::new(0),
         })
@@ -213,6 +219,14 @@ impl Readers {
                 Ok(())
             });
         }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.slots.clear();
+        // With nothing in it, or not there; else the next opening of the shard removes it.
+        let _ = std::fs::remove_dir(&self.folder);
     }
 }
 
@@ -326,7 +340,7 @@ impl Reader {
     }
 
     fn copy(&self) -> PathBuf {
-        self.folder.join("readers").join(self.number.to_string())
+        self.folder.join(FOLDER).join(self.number.to_string())
     }
 
     /// Gives back what it has.

@@ -119,6 +119,7 @@ fn whoever_writes_reads_it_whichever_instance_answers() {
         "its copy is left"
     );
     drop(edge);
+    assert!(!folder.path().join("readers").exists());
     let edge = EdgeSync::builder(component(), folder.path())
         .open()
         .expect("the shard");
