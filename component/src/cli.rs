@@ -23,7 +23,7 @@ use crate::bindings::types::{Durability, Options};
 use crate::courier::Server;
 use crate::directory::Directory;
 use crate::error::{Error, Result, describe, invalid, storage};
-use crate::exports::{close, open_with, request, with_store};
+use crate::instance::{close, open_with, request, with_store};
 use crate::listing::PAGE_OPERATIONS;
 use crate::peek;
 use crate::store::Store;

@@ -17,9 +17,9 @@ use waki::Method;
 
 use crate::bindings::courier::Server as ServerSettings;
 use crate::bindings::types::{FailureClass, ServerFailure};
+use crate::clock::now_ms;
 use crate::error::{Error, Result, invalid};
 use crate::http::{self, Origin, Outgoing, Response};
-use crate::store::now_ms;
 
 /// Answers other than snapshots are small; what is beyond this is not Qdrant's.
 const MAX_ANSWER_BYTES: usize = 16 << 20;

@@ -22,11 +22,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
+use crate::clock::now_ms;
 use crate::courier::{CHUNK_BYTES, Server, failure, server_error};
 use crate::error::{Error, Result, describe, storage};
 use crate::http::{Broken, Response};
 use crate::ledger::Ledger;
-use crate::store::now_ms;
 
 /// How long one step reads on before it reports.
 const STEP: Duration = Duration::from_millis(250);

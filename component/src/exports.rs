@@ -1,7 +1,4 @@
-//! The exported interfaces: picks the instance's state and hands the call on.
-//!
-//! A component instance runs one call at a time and holds at most one shard, so its state is one
-//! thread-local slot.
+//! The exported interfaces: hands each call on, with what the instance holds.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -14,114 +11,20 @@ use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, Sea
 use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
 use crate::bindings::{courier, peek, queue, reader, restore, shard, sync};
+use crate::clock::now_ms;
 use crate::convert;
 use crate::directory::Directory;
 use crate::download::Download;
-use crate::error::{Error, Result, invalid};
+use crate::downloading::Downloading;
+use crate::error::{Error, Result};
+use crate::instance::{self, with_shard, with_source, with_staging, with_store};
 use crate::pull::Pull;
 use crate::reader::{self as readers, Reader};
-use crate::request::{self as requests, Source};
+use crate::request as requests;
 use crate::restore::Staging;
 use crate::room;
 use crate::store::Store;
 use crate::tenant::{PointsDownload, PointsFile};
-
-/// What an instance holds between calls.
-enum State {
-    Closed,
-    Open(Box<Store>),
-    Pulling(Box<Pull>),
-    Staged(Box<Staging>),
-    Reading(Box<Reader>),
-}
-
-thread_local! {
-    static STATE: RefCell<State> = const { RefCell::new(State::Closed) };
-}
-
-fn with_state<T>(run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-    STATE.with(|state| match state.try_borrow_mut() {
-        Ok(mut state) => run(&mut state),
-        Err(_) => Err(Error::Internal(
-            "a call is under way in this instance".to_owned(),
-        )),
-    })
-}
-
-/// Runs with the open shard.
-pub fn with_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
-    with_state(|state| match state {
-        State::Open(store) => run(store),
-        _ => Err(Error::NotOpen),
-    })
-}
-
-/// Runs with the open shard, or with a reader's copy of one.
-fn with_source<T>(run: impl FnOnce(Source<'_>) -> Result<T>) -> Result<T> {
-    with_state(|state| match state {
-        State::Open(store) => run(Source::Store(store)),
-        State::Reading(reader) => run(Source::Reader(reader)),
-        _ => Err(Error::NotOpen),
-    })
-}
-
-/// Carries a request out with what is open; answers the REST `result`.
-pub fn request(method: &str, path: &str, body: &str) -> Result<Value> {
-    with_source(|source| requests::request(source, method, path, body))
-}
-
-/// Runs with the data of either.
-fn with_shard<T>(run: impl FnOnce(&engine::Shard) -> Result<T>) -> Result<T> {
-    with_source(|source| run(source.shard()?))
-}
-
-/// Puts what `make` opens into the instance, which must hold nothing.
-pub fn open_with(make: impl FnOnce() -> Result<(Store, Opened)>) -> Result<Opened> {
-    with_state(|state| match state {
-        State::Open(_) | State::Pulling(_) | State::Staged(_) | State::Reading(_) => {
-            Err(Error::AlreadyOpen)
-        }
-        State::Closed => {
-            let (store, opened) = make()?;
-            *state = State::Open(Box::new(store));
-            Ok(opened)
-        }
-    })
-}
-
-/// Flushes and closes the open shard; answers what a person should know of it.
-pub fn close() -> Result<Vec<String>> {
-    with_state(|state| match std::mem::replace(state, State::Closed) {
-        State::Open(store) => store.close(),
-        other => {
-            *state = other;
-            Err(Error::NotOpen)
-        }
-    })
-}
-
-/// Runs with the staged generation.
-fn with_staging<T>(run: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
-    with_state(|state| match state {
-        State::Staged(staging) => run(staging),
-        _ => Err(invalid("staged", "nothing is staged in this instance")),
-    })
-}
-
-fn promote(binding: Option<queue::Binding>) -> Result<Opened> {
-    let binding = binding.map(crate::binding::from_wit);
-    with_state(|state| match std::mem::replace(state, State::Closed) {
-        State::Staged(staging) => {
-            let (store, opened) = staging.promote(binding.as_ref())?;
-            *state = State::Open(Box::new(store));
-            Ok(opened)
-        }
-        other => {
-            *state = other;
-            Err(invalid("promote", "nothing is staged in this instance"))
-        }
-    })
-}
 
 /// Runs a write by its REST form, the one way in which writes other than typed points are parsed.
 fn write(store: &mut Store, method: &str, path: &str, body: Value) -> Result<Receipt> {
@@ -140,15 +43,15 @@ fn write(store: &mut Store, method: &str, path: &str, body: Value) -> Result<Rec
 
 impl shard::Guest for Component {
     fn create(directory: String, config: String, options: Options) -> Result<Opened> {
-        open_with(|| Store::create(Directory::new(directory), &config, options))
+        instance::open_with(|| Store::create(Directory::new(directory), &config, options))
     }
 
     fn open(directory: String, options: Options) -> Result<Opened> {
-        open_with(|| Store::open(Directory::new(directory), options))
+        instance::open_with(|| Store::open(Directory::new(directory), options))
     }
 
     fn reopen(directory: String, options: Options, returned: u64) -> Result<Opened> {
-        open_with(|| Store::reopen(Directory::new(directory), options, returned))
+        instance::open_with(|| Store::reopen(Directory::new(directory), options, returned))
     }
 
     fn before_write(free_disk_bytes: Option<u64>) -> Result<u64> {
@@ -156,7 +59,7 @@ impl shard::Guest for Component {
     }
 
     fn close() -> Result<Vec<String>> {
-        close()
+        instance::close()
     }
 
     fn upsert(points: Vec<Point>) -> Result<Receipt> {
@@ -237,7 +140,7 @@ impl shard::Guest for Component {
     }
 
     fn request(method: String, path: String, body: String) -> Result<String> {
-        Ok(request(&method, &path, &body)?.to_string())
+        Ok(instance::request(&method, &path, &body)?.to_string())
     }
 
     fn answer(
@@ -292,27 +195,17 @@ impl reader::Guest for Component {
     }
 
     fn open(directory: String, copy: String, position: u64) -> Result<()> {
-        with_state(|state| match state {
-            State::Closed => {
-                let reader = Reader::open(&Directory::new(directory), &copy, position)?;
-                *state = State::Reading(Box::new(reader));
-                Ok(())
-            }
-            _ => Err(Error::AlreadyOpen),
-        })
+        instance::read_with(|| Reader::open(&Directory::new(directory), &copy, position))
     }
 
     fn follow(until: u64) -> Result<u64> {
-        with_state(|state| match state {
-            State::Reading(reader) => reader.follow(until),
-            _ => Err(Error::NotOpen),
-        })
+        instance::with_reader(|reader| reader.follow(until))
     }
 }
 
 impl queue::Guest for Component {
     fn open(directory: String, options: Options) -> Result<Opened> {
-        open_with(|| Store::open_queue(Directory::new(directory), options))
+        instance::open_with(|| Store::open_queue(Directory::new(directory), options))
     }
 
     fn next_batch(
@@ -407,7 +300,7 @@ impl restore::Guest for Component {
         options: Options,
     ) -> Result<restore::Staged> {
         let snapshots: Vec<PathBuf> = snapshots.into_iter().map(PathBuf::from).collect();
-        stage(|| Staging::stage(Directory::new(directory), &snapshots, barrier, options))
+        instance::stage(|| Staging::stage(Directory::new(directory), &snapshots, barrier, options))
     }
 
     fn stage_points(
@@ -417,7 +310,9 @@ impl restore::Guest for Component {
         options: Options,
     ) -> Result<restore::Staged> {
         let points = Path::new(&points);
-        stage(|| Staging::stage_points(Directory::new(directory), points, barrier, options))
+        instance::stage(|| {
+            Staging::stage_points(Directory::new(directory), points, barrier, options)
+        })
     }
 
     fn compare_points(points: String) -> Result<restore::Difference> {
@@ -430,23 +325,15 @@ impl restore::Guest for Component {
         origins: Vec<restore::Origin>,
         everything: bool,
     ) -> Result<Vec<restore::Offer>> {
-        with_state(|state| match state {
-            State::Open(_) | State::Staged(_) | State::Reading(_) => Err(Error::AlreadyOpen),
-            State::Closed | State::Pulling(_) => {
-                let origins = origins
-                    .into_iter()
-                    .map(|origin| edge_sync_mirror::Origin {
-                        url: origin.url,
-                        collection: origin.collection,
-                        shard: origin.shard,
-                        shard_key: origin.shard_key,
-                    })
-                    .collect();
-                let pull = Pull::begin(Directory::new(directory), origins, everything)?;
-                let offers = pull.offers();
-                *state = State::Pulling(Box::new(pull));
-                Ok(offers)
-            }
+        let origins = origins.into_iter();
+        let origins = origins.map(|origin| edge_sync_mirror::Origin {
+            url: origin.url,
+            collection: origin.collection,
+            shard: origin.shard,
+            shard_key: origin.shard_key,
+        });
+        instance::begin_pull(|| {
+            Pull::begin(Directory::new(directory), origins.collect(), everything)
         })
     }
 
@@ -460,27 +347,11 @@ impl restore::Guest for Component {
             .into_iter()
             .map(|snapshot| snapshot.map(PathBuf::from))
             .collect();
-        with_state(|state| {
-            let State::Pulling(pull) = state else {
-                return Err(invalid("pull", "none was begun in this instance"));
-            };
-            match pull.stage(&snapshots, barrier, settled, options)? {
-                Some((staging, staged)) => {
-                    *state = State::Staged(Box::new(staging));
-                    Ok(restore::PullOutcome::Staged(staged))
-                }
-                None => Ok(restore::PullOutcome::Again(pull.offers())),
-            }
-        })
+        instance::stage_pull(|pull| pull.stage(&snapshots, barrier, settled, options))
     }
 
     fn settle_pull() -> Result<()> {
-        with_state(|state| {
-            let State::Pulling(pull) = state else {
-                return Err(invalid("pull", "none was begun in this instance"));
-            };
-            pull.settle()
-        })
+        instance::with_pull(|pull| pull.settle())
     }
 
     fn begin_optimize() -> Result<Option<u64>> {
@@ -488,18 +359,7 @@ impl restore::Guest for Component {
     }
 
     fn stage_optimize(directory: String, options: Options) -> Result<Option<restore::Staged>> {
-        with_state(|state| match state {
-            State::Open(_) | State::Staged(_) | State::Pulling(_) | State::Reading(_) => {
-                Err(Error::AlreadyOpen)
-            }
-            State::Closed => {
-                let staged = Staging::stage_optimized(Directory::new(directory), options)?;
-                Ok(staged.map(|(staging, staged)| {
-                    *state = State::Staged(Box::new(staging));
-                    staged
-                }))
-            }
-        })
+        instance::stage_if_any(|| Staging::stage_optimized(Directory::new(directory), options))
     }
 
     fn end_optimize() -> Result<()> {
@@ -507,7 +367,8 @@ impl restore::Guest for Component {
     }
 
     fn promote(binding: Option<queue::Binding>) -> Result<Opened> {
-        promote(binding)
+        let binding = binding.map(crate::binding::from_wit);
+        instance::promote(binding.as_ref())
     }
 
     fn deleted_here(until: u64) -> Result<Vec<PointId>> {
@@ -536,29 +397,8 @@ impl restore::Guest for Component {
     }
 
     fn abandon() -> Result<()> {
-        with_state(|state| match state {
-            State::Staged(_) | State::Pulling(_) => {
-                *state = State::Closed;
-                Ok(())
-            }
-            State::Open(_) | State::Closed | State::Reading(_) => {
-                Err(invalid("abandon", "nothing is staged in this instance"))
-            }
-        })
+        instance::abandon()
     }
-}
-
-/// Makes what is staged the state of this instance. The answer to a pull may be a snapshot of
-/// everything.
-fn stage(make: impl FnOnce() -> Result<(Staging, restore::Staged)>) -> Result<restore::Staged> {
-    with_state(|state| match state {
-        State::Open(_) | State::Staged(_) | State::Reading(_) => Err(Error::AlreadyOpen),
-        State::Closed | State::Pulling(_) => {
-            let (staging, staged) = make()?;
-            *state = State::Staged(Box::new(staging));
-            Ok(staged)
-        }
-    })
 }
 
 impl courier::Guest for Component {
@@ -601,7 +441,7 @@ impl courier::Guest for Component {
             body: answer.body,
         };
         let request = crate::sync::request_of(request);
-        let now = crate::store::now_ms();
+        let now = now_ms();
         crate::courier::settle(edge_sync_upload::judge_write(&request, &answer, now))
     }
 
@@ -649,21 +489,6 @@ impl courier::Guest for Component {
         let server = crate::courier::Server::new(server)?;
         let download = PointsDownload::start(server, file.into())?;
         Ok(Downloading::Points(download).into())
-    }
-}
-
-/// What a download resource is.
-pub enum Downloading {
-    Snapshot(Download),
-    Points(PointsDownload),
-}
-
-impl Downloading {
-    pub fn step(&mut self) -> Result<courier::DownloadProgress> {
-        match self {
-            Self::Snapshot(download) => download.step(),
-            Self::Points(download) => download.step(),
-        }
     }
 }
 

@@ -10,7 +10,8 @@ use edge_sync_rollback::wasi::{self as rollback, Watch};
 
 use crate::directory::{Directory, ReaderFolder};
 use crate::error::{Error, Result, describe, storage};
-use crate::store::{Store, check_watch, load_config_in, or_failed_call, replay};
+use crate::generation::{check_watch, load_config_in, or_failed_call, replay};
+use crate::store::Store;
 
 /// A copy of a shard that follows its log.
 pub struct Reader {

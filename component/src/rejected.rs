@@ -7,9 +7,10 @@ use edge_sync_log::{RejectedOperation, SKIPPED_BY_HAND};
 use serde_json::Value;
 
 use crate::bindings::queue::{Retried, RetryFailure};
+use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::listing::{PAGE_BYTES, PAGE_OPERATIONS};
-use crate::store::{Store, now_ms};
+use crate::store::Store;
 
 /// Bytes after which what is gathered goes to the log.
 const WRITE_BYTES: usize = 4 << 20;

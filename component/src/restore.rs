@@ -22,12 +22,13 @@ use crate::bindings::shard::Opened;
 use crate::bindings::types::Options;
 use crate::directory::{self, Directory};
 use crate::error::{Error, Result, describe, failed_call, invalid, storage};
+use crate::generation::{
+    FIRST_CHECKPOINT, check_watch, first_checkpoint, load_config, load_shard, mark, or_failed_call,
+    replay,
+};
 use crate::optimize;
 use crate::pull::{Answer, Part};
-use crate::store::{
-    FIRST_CHECKPOINT, Store, check_options, check_watch, first_checkpoint, load_config,
-    load_current, load_shard, log_options, mark, or_failed_call, replay,
-};
+use crate::store::{Store, check_options, load_current, log_options};
 use crate::tenant::PointsFile;
 use crate::trial;
 

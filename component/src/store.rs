@@ -15,39 +15,30 @@
 //! Where the engine cannot be loaded, the log, the positions and the rejected log can be opened
 //! without it, so that what waits for upload is not lost with it ([`Store::open_queue`]).
 
+mod positions;
+mod write;
+
 use std::collections::HashSet;
 use std::fs;
-use std::hash::{Hash as _, Hasher as _};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use edge_sync_engine::{CollectionConfig, Operation, PointId, Shard, Write};
-use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected, RejectedOperation};
+use edge_sync_engine::{CollectionConfig, Shard};
+use edge_sync_log::{Current, Log, LogOptions, MIN_SEGMENT_BYTES, Rejected};
 use edge_sync_rollback::wasi::{self as rollback, Watch};
-use edge_sync_rollback::{Identity, Journal};
 use edge_sync_upload::refusal_fingerprint;
-use serde_json::{Value, json};
 
 use crate::bindings::shard::Opened;
-use crate::bindings::types::{Durability, Options, Receipt, SequenceRange};
+use crate::bindings::types::{Durability, Options};
 use crate::directory::{self, Directory};
-use crate::error::{Error, Result, corrupt, describe, failed_call, invalid, is_no_space, storage};
+use crate::error::{Error, Result, describe, invalid, is_no_space, storage};
+use crate::generation::{
+    FIRST_CHECKPOINT, begin_checkpoint, check_watch, first_checkpoint, load_config, load_watched,
+    replay, settle_generations,
+};
 use crate::optimize::{self, Optimized};
 use crate::reserve::Reserve;
-use crate::room;
 use crate::trial;
-
-const DEFAULT_FLUSH_AFTER_BYTES: u64 = 32 << 20;
-
-/// Operations applied to the engine at once while the log is replayed.
-const REPLAY_BATCH: usize = 256;
-
-/// The number of a generation's first checkpoint.
-pub const FIRST_CHECKPOINT: u64 = 1;
-
-/// How long an acknowledgement may stay in memory only. Losing one costs a second upload of
-/// operations that are idempotent.
-const ACKNOWLEDGE_LAG: Duration = Duration::from_millis(250);
 
 /// An open shard with everything that belongs to it.
 pub struct Store {
@@ -327,95 +318,6 @@ impl Store {
         }
     }
 
-    /// Validates a write, logs what it comes to, applies it.
-    ///
-    /// A batch in which a filter depends on what comes before it takes several steps, each of
-    /// them logged and applied as a whole; all of it is validated before the first.
-    pub fn write(&mut self, write: Write) -> Result<Receipt> {
-        self.shard()?.validate(&write)?;
-        let mut receipt = self.commit(&[])?;
-        for step in write.steps() {
-            let operations = self.shard()?.prepare(step)?;
-            let committed = self.commit(&operations)?;
-            receipt.sequence = committed.sequence;
-            receipt.operations = receipt.operations.saturating_add(committed.operations);
-        }
-        Ok(receipt)
-    }
-
-    /// Logs and applies operations that were prepared by this store's engine.
-    pub fn commit(&mut self, operations: &[Operation]) -> Result<Receipt> {
-        self.shard()?;
-        if !operations.is_empty() {
-            let before = self.log.last();
-            let payloads: Vec<Vec<u8>> = operations.iter().map(Operation::encode).collect();
-            let bytes: usize = payloads.iter().map(Vec::len).sum();
-            if operations.iter().any(Operation::adds) {
-                self.admit(bytes as u64)?;
-                self.log.append(&payloads)?;
-            } else {
-                self.with_room(|store| Ok(store.log.append(&payloads)?))?;
-            }
-            if let Err(error) = self.shard()?.apply(operations) {
-                return Err(self.take_back(before, error.into()));
-            }
-            self.unflushed_bytes += bytes as u64;
-            self.flush_if_due();
-        }
-        Ok(Receipt {
-            sequence: self.log.last(),
-            operations: count(operations.len()),
-        })
-    }
-
-    /// Refuses a write that adds `bytes`, as logged, to the shard, if there is not room for it and
-    /// for what must be possible afterwards.
-    fn admit(&mut self, bytes: u64) -> Result<()> {
-        room::check_memory(self.options.memory_bytes, bytes)?;
-        if !self.reserve.is_whole() {
-            self.reserve.fill();
-            self.reserve.check()?;
-        }
-        let Some(free) = self.free_disk.take() else {
-            return Ok(());
-        };
-        let root = self.directory.root().to_path_buf();
-        let unflushed = self.unflushed_bytes;
-        if room::check_disk(&root, Some(free), unflushed, bytes).is_ok() || unflushed == 0 {
-            return room::check_disk(&root, Some(free), unflushed, bytes);
-        }
-        // A flush takes some room, and needs less afterwards. How much is free then is not known
-        // before the next write.
-        self.checkpoint()?;
-        let free = free.saturating_sub(unflushed.saturating_mul(2));
-        room::check_disk(&root, Some(free), 0, bytes)
-    }
-
-    /// The engine failed on operations that are in the log: they must not be there when the call
-    /// has failed, and the engine may hold a part of them.
-    fn take_back(&mut self, before: u64, error: Error) -> Error {
-        let mut doubt = format!("an earlier write failed: {}", describe(&error));
-        if let Err(log_error) = self.log.truncate_after(before) {
-            doubt = format!("{doubt}; taking it back from the log failed too: {log_error}");
-        }
-        self.doubt = Some(doubt);
-        error
-    }
-
-    /// The write that made a flush due is durable in the log already, so a failing flush is not
-    /// its failure.
-    fn flush_if_due(&mut self) {
-        let limit = self
-            .options
-            .flush_after_bytes
-            .unwrap_or(DEFAULT_FLUSH_AFTER_BYTES);
-        if self.unflushed_bytes >= limit
-            && let Err(error) = self.checkpoint()
-        {
-            eprintln!("edge-sync: a flush failed: {}", describe(&error));
-        }
-    }
-
     /// Makes everything applied durable in the engine's own files, moves `applied`, and lets the
     /// log forget what both readers have passed. Does nothing if there is nothing to do.
     ///
@@ -516,54 +418,6 @@ impl Store {
         Ok(self.log.sync()?)
     }
 
-    /// The server has confirmed everything up to `last`.
-    pub fn acknowledge(&mut self, last: u64) -> Result<()> {
-        self.check()?;
-        if last > self.log.last() {
-            return Err(invalid(
-                "last",
-                format!(
-                    "{last} is beyond the last logged operation {}",
-                    self.log.last()
-                ),
-            ));
-        }
-        if last <= self.current.acknowledged {
-            return Ok(());
-        }
-        if !self.contact_noted {
-            self.with_room(|store| crate::binding::note_contact(&store.directory))?;
-            self.contact_noted = true;
-        }
-        self.current.acknowledged = last;
-        if last == self.log.last() || self.acknowledged_stored.elapsed() >= ACKNOWLEDGE_LAG {
-            self.store_current()?;
-        }
-        Ok(())
-    }
-
-    /// Stores the acknowledged position if only memory has it, so that whoever looks in from outside
-    /// finds it. A failure leaves it to the next store; all that it can cost is a second upload.
-    pub fn settle_acknowledged(&mut self) {
-        if self.current.acknowledged != self.stored.acknowledged
-            && self.check().is_ok()
-            && let Err(error) = self.store_current()
-        {
-            eprintln!(
-                "edge-sync: the acknowledged position was not stored: {}",
-                describe(&error)
-            );
-        }
-    }
-
-    /// Everything up to `last` is queued again behind it, so that it need not be sent by itself. Also
-    /// where the position lies before the log's first record.
-    pub fn acknowledge_before_resend(&mut self, last: u64) -> Result<()> {
-        self.check()?;
-        self.current.acknowledged = last.max(self.current.acknowledged);
-        self.store_current()
-    }
-
     /// The configuration that the shard was made from: the body of `PUT /collections/{c}`.
     pub fn creation_config(&self) -> Result<String> {
         let path = self.directory.collection(self.current.generation);
@@ -579,57 +433,6 @@ impl Store {
     /// Where the shard is.
     pub fn directory(&self) -> &Directory {
         &self.directory
-    }
-
-    /// Moves the first operation that is not acknowledged to the rejected log.
-    pub fn reject(&mut self, sequence: u64, status: u16, message: &str) -> Result<()> {
-        self.check()?;
-        if sequence != self.current.acknowledged + 1 || sequence > self.log.last() {
-            return Err(invalid(
-                "sequence",
-                format!(
-                    "{sequence} is not the first operation that waits for upload ({})",
-                    self.current.acknowledged + 1
-                ),
-            ));
-        }
-        let Some(record) = self.log.read(sequence).next().transpose()? else {
-            return Err(Error::Internal(format!(
-                "operation {sequence} is not in the log"
-            )));
-        };
-        let rejected = RejectedOperation {
-            sequence,
-            status,
-            message: message.to_owned(),
-            rejected_ms: now_ms(),
-            operation: record.payload,
-        };
-        self.with_room(|store| Ok(store.rejected.add(&rejected)?))?;
-        self.current.acknowledged = sequence;
-        self.store_current()
-    }
-
-    /// Operations that wait for upload and are no longer in the log.
-    pub fn lost_operations(&self) -> Option<SequenceRange> {
-        let (first, last) = (self.current.acknowledged + 1, self.log.first() - 1);
-        (first <= last).then_some(SequenceRange { first, last })
-    }
-
-    /// Carries a write out that came as a request for `path`; answers the REST `result`.
-    pub fn write_request(&mut self, path: &str, write: Write) -> Result<Value> {
-        let parts = write.len();
-        let receipt = self.write(write)?;
-        let update = json!({
-            "operation_id": receipt.sequence,
-            "status": "completed",
-        });
-        // A batch is answered operation by operation.
-        Ok(if path.starts_with("/points/batch") {
-            Value::Array(vec![update; parts])
-        } else {
-            update
-        })
     }
 
     /// Changes the collection's parameters to those of `config`, whose vectors are the shard's: the
@@ -676,99 +479,6 @@ impl Store {
     }
 }
 
-/// Syncs the engine's files and begins the journal of a checkpoint of them, which is in force once
-/// `CURRENT` names it.
-fn begin_checkpoint(
-    directory: &Directory,
-    generation: u64,
-    checkpoint: u64,
-    watch: &Watch,
-    durable: &HashSet<Identity>,
-) -> Result<Journal> {
-    let (tree, journals) = (directory.shard(generation), directory.rollback(generation));
-    check_watch(watch, "make a checkpoint after a failure in", &tree)?;
-    Ok(rollback::unwatched(|| {
-        Journal::begin_beside(&tree, &journals, checkpoint, durable)
-    })?)
-}
-
-/// A failed call on the engine's files, as an error of what cannot be done because of it.
-pub fn check_watch(watch: &Watch, operation: &str, tree: &Path) -> Result<()> {
-    watch
-        .check()
-        .map_err(|failure| failed_call(operation, tree, &failure))
-}
-
-/// What the engine took for damage may have been a call that failed.
-pub fn or_failed_call(error: Error, watch: &Watch, tree: &Path) -> Error {
-    if let Error::Corrupt(_) | Error::BadSnapshot(_) = error
-        && let Err(failed) = check_watch(watch, "load", tree)
-    {
-        return failed;
-    }
-    error
-}
-
-/// Makes the first checkpoint of a generation that is not in force yet, and all of it durable.
-/// `durable`: files of the engine that are so already.
-pub fn first_checkpoint(
-    directory: &Directory,
-    generation: u64,
-    watch: &Watch,
-    durable: &HashSet<Identity>,
-) -> Result<Journal> {
-    let journal = begin_checkpoint(directory, generation, FIRST_CHECKPOINT, watch, durable)?;
-    directory.sync_generation(generation)?;
-    Ok(journal)
-}
-
-/// How far a replay came.
-#[derive(Debug, Clone, Default)]
-pub struct Replayed {
-    pub operations: u64,
-    /// Sequence of the last operation applied; 0 if there was none.
-    pub last: u64,
-    /// Points that were written whole.
-    pub upserted: HashSet<PointId>,
-    /// Tells the last operation applied from another that takes its place in the log.
-    pub last_mark: u64,
-}
-
-/// Tells a record from another of the same sequence.
-pub fn mark(record: &edge_sync_log::Record) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (record.time_ms, &record.payload).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Applies logged operations to an engine, in order.
-pub fn replay(
-    shard: &Shard,
-    records: impl Iterator<Item = edge_sync_log::Result<edge_sync_log::Record>>,
-) -> Result<Replayed> {
-    let mut replayed = Replayed::default();
-    let mut batch = Vec::with_capacity(REPLAY_BATCH);
-    let mut last = None;
-    for record in records {
-        let record = record?;
-        let operation = Operation::decode(&record.payload)?;
-        if let Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } = &operation {
-            replayed.upserted.insert(point.id);
-        }
-        batch.push(operation);
-        replayed.operations += 1;
-        replayed.last = record.sequence;
-        last = Some(record);
-        if batch.len() == REPLAY_BATCH {
-            shard.apply(&batch)?;
-            batch.clear();
-        }
-    }
-    shard.apply(&batch)?;
-    replayed.last_mark = last.as_ref().map_or(0, mark);
-    Ok(replayed)
-}
-
 /// `CURRENT`, or the error that there is no shard.
 pub fn load_current(directory: &Directory) -> Result<Current> {
     Current::recover(directory.root())?.ok_or_else(|| {
@@ -810,66 +520,6 @@ fn with_reserve<T>(directory: &Directory, run: impl Fn() -> Result<T>) -> Result
     }
 }
 
-/// The collection configuration that is stored with one generation.
-pub fn load_config(directory: &Directory, generation: u64) -> Result<CollectionConfig> {
-    load_config_in(&directory.collection(generation))
-}
-
-/// The collection configuration in a file.
-pub fn load_config_in(path: &Path) -> Result<CollectionConfig> {
-    let json = fs::read_to_string(path)
-        .map_err(|error| storage("read collection configuration", path, &error))?;
-    CollectionConfig::from_json(&json).map_err(|error| {
-        corrupt(
-            path,
-            None,
-            format!("not a collection configuration: {error}"),
-        )
-    })
-}
-
-/// Loads the engine of one generation, with its stored configuration.
-pub fn load_shard(directory: &Directory, generation: u64) -> Result<Shard> {
-    let config = load_config(directory, generation)?;
-    Ok(Shard::reopen(&directory.shard(generation), &config)?)
-}
-
-/// Loads the engine of the generation in force, as its files were at the last checkpoint, and watches
-/// over them.
-fn load_watched(directory: &Directory, current: &Current) -> Result<(Shard, Watch)> {
-    let tree = directory.shard(current.generation);
-    let journals = directory.rollback(current.generation);
-    let (journal, _) = Journal::roll_back(&tree, &journals, current.checkpoint)?;
-    let watch = Watch::over(journal)?;
-    let shard = load_shard(directory, current.generation)
-        .map_err(|error| or_failed_call(error, &watch, &tree))?;
-    Ok((shard, watch))
-}
-
-/// Removes generations that are not in force: what a restore, a pull or an optimization left that a
-/// crash cut off.
-fn settle_generations(directory: &Directory, in_force: u64) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for generation in directory.list_generations()? {
-        if generation == in_force {
-            continue;
-        }
-        directory.remove_generation(generation)?;
-        notes.push(if generation < in_force {
-            format!(
-                "the change to generation {in_force} had been interrupted after its switch; it \
-                 was finished by removing generation {generation}"
-            )
-        } else {
-            format!(
-                "the change to generation {generation} had been interrupted before its switch; it \
-                 was rolled back, generation {in_force} is in force"
-            )
-        });
-    }
-    Ok(notes)
-}
-
 /// Refuses options outside of their documented range.
 pub fn check_options(options: &Options) -> Result<()> {
     if let Some(bytes) = options.log_segment_bytes
@@ -898,16 +548,4 @@ pub fn log_options(options: &Options, current: &Current) -> LogOptions {
             .unwrap_or_else(|| LogOptions::default().segment_bytes),
         durable_to: current.applied.max(current.acknowledged),
     }
-}
-
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
-}
-
-fn count(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -23,17 +23,19 @@ use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::{Direction, PullReport, SourceShard, SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
+use crate::clock::now_ms;
 use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;
+use crate::downloading::Downloading;
 use crate::error::{Error, Result, describe, invalid};
-use crate::exports::{self, Downloading};
+use crate::instance;
 use crate::pull::Pull;
 use crate::queue;
 use crate::resend;
 use crate::restore::{self, Staging, download_path};
 use crate::settled::unsettled;
-use crate::store::{Store, load_current, now_ms};
+use crate::store::{Store, load_current};
 use crate::tenant::{PointsDownload, PointsFile};
 
 /// Failures in a row after which the one-call restore gives up; it has no parameter for it.
@@ -179,7 +181,7 @@ fn uploader(server: &Server, options: &SyncOptions) -> Result<Uploader> {
 /// Drains the queue of the open shard, and follows the server; see `sync.sync`.
 pub fn sync(server: &Server, options: &SyncOptions) -> Result<SyncReport> {
     let mut uploader = uploader(server, options)?;
-    let mut report = exports::with_store(|store| {
+    let mut report = instance::with_store(|store| {
         if options.resend && uploader.accepts_place(binding::load(store.directory())?.as_ref()) {
             resend::resend(store)?;
         }
@@ -284,7 +286,7 @@ pub fn restore(
             create_shard_key: false,
         },
     )?;
-    let before = match exports::with_store(|store| {
+    let before = match instance::with_store(|store| {
         Ok((
             standing_of(queue::standing(store)?),
             store.shard()?.info()?.points,
@@ -298,7 +300,7 @@ pub fn restore(
     let binding = check(&mut uploader, server, standing, force)?;
     let mut barrier = 0;
     if before.is_some() {
-        barrier = exports::with_store(|store| {
+        barrier = instance::with_store(|store| {
             uploader.accept(&mut &mut *store, &binding)?;
             let report = run(store, server, &mut uploader)?;
             match report.failure {
@@ -321,7 +323,7 @@ pub fn restore(
 
 /// Brings the open shard to what the server holds; see `sync.sync`.
 fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
-    let (standing, directory, options, points_before, barrier) = exports::with_store(|store| {
+    let (standing, directory, options, points_before, barrier) = instance::with_store(|store| {
         Ok((
             standing_of(queue::standing(store)?),
             store.directory().clone(),
@@ -331,7 +333,7 @@ fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
         ))
     })?;
     let binding = check(uploader, server, Some(&standing), false)?;
-    exports::with_store(|store| uploader.accept(&mut &mut *store, &binding))?;
+    instance::with_store(|store| uploader.accept(&mut &mut *store, &binding))?;
     let source = Source::new(server, barrier, binding)?;
     // What is gone from a collection that is known to have gone on was deleted there.
     let kept = (!uploader.is_proven()).then_some(points_before);
@@ -339,7 +341,7 @@ fn pull(server: &Server, uploader: &mut Uploader) -> Result<PullReport> {
     Ok(PullReport {
         changed: fetched.opened.is_some(),
         points_before,
-        points: exports::with_store(|store| Ok(store.shard()?.info()?.points))?,
+        points: instance::with_store(|store| Ok(store.shard()?.info()?.points))?,
         bytes: fetched.bytes,
         shards: fetched.shards,
         peer: fetched.peer,
@@ -372,7 +374,7 @@ fn check(
             }
             RestoreCheck::Stop(failure) => {
                 if standing.is_some() {
-                    exports::with_store(|store| uploader.keep_finding(&mut &mut *store))?;
+                    instance::with_store(|store| uploader.keep_finding(&mut &mut *store))?;
                 }
                 return Err(server_error(failure));
             }
@@ -480,7 +482,7 @@ impl<'a> Source<'a> {
         Ok(Self {
             server,
             barrier,
-            above: match exports::with_store(|store| Ok(store.log().last())) {
+            above: match instance::with_store(|store| Ok(store.log().last())) {
                 Err(Error::NotOpen) => 0,
                 last => last?.saturating_sub(barrier),
             },
@@ -521,7 +523,7 @@ fn fetch(
 /// Opens the shard again if it was closed for what failed.
 fn reopen(directory: &Directory, options: Options) {
     // Best effort: without a shard in the directory there is nothing to open again.
-    let reopened = exports::open_with(|| Store::open(directory.clone(), options));
+    let reopened = instance::open_with(|| Store::open(directory.clone(), options));
     if let Err(error) = reopened
         && !matches!(error, Error::NotFound(_) | Error::AlreadyOpen)
     {
@@ -742,7 +744,7 @@ impl Fetching<'_> {
             self.fetched.unsettled = Some(MOVING);
         }
         let is_same = || {
-            exports::with_store(|store| {
+            instance::with_store(|store| {
                 let found = PointsFile::open(&file)?.compare(store.shard()?)?;
                 Ok(found.added + found.changed + found.removed == 0)
             })
@@ -767,7 +769,7 @@ impl Fetching<'_> {
         if routing.shard().is_none() {
             return Ok(Vec::new());
         }
-        match exports::with_store(|store| restore::all_points(store)) {
+        match instance::with_store(|store| restore::all_points(store)) {
             Err(Error::NotOpen) => Ok(Vec::new()),
             held => held,
         }
@@ -776,7 +778,7 @@ impl Fetching<'_> {
     /// What this device has deleted, as the open shard's log has it.
     fn deleted_before(&self) -> Result<Vec<PointId>> {
         let deleted =
-            exports::with_store(|store| restore::deleted_here(store, self.source.barrier));
+            instance::with_store(|store| restore::deleted_here(store, self.source.barrier));
         match deleted {
             Err(Error::NotOpen) => Ok(Vec::new()),
             deleted => deleted,
@@ -823,7 +825,7 @@ const MOVING: &str = "shards were being moved on the server meanwhile";
 const PROMOTED: &str = "the tenant got a shard key of its own meanwhile";
 
 fn close_old() {
-    match exports::close() {
+    match instance::close() {
         // What it could not flush is in the log, which is replayed onto the new generation.
         Ok(_) | Err(Error::NotOpen) => {}
         Err(error) => eprintln!(
@@ -902,19 +904,19 @@ fn promote(
             ),
         ));
     }
-    let mut opened = exports::open_with(|| staging.promote(binding))?;
+    let mut opened = instance::open_with(|| staging.promote(binding))?;
     opened.notes.extend(notes);
     Ok(opened)
 }
 
 /// Points of the shard in the directory, which is open then; none if there is no shard.
 fn points_held(directory: &Directory, options: Options) -> Result<Option<u64>> {
-    let points = || exports::with_store(|store| Ok(store.shard()?.info()?.points));
+    let points = || instance::with_store(|store| Ok(store.shard()?.info()?.points));
     match points() {
         Err(Error::NotOpen) => {}
         held => return held.map(Some),
     }
-    match exports::open_with(|| Store::open(directory.clone(), options)) {
+    match instance::open_with(|| Store::open(directory.clone(), options)) {
         Ok(_) => points().map(Some),
         Err(Error::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
