@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::Flags;
+use crate::flags::{Flags, number};
 
 const AFTER_HELP: &str = "\
 Settings come from flags, then the environment, then a TOML file (edge-sync.toml), whose keys are
@@ -21,12 +21,6 @@ Exit codes: 0 done, 1 internal error, 2 wrong flags or settings, 3 input refused
 5 storage failed or damaged, 6 server not reachable (queue kept), 7 server refuses (queue kept),
 8 data directory in use, 9 bad snapshot (nothing changed), 10 synced but operations were rejected,
 11 a restore would drop many points (--force), 130 interrupted, 141 nobody reads the output.";
-
-/// A whole number that is no less than 0; the error is the message.
-pub fn number<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is not a whole number, or out of range"))
-}
 
 /// As [`number`], from 1 to `most`.
 fn from_1_to(

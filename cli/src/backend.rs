@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::metrics;
 use crate::operator::ShardOperator;
+use crate::refusal::refusal;
 use edge_sync_host::{Cancel, EdgeSync, Error as HostError, Progress, Syncer};
 use edge_sync_rest::{
     Backend, CollectionState, Error, Gauge, Operator, Result, SnapshotDescription, SnapshotScope,
@@ -340,24 +341,6 @@ impl Backend for ShardBackend {
             collection,
             shard: Some(shard),
         }))
-    }
-}
-
-/// The host's errors, as the server would put them.
-pub fn refusal(error: HostError) -> Error {
-    match error {
-        HostError::InvalidInput { field, message } => Error::InvalidInput { field, message },
-        HostError::NotFound(what) => Error::NotFound(what),
-        HostError::AlreadyExists(what) => Error::AlreadyExists(what),
-        HostError::Unsupported(why) => Error::Unsupported(why),
-        HostError::NeedsReopen(_) | HostError::Closed(_) => Error::Unavailable(error.to_string()),
-        HostError::Internal(what) => Error::Internal(what),
-        HostError::Unsent { .. } => Error::Conflict(error.to_string()),
-        HostError::NotLoaded(_) | HostError::Restoring(_) => Error::Unavailable(error.to_string()),
-        error if error.is_no_space() || error.is_no_memory() => {
-            Error::InsufficientStorage(error.to_string())
-        }
-        other => Error::Internal(other.to_string()),
     }
 }
 

@@ -18,8 +18,9 @@ use edge_sync_rest::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::value::RawValue;
 
-use crate::backend::{Devices, ShardBackend, refusal, stored_name};
+use crate::backend::{Devices, ShardBackend, stored_name};
 use crate::metrics;
+use crate::refusal::refusal;
 
 /// What a name keeps as it is in the name of its folder; `.` and `/` have a meaning there.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');

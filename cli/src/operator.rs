@@ -5,8 +5,8 @@ use edge_sync_rest::{Chosen, Operator, Result};
 use serde_json::{Value, json};
 
 use crate::arguments;
-use crate::backend::refusal;
 use crate::queue::{forget, rejected_json, retry, retry_json, waiting_json, waiting_page};
+use crate::refusal::refusal;
 use crate::status::{queue_json, status_json};
 
 /// A shard, and the collection that it is served as.

@@ -22,7 +22,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Result, storage};
-use crate::ledger;
+
+/// Name of the file; whatever else is in the staging folder may be removed.
+pub const LEDGER: &str = "snapshots-on-server.json";
 
 /// The paths below one data directory.
 #[derive(Debug, Clone)]
@@ -155,13 +157,13 @@ impl Directory {
     /// Removes what downloads left behind, but not the list of what is to be deleted from a server.
     pub fn clear_staging(&self) -> Result<()> {
         let folder = self.staging();
-        if !folder.join(ledger::FILE).exists() {
+        if !folder.join(LEDGER).exists() {
             return remove_folder(&folder);
         }
         let failed = |error: io::Error| storage("clear staging folder", &folder, &error);
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if entry.file_name() == ledger::FILE {
+            if entry.file_name() == LEDGER {
                 continue;
             }
             if entry.file_type().map_err(failed)?.is_dir() {

@@ -12,11 +12,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::courier::Server;
-use crate::directory;
+use crate::directory::{self, LEDGER};
 use crate::error::{Result, storage};
-
-/// Name of the file; whatever else is in the staging folder may be removed.
-pub const FILE: &str = "snapshots-on-server.json";
 
 /// The list in one staging folder.
 pub struct Ledger {
@@ -77,7 +74,7 @@ impl Ledger {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join(FILE)
+        self.folder.join(LEDGER)
     }
 
     /// A file that is damaged counts as empty: it only saves a server's disk.
@@ -95,7 +92,7 @@ impl Ledger {
         if entries.is_empty() {
             fs::remove_file(&path).map_err(|error| storage("remove", &path, &error))?;
         } else {
-            let temporary = self.folder.join(format!("{FILE}.tmp"));
+            let temporary = self.folder.join(format!("{LEDGER}.tmp"));
             directory::write_durably(&temporary, json!(entries).to_string().as_bytes())?;
             fs::rename(&temporary, &path).map_err(|error| storage("replace", &path, &error))?;
         }

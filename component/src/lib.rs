@@ -29,6 +29,8 @@ mod instance;
 mod ledger;
 mod listing;
 mod optimize;
+mod optimized;
+mod part;
 mod peek;
 mod placement;
 mod pull;
@@ -45,6 +47,7 @@ mod store;
 mod sync;
 mod tenant;
 mod trial;
+mod upload_request;
 
 bindings::export!(Component with_types_in bindings);
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::bindings::queue::{RejectedOperation, WaitingOperation};
 use crate::error::Result;
-use crate::queue;
+use crate::upload_request::alone;
 
 /// Most operations of one answer.
 pub const PAGE_OPERATIONS: u32 = 1000;
@@ -32,7 +32,7 @@ pub fn waiting(
             sequence: record.sequence,
             logged_ms: record.time_ms,
             bytes,
-            request: queue::alone(&Operation::decode(&record.payload)?)?,
+            request: alone(&Operation::decode(&record.payload)?)?,
         });
     }
     Ok(listed)

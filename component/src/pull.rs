@@ -7,25 +7,19 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use edge_sync_log::Current;
-use edge_sync_mirror::{Archive, Limits, Mirror, Offer, Origin};
+use edge_sync_mirror::{Archive, Limits, Offer, Origin};
 
 use crate::bindings::restore as wit;
 use crate::bindings::types::Options;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
+use crate::part::{Answer, Part};
 use crate::restore::{Prepared, Staging};
 
 /// A pull between its offers and the answers.
 pub struct Pull {
     directory: Directory,
     parts: Vec<Part>,
-}
-
-/// One of the shards that are pulled.
-pub struct Part {
-    pub origin: Origin,
-    pub offer: Offer,
-    doubts: Vec<String>,
 }
 
 impl Pull {
@@ -118,60 +112,6 @@ impl Pull {
             }
         }
     }
-}
-
-impl Part {
-    fn begin(directory: &Directory, generation: Option<u64>, origin: Origin) -> Result<Self> {
-        let mut doubts = Vec::new();
-        let offer = match generation {
-            None => Offer::everything(),
-            Some(generation) => {
-                match Mirror::load(&directory.mirror(generation, origin.shard)) {
-                    Ok(Some(mirror)) => {
-                        if mirror.origin() != &origin {
-                            doubts.push(format!("what is here came from {}", mirror.origin()));
-                        }
-                        Offer::of(mirror, &origin)
-                    }
-                    Ok(None) => Offer::everything(),
-                    // Without a mirror everything is fetched.
-                    Err(
-                        error @ (edge_sync_mirror::Error::Corrupt { .. }
-                        | edge_sync_mirror::Error::UnknownVersion { .. }),
-                    ) => {
-                        doubts.push(error.to_string());
-                        Offer::everything()
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        let withheld = offer.withheld().iter();
-        doubts.extend(withheld.map(|(segment, why)| format!("segment {segment}: {why}")));
-        Ok(Self {
-            origin,
-            offer,
-            doubts,
-        })
-    }
-
-    fn told(&self) -> wit::Offer {
-        wit::Offer {
-            manifest: self.offer.manifest().to_json(),
-            whole: self.offer.is_whole(),
-            settled: self.offer.is_settled(),
-            doubts: self.doubts.clone(),
-        }
-    }
-}
-
-/// An answer and what it answers.
-pub struct Answer<'a> {
-    pub part: &'a Part,
-    /// None: nothing is new.
-    pub archive: Option<&'a Archive>,
-    /// The server did not optimize while it sent the files.
-    pub settled: bool,
 }
 
 impl From<edge_sync_mirror::Error> for Error {

@@ -1,15 +1,16 @@
 //! What waits for upload, cut into requests.
 
-use edge_sync_engine::{Operation, Upload, UploadElement, merge_uploads};
+use edge_sync_engine::{Operation, UploadElement, merge_uploads};
 
 use crate::binding;
 use crate::bindings::queue::{
     BatchLimits, Progress, QueueStanding, QueueStatus, RejectedOperation, UploadBatch,
-    UploadRequest, WaitingOperation,
+    WaitingOperation,
 };
 use crate::error::{Error, Result, invalid};
 use crate::listing::{self, PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;
+use crate::upload_request::{alone, points_batch};
 
 /// The next run of the log that fits one request; see `queue.next-batch`.
 pub fn next_batch(
@@ -50,7 +51,14 @@ pub fn next_batch(
         if !operation.is_batchable() {
             // Not part of `points/batch`, and must not overtake what is before it.
             if writes.is_empty() {
-                return Ok(Some(request_of_its_own(first, &operation)?));
+                return Ok(Some(UploadBatch {
+                    first,
+                    last: first,
+                    operations: 1,
+                    points: 0,
+                    rest: 0,
+                    request: alone(&operation)?,
+                }));
             }
             break;
         }
@@ -89,26 +97,6 @@ pub fn next_batch(
     }))
 }
 
-/// An operation that has an endpoint of its own.
-fn request_of_its_own(sequence: u64, operation: &Operation) -> Result<UploadBatch> {
-    let request = match operation.upload()? {
-        Upload::Request { method, path, body } => UploadRequest {
-            method: method.to_owned(),
-            path: confirmed(&path),
-            body: body.map(|body| body.to_string()).unwrap_or_default(),
-        },
-        Upload::Batch(element) => points_batch(&format!("[{element}]")),
-    };
-    Ok(UploadBatch {
-        first: sequence,
-        last: sequence,
-        operations: 1,
-        points: 0,
-        rest: 0,
-        request,
-    })
-}
-
 /// Some of the points of an operation on many: as many as fit.
 fn piece(
     sequence: u64,
@@ -137,22 +125,6 @@ fn piece(
         rest: number((left - count) as u64),
         request: points_batch(&format!("[{element}]")),
     })
-}
-
-/// `elements`: a JSON list.
-fn points_batch(elements: &str) -> UploadRequest {
-    UploadRequest {
-        method: "POST".to_owned(),
-        path: confirmed("/points/batch"),
-        body: format!(r#"{{"operations":{elements}}}"#),
-    }
-}
-
-/// Asks the server to answer only once the write is applied, and its replicas to keep the order of
-/// requests.
-fn confirmed(path: &str) -> String {
-    let separator = if path.contains('?') { '&' } else { '?' };
-    format!("{path}{separator}wait=true&ordering=strong")
 }
 
 fn number(count: u64) -> u32 {
@@ -192,11 +164,6 @@ pub fn changing_vectors(store: &Store) -> Result<Vec<String>> {
         }
     }
     Ok(names)
-}
-
-/// The request that an operation is by itself.
-pub fn alone(operation: &Operation) -> Result<UploadRequest> {
-    Ok(request_of_its_own(0, operation)?.request)
 }
 
 /// Where the queue stands; see `queue.status`.

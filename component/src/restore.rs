@@ -27,7 +27,8 @@ use crate::generation::{
     replay,
 };
 use crate::optimize;
-use crate::pull::{Answer, Part};
+use crate::optimized;
+use crate::part::{Answer, Part};
 use crate::store::{Store, check_options, load_current, log_options};
 use crate::tenant::PointsFile;
 use crate::trial;
@@ -172,7 +173,7 @@ impl Staging {
     ) -> Result<Option<(Self, Staged)>> {
         check_options(&options)?;
         let in_force = load_current(&directory)?.generation;
-        let barrier = optimize::begun(&directory, in_force)?.barrier;
+        let barrier = optimized::begun(&directory, in_force)?.barrier;
         let mut staging = Self::new(directory, options, Some(in_force), barrier);
         staging.optimized = true;
         let tree = staging.directory.shard(staging.generation);

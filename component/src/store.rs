@@ -36,7 +36,7 @@ use crate::generation::{
     FIRST_CHECKPOINT, begin_checkpoint, check_watch, first_checkpoint, load_config, load_watched,
     replay, settle_generations,
 };
-use crate::optimize::{self, Optimized};
+use crate::optimized::{self, Optimized};
 use crate::reserve::Reserve;
 use crate::trial;
 
@@ -192,7 +192,7 @@ impl Store {
         let (shard, watch) = engine.unzip();
         let mut store = Self {
             reserve: Reserve::of(&directory),
-            kept_after: optimize::kept_after(&directory, current.generation),
+            kept_after: optimized::kept_after(&directory, current.generation),
             free_disk: None,
             directory,
             options,

@@ -12,7 +12,7 @@ use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Hub};
 use crate::optimizer::{AutoOptimizeOptions, Optimizer};
-use crate::pull::{PullReport, pull};
+use crate::pull::{OnPull, PullReport, pull};
 use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
 use crate::shard::{Shard, ShardOptions};
 use crate::sync::{
@@ -102,9 +102,6 @@ struct Server {
 fn lock(uploader: &Mutex<Uploader>) -> MutexGuard<'_, Uploader> {
     uploader.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// What is called after each switch to what the server holds.
-pub(crate) type OnPull = Arc<dyn Fn(&PullReport) + Send + Sync>;
 
 /// Settings of an [`EdgeSync`].
 #[derive(Clone)]

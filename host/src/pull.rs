@@ -3,6 +3,7 @@
 //! What the server holds, and above it what this device wrote and has not uploaded, becomes the next
 //! generation, as in a restore. `docs/pull.md` has the steps and the invariants.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_sync_upload::{Binding, Uploader};
@@ -17,6 +18,9 @@ use crate::restore::{
 use crate::shard::Shard;
 use crate::sync::{SyncOptions, wit_binding};
 use crate::types::{Opened, Pulled, SnapshotSource};
+
+/// What is called after each switch to what the server holds.
+pub(crate) type OnPull = Arc<dyn Fn(&PullReport) + Send + Sync>;
 
 /// What a pull did.
 #[derive(Debug)]

@@ -8,10 +8,9 @@ use edge_sync_upload::{Step, Uploader};
 
 use crate::cancel::Cancel;
 use crate::courier::Courier;
-use crate::edge::OnPull;
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};
-use crate::pull::pull;
+use crate::pull::{OnPull, pull};
 use crate::setters::setters;
 use crate::shard::Shard;
 use crate::sync::{SyncOptions, server_error};

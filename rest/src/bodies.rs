@@ -1,7 +1,6 @@
 //! Reads request bodies, as fast as they have to come and no more of them than there is room for.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,101 +8,17 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use flate2::read::{GzDecoder, ZlibDecoder};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::load::Load;
+use crate::load::{Load, too_slow};
+use crate::room::Held;
 use crate::{Error, Result};
-
-/// Room is counted in units of so many bytes.
-const UNIT: usize = 4096;
-
-/// Parts of the room that are for small bodies alone: one in so many. A body is small up to one in so
-/// many of that part.
-const SMALL_PART: usize = 4;
-const SMALL_BODY: usize = 16;
 
 /// Bytes of an encoded body that are decoded in one go.
 const DECODED_AT_ONCE: u64 = 256 << 10;
 
 /// Bytes a second that a body has to come with, after its grace.
 const LEAST_RATE: u64 = 64 * 1024;
-
-/// How many bytes of request bodies are held, over all connections.
-///
-/// A large body has its room before its first byte is read: several that share the room would
-/// otherwise stop each other halfway. Small ones have a part of their own, so that a few large ones do
-/// not keep everybody out, and take of it what has come.
-#[derive(Debug)]
-pub(crate) struct Room {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-    small_body: usize,
-    large_units: usize,
-    small_units: usize,
-}
-
-/// Room that a body has; dropping it gives it back.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    small: Option<OwnedSemaphorePermit>,
-    large: Option<OwnedSemaphorePermit>,
-}
-
-impl Room {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
-        let small_units = units / SMALL_PART;
-        let large_units = units - small_units;
-        Self {
-            small: Arc::new(Semaphore::new(small_units)),
-            large: Arc::new(Semaphore::new(large_units)),
-            small_body: small_units * UNIT / SMALL_BODY,
-            large_units,
-            small_units,
-        }
-    }
-
-    /// The largest body that there can be room for.
-    pub(crate) fn largest(&self) -> usize {
-        self.large_units * UNIT
-    }
-
-    /// Bytes that are taken.
-    pub(crate) fn taken(&self) -> usize {
-        let free = self.small.available_permits() + self.large.available_permits();
-        (self.small_units + self.large_units).saturating_sub(free) * UNIT
-    }
-
-    /// Sees to it that `held` is enough for `bytes`, of which all or none have come.
-    pub(crate) fn hold(&self, held: &mut Held, bytes: usize) -> Result<()> {
-        let (part, has) = if bytes <= self.small_body {
-            (&self.small, &mut held.small)
-        } else {
-            (&self.large, &mut held.large)
-        };
-        let missing = bytes
-            .div_ceil(UNIT)
-            .saturating_sub(has.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-        let more = u32::try_from(missing)
-            .ok()
-            .and_then(|missing| Arc::clone(part).try_acquire_many_owned(missing).ok())
-            .ok_or_else(|| {
-                Error::Overloaded(
-                    "the bodies of other requests take all the room that there is for bodies"
-                        .to_owned(),
-                )
-            })?;
-        match has {
-            Some(permit) => permit.merge(more),
-            None => *has = Some(more),
-        }
-        if bytes > self.small_body {
-            held.small = None;
-        }
-        Ok(())
-    }
-}
 
 /// Reads a body of up to `limit` bytes. What it holds of the room is returned with it.
 ///
@@ -134,7 +49,7 @@ pub(crate) async fn read(
     let mut bytes = Vec::new();
     let mut refused = None;
     if let (Some(load), Some(length)) = (load, length)
-        && length > load.room.small_body
+        && load.room.is_large(length)
         && let Err(error) = load.room.hold(&mut held, length)
     {
         load.count_body();
@@ -166,7 +81,7 @@ pub(crate) async fn read(
             // Read to its end all the same: a client that is still sending does not see the answer.
             continue;
         }
-        let needed = come.max(held_for(&held));
+        let needed = come.max(held.large_bytes());
         if let Some(load) = load
             && let Err(error) = load.room.hold(&mut held, needed)
         {
@@ -217,7 +132,7 @@ async fn decoded(
             return Err(too_long(limit));
         }
         if let Some(load) = load {
-            let needed = (bytes.len() + plain.len()).max(held_for(&held));
+            let needed = (bytes.len() + plain.len()).max(held.large_bytes());
             load.room
                 .hold(&mut held, needed)
                 .inspect_err(|_| load.count_body())?;
@@ -231,20 +146,6 @@ fn too_long(limit: usize) -> Error {
     Error::Malformed(format!(
         "Payload error: JSON payload has exceeded limit ({limit} bytes)."
     ))
-}
-
-/// Bytes of a large body that there is room for already.
-fn held_for(held: &Held) -> usize {
-    held.large
-        .as_ref()
-        .map_or(0, |permit| permit.num_permits() * UNIT)
-}
-
-pub(crate) fn too_slow() -> Error {
-    Error::Refused {
-        status: 408,
-        message: "Request timeout: the body comes too slowly".to_owned(),
-    }
 }
 
 /// By when a body has to have come, as far as it has: slower, and it is given up.

@@ -17,6 +17,7 @@
 
 mod access;
 mod aliases;
+mod app;
 mod backend;
 mod bodies;
 mod collection_info;
@@ -29,6 +30,7 @@ mod older;
 mod operator;
 mod optimizations;
 mod points;
+mod room;
 mod router;
 mod server;
 mod service;
@@ -36,6 +38,7 @@ mod snapshots;
 mod turns;
 
 pub use aliases::{Aliased, Aliases};
+pub use app::{ContentTypes, Identity, Options};
 pub use axum::http::{HeaderName, HeaderValue};
 pub use backend::{
     Alias, Backend, CollectionState, ShardState, SnapshotDescription, SnapshotScope, StoredSnapshot,
@@ -45,7 +48,7 @@ pub use error::Error;
 pub use load::{Limits, Load};
 pub use metrics::Gauge;
 pub use operator::{Chosen, Operator};
-pub use router::{ContentTypes, Identity, Options, Router, router};
+pub use router::{Router, router};
 pub use server::serve;
 
 /// What a backend call gives.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::Result;
-use crate::bodies::{Held, Room, too_slow};
+use crate::room::{Held, Room};
 use crate::turns::{Access, Turn, Turns};
+use crate::{Error, Result};
 
 /// Connections beyond the limit that are told so at the same time. Others are closed without a word.
 const TURNED_AWAY: usize = 32;
@@ -124,5 +124,13 @@ impl Load {
     pub(crate) fn open_connections(&self) -> usize {
         let free = self.connections.available_permits();
         self.limits.connections.saturating_sub(free)
+    }
+}
+
+/// The answer to a body that comes too slowly.
+pub(crate) fn too_slow() -> Error {
+    Error::Refused {
+        status: 408,
+        message: "Request timeout: the body comes too slowly".to_owned(),
     }
 }

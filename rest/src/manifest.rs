@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::router::Options;
+use crate::app::Options;
 use crate::{Error, Result};
 
 /// The default of the server's web framework, which is not changed for this body.

@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -16,9 +15,7 @@ use prometheus::{
 };
 
 use crate::load::Load;
-use crate::router::App;
 use crate::turns::Access;
-use crate::{Backend, Error, Result};
 
 /// Upper bounds in seconds: from what a lookup takes to what an optimization does.
 const BUCKETS: [f64; 12] = [
@@ -91,35 +88,13 @@ pub(crate) async fn count(
     response
 }
 
-/// Answers `GET /metrics`.
-pub(crate) async fn answer<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<Response> {
-    let mut gauges = vec![Gauge {
-        name: "app_info",
-        help: "information about qdrant server",
-        label: Some(("version", app.options.identity.version.clone())),
-        value: 1.0,
-    }];
-    gauges.push(Gauge {
-        name: "app_status_recovery_mode",
-        help: "features enabled in qdrant server",
-        label: None,
-        value: 0.0,
-    });
-    gauges.extend(app.blocking(|backend| backend.gauges()).await?);
-    let text = app
-        .metrics
-        .text(&gauges, app.options.load())
-        .map_err(|error| Error::Internal(format!("metrics: {error}")))?;
-    let content_type = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
         Self(Responses::new())
     }
 
-    fn text(&self, gauges: &[Gauge], load: Option<&Load>) -> prometheus::Result<String> {
+    /// All of it, as it is sent.
+    pub(crate) fn text(&self, gauges: &[Gauge], load: Option<&Load>) -> prometheus::Result<String> {
         let registry = Registry::new();
         let responses = self
             .0

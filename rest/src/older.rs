@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::app::App;
 use crate::points::{CollectionPath, Params, json_body};
-use crate::router::App;
 use crate::turns::Access;
 use crate::{Backend, Error, Result, envelope};
 

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::app::App;
 use crate::points::optional_json_body;
-use crate::router::App;
 use crate::{Backend, Error, Result, envelope};
 
 /// Most operations of one answer.

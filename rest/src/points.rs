@@ -14,9 +14,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::bodies::{self, Held};
+use crate::app::{App, ContentTypes, Options};
+use crate::bodies;
 use crate::load::Load;
-use crate::router::{App, ContentTypes, Options};
+use crate::room::Held;
 use crate::turns::Access;
 use crate::{Backend, Error, Result, envelope};
 

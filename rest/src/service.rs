@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, get};
 use serde_json::{Value, json};
 
-use crate::router::App;
-use crate::{Backend, CollectionState, Error, ShardState, envelope, metrics};
+use crate::app::App;
+use crate::{Backend, CollectionState, Error, Gauge, Result, ShardState, envelope};
 
 /// What the server says about itself, path by path.
 pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>>>)> {
@@ -20,7 +21,7 @@ pub(crate) fn routes<B: Backend>() -> Vec<(&'static str, MethodRouter<Arc<App<B>
         ("/livez", get(async || "healthz check passed")),
         ("/readyz", get(async || "all shards are ready")),
         ("/cluster", get(cluster::<B>)),
-        ("/metrics", get(metrics::answer::<B>)),
+        ("/metrics", get(metrics_text::<B>)),
         (
             "/issues",
             get(async || envelope::answer(Instant::now(), Ok(json!({"issues": []}))))
@@ -115,4 +116,27 @@ pub(crate) fn shards_of(state: &CollectionState) -> Vec<Value> {
             told
         })
         .collect()
+}
+
+/// Answers `GET /metrics`.
+async fn metrics_text<B: Backend>(State(app): State<Arc<App<B>>>) -> Result<Response> {
+    let mut gauges = vec![Gauge {
+        name: "app_info",
+        help: "information about qdrant server",
+        label: Some(("version", app.options.identity.version.clone())),
+        value: 1.0,
+    }];
+    gauges.push(Gauge {
+        name: "app_status_recovery_mode",
+        help: "features enabled in qdrant server",
+        label: None,
+        value: 0.0,
+    });
+    gauges.extend(app.blocking(|backend| backend.gauges()).await?);
+    let text = app
+        .metrics
+        .text(&gauges, app.options.load())
+        .map_err(|error| Error::Internal(format!("metrics: {error}")))?;
+    let content_type = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 use tower_http::services::ServeFile;
 
+use crate::app::App;
 use crate::points::Params;
-use crate::router::App;
 use crate::{Backend, Error, Result, SnapshotScope, envelope, manifest};
 
 /// Bytes read from disk at a time.

@@ -3,8 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::Request;
-use crate::uploader::{MOST_ALIKE, MOST_REFUSED, Standing};
 use crate::words::{fingerprint, same_words};
+
+/// So many operations in a row may be put aside with the same words, others between them or not; the
+/// next such refusal stops the queue. It may be about every write: a limit of the collection, a missing
+/// shard key.
+pub const MOST_ALIKE: u32 = 5;
+
+/// The same of refusals in whatever words.
+pub const MOST_REFUSED: u32 = 20;
 
 /// Refusals with no write of their kind confirmed in between. Their words may take turns: a server
 /// that is full in two ways names now one, now the other.
@@ -18,9 +25,7 @@ pub(crate) struct Streak {
 
 impl Streak {
     /// Goes on from where the rejected log ends, unless this row already knows better.
-    pub(crate) fn resume(&mut self, standing: &Standing) {
-        let words = &standing.refused_words;
-        let kept = standing.refused_in_a_row;
+    pub(crate) fn resume(&mut self, words: &str, kept: u32) {
         if kept == 0 || is_about_a_point(words) {
             return;
         }
@@ -29,7 +34,7 @@ impl Streak {
             // What is known here is not what was put aside last.
             None => {
                 *self = Self {
-                    refusals: vec![(words.clone(), kept)],
+                    refusals: vec![(words.to_owned(), kept)],
                     kinds: BTreeSet::new(),
                 }
             }
@@ -147,21 +152,16 @@ mod tests {
 
     #[test]
     fn the_rejected_log_is_where_a_row_goes_on() {
-        let standing = |row: u32, words: &str| Standing {
-            refused_in_a_row: row,
-            refused_words: words.to_owned(),
-            ..Standing::default()
-        };
         let mut streak = Streak::default();
-        streak.resume(&standing(MOST_ALIKE, "full"));
+        streak.resume("full", MOST_ALIKE);
         assert!(streak.full("full").is_some());
         // What was put aside was queued again: the row is still known here.
-        streak.resume(&standing(0, ""));
+        streak.resume("", 0);
         assert!(streak.full("full").is_some());
-        streak.resume(&standing(1, "other"));
+        streak.resume("other", 1);
         assert!(streak.full("full").is_none() && streak.full("other").is_none());
         let mut streak = Streak::default();
-        streak.resume(&standing(9, "Not found: No point with id 7 found"));
+        streak.resume("Not found: No point with id 7 found", 9);
         assert_eq!(streak.full("Not found: No point with id 7 found"), None);
     }
 

@@ -26,18 +26,11 @@ use crate::placement::Placement;
 use crate::routing::ShardKey;
 pub use crate::sizes::Limits;
 use crate::sizes::Sizes;
+pub use crate::streak::{MOST_ALIKE, MOST_REFUSED};
 use crate::streak::{Streak, is_about_a_point};
 use crate::verdict::{
     Class, Failure, QDRANT_TOO_LARGE, Verdict, judge_read, judge_write, no_answer, operation_of,
 };
-
-/// So many operations in a row may be put aside with the same words, others between them or not; the
-/// next such refusal stops the queue. It may be about every write: a limit of the collection, a missing
-/// shard key.
-pub const MOST_ALIKE: u32 = 5;
-
-/// The same of refusals in whatever words.
-pub const MOST_REFUSED: u32 = 20;
 
 /// A point that no device writes. Deleting it changes nothing and shows whether writes pass, and how
 /// far the server has numbered its operations.
@@ -1242,7 +1235,8 @@ impl Uploader {
     ) -> Result<Step, E> {
         self.ready = false;
         let standing = queue.standing()?;
-        self.streak.resume(&standing);
+        self.streak
+            .resume(&standing.refused_words, standing.refused_in_a_row);
         // Operations that were put aside, or skipped, have been on no server.
         let fresh = standing.binding.is_none() && !standing.restored;
         if let Some(failure) = self.other_place(standing.binding.as_ref()) {
@@ -1484,7 +1478,9 @@ impl Uploader {
         queue: &mut impl Queue<Error = E>,
         binding: &Binding,
     ) -> Result<(), E> {
-        self.streak.resume(&queue.standing()?);
+        let standing = queue.standing()?;
+        self.streak
+            .resume(&standing.refused_words, standing.refused_in_a_row);
         self.head = Head::default();
         self.binding = binding.clone();
         self.store_binding(queue)?;
