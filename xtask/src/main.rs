@@ -50,7 +50,7 @@ enum Chore {
     /// Build what other hosts take: the component and its WIT package, an OCI image layout, a Python
     /// wheel, an npm tarball, the browser package, an SBOM, and checksums of all of them
     Package,
-    /// Run every check: format, lints, licences, unit tests, whole-system tests
+    /// Run every check: format, lints, licences, packages, unit tests, whole-system tests
     Test {
         /// Run only the tests whose name contains this, without lints and other checks
         filter: Option<String>,

@@ -7,11 +7,12 @@
 //! Both are laid out in the cache, in a folder named after a digest of all that went into it, and
 //! linked to from `.ports/` (for this machine) and `component/.ports/` (for WASI), where
 //! `[patch.crates-io]` finds them. The links are below the workspaces so that cargo knows the crates
-//! by the same relative path in every clone, and thus builds them once for all clones. For the same reason
-//! the component takes the crates of the other workspace by `component/.clone`, a link to the clone. Ports' files
-//! have one fixed age, which alone would let cargo take artifacts of other sources for theirs, so
-//! the manifest also declares a feature named after the digest: cargo builds a crate again when the
-//! features that it declares change, under the same name.
+//! by the same relative path in every clone, and thus builds them once for all clones. (For the
+//! same reason the component takes crates of the other workspace by a link to the clone,
+//! `component/.clone`.) The files of ports have one fixed age, which alone would let cargo take
+//! artifacts of other sources for theirs, so the manifest also declares a feature named after the
+//! digest: cargo builds a crate again when the features that it declares change, under the same
+//! name.
 
 use std::{
     ffi::OsStr,

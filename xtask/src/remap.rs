@@ -5,6 +5,7 @@
 //! are the same for all clones that share a cache, so that none of them builds the engine again.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
@@ -47,11 +48,25 @@ pub fn left(chores: &Chores, component: &[u8]) -> Result<Vec<PathBuf>> {
     folders.extend(["target", "ports"].map(|name| cache.join(name)));
     folders.push(sources(&chores.toolchain.sysroot));
     folders.extend(ports::unpacked(&chores.repository)?);
-    folders.retain(|folder| {
-        let start = [folder.as_os_str().as_encoded_bytes(), b"/"].concat();
-        component.windows(start.len()).any(|bytes| bytes == start)
-    });
-    Ok(folders)
+    let starts: Vec<Vec<u8>> = folders
+        .iter()
+        .map(|folder| [folder.as_os_str().as_encoded_bytes(), b"/"].concat())
+        .collect();
+    let mut told = BTreeSet::new();
+    for (at, _) in component
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/')
+    {
+        let rest = component.get(at..).unwrap_or_default();
+        let found = folders.iter().zip(&starts);
+        told.extend(
+            found
+                .filter(|(_, start)| rest.starts_with(start))
+                .map(|(folder, _)| folder.clone()),
+        );
+    }
+    Ok(told.into_iter().collect())
 }
 
 /// Where a toolchain has the sources of its standard library.

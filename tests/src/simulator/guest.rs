@@ -140,14 +140,9 @@ pub fn engine() -> wasmtime::Result<Engine> {
 
 /// A linker whose disk, clocks, randomness and network are the simulator's.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
-    let mut linker = linker_without_network(engine)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(&mut linker)?;
-    Ok(linker)
-}
-
-fn linker_without_network(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_sync(&mut linker)?;
     linker.allow_shadowing(true);
     let own = &mut linker;
     filesystem::add_to_linker::<Guest, HasSelf<Guest>>(own, |guest| guest)?;
@@ -183,16 +178,6 @@ impl Program {
         let engine = engine()?;
         let component = Component::from_file(&engine, path)?;
         let pre = EdgeSyncPre::new(linker(&engine)?.instantiate_pre(&component)?)?;
-        Ok(Program { pre })
-    }
-
-    /// The same without `wasi:http`, in whose place are traps.
-    pub fn without_network(path: &Path) -> wasmtime::Result<Program> {
-        let engine = engine()?;
-        let component = Component::from_file(&engine, path)?;
-        let mut linker = linker_without_network(&engine)?;
-        linker.define_unknown_imports_as_traps(&component)?;
-        let pre = EdgeSyncPre::new(linker.instantiate_pre(&component)?)?;
         Ok(Program { pre })
     }
 

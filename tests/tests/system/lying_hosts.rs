@@ -7,14 +7,14 @@ use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::courier::Sn
 use edge_sync_tests::simulator::bindings::exports::edge_sync::shard::types::{Error, FailureClass};
 use edge_sync_tests::simulator::disk::Disk;
 use edge_sync_tests::simulator::expected::Expected;
-use edge_sync_tests::simulator::guest::{Ended, Program};
+use edge_sync_tests::simulator::guest::Ended;
 use edge_sync_tests::simulator::life::{Life, Outcome, Step, options};
 use edge_sync_tests::simulator::model::{Point, Write};
 use edge_sync_tests::simulator::server::Server;
 use edge_sync_tests::simulator::snapshot;
 use edge_sync_tests::simulator::world::{Habits, Lie, Shared, World};
 
-use crate::support::{component_file, program};
+use crate::support::program;
 
 fn lies() -> [(Habits, &'static str); 7] {
     let identity = |identity| Habits {
@@ -139,10 +139,12 @@ fn done(life: &mut Life, step: &Step) {
 #[test]
 fn a_host_that_denies_requests_is_told_so_and_the_shard_goes_on() {
     let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
-    world.lock().habits.denies_requests = true;
     let mut life = Life::new(&program(), world.clone(), Expected::default());
     assert!(matches!(life.create(), Ok(Outcome::Done)));
     done(&mut life, &upsert(1..=5));
+    done(&mut life, &Step::Sync);
+    world.lock().habits.denies_requests = true;
+    done(&mut life, &upsert(5..=6));
     for step in NEEDS_A_NETWORK {
         match life.step(&step) {
             Ok(Outcome::Refused(Error::Server(failure))) => {
@@ -156,28 +158,5 @@ fn a_host_that_denies_requests_is_told_so_and_the_shard_goes_on() {
     done(&mut life, &upsert(4..=8));
     done(&mut life, &Step::Reopen);
     world.lock().habits.denies_requests = false;
-    life.finish().expect("all of it is on the server");
-}
-
-/// As a host has it that knows no `wasi:http`, and puts traps in its place.
-#[test]
-fn what_needs_no_network_runs_where_the_imports_are_traps() {
-    let offline = Program::without_network(&component_file()).expect("it is linked");
-    let world = Shared::new(World::new(Disk::new(), Server::new(snapshot::maker()), 1));
-    let mut life = Life::new(&offline, world.clone(), Expected::default());
-    assert!(matches!(life.create(), Ok(Outcome::Done)));
-    done(&mut life, &upsert(1..=5));
-    for step in NEEDS_A_NETWORK {
-        let outcome = life.step(&step);
-        let trapped = outcome.expect_err("there is nobody to ask").to_string();
-        assert!(trapped.contains("wasi:http"), "{step:?}: {trapped}");
-        life.kill();
-    }
-    done(&mut life, &upsert(4..=8));
-    done(&mut life, &Step::Reopen);
-    life.kill();
-    // Another host goes on with it.
-    let mut life = Life::new(&program(), world, life.expected.clone());
-    done(&mut life, &Step::Reopen);
     life.finish().expect("all of it is on the server");
 }
