@@ -256,13 +256,13 @@ impl Turn<'_> {
     }
 
     /// Seconds a point, the contestants taking turns by batches.
-    fn upsert(&self, shards: &Shards) -> Result<Vec<f64>> {
+    fn upsert(&self, shards: &[Box<dyn Contestant>]) -> Result<Vec<f64>> {
         let batches = self.data.records.chunks(self.batch);
         self.write(shards, batches, |one, batch| one.upsert(batch))
     }
 
     /// The same, one by one.
-    fn ones(&self, shards: &Shards) -> Result<Vec<f64>> {
+    fn ones(&self, shards: &[Box<dyn Contestant>]) -> Result<Vec<f64>> {
         let batches = self
             .data
             .records
@@ -273,7 +273,7 @@ impl Turn<'_> {
 
     fn write<'b>(
         &self,
-        shards: &Shards,
+        shards: &[Box<dyn Contestant>],
         batches: impl Iterator<Item = &'b [super::contestants::Record]>,
         write: impl Fn(&dyn Contestant, &[super::contestants::Record]) -> Result<Duration>,
     ) -> Result<Vec<f64>> {
@@ -291,7 +291,11 @@ impl Turn<'_> {
 
     /// The median seconds of a search, the contestants taking turns by queries, and what they
     /// found.
-    fn search(&self, shards: &Shards, exact: bool) -> Result<(Vec<f64>, Vec<Found>)> {
+    fn search(
+        &self,
+        shards: &[Box<dyn Contestant>],
+        exact: bool,
+    ) -> Result<(Vec<f64>, Vec<Found>)> {
         let mut times = vec![Vec::new(); shards.len()];
         let mut ids = vec![Found::new(); shards.len()];
         for (number, query) in self.data.queries.iter().enumerate() {
@@ -306,7 +310,7 @@ impl Turn<'_> {
 
     fn once(
         &self,
-        shards: &mut Shards,
+        shards: &mut [Box<dyn Contestant>],
         work: impl Fn(&mut dyn Contestant) -> Result<Duration>,
     ) -> Result<Vec<f64>> {
         let mut times = vec![0.0; shards.len()];

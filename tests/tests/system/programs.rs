@@ -114,6 +114,8 @@ fn the_benchmark_lets_clients_in_at_every_door() {
     }
 }
 
+// Where the system tells a process's memory.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_benchmark_tells_memory_start_and_the_price_of_a_call() {
     let report = bench(&["--footprint", "--points", "400"]);
