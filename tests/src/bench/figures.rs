@@ -108,7 +108,12 @@ impl Comparison {
             .map(|now| {
                 let before = earlier.remove(&now.name);
                 let is_certain = before.as_ref().is_some_and(|before| {
-                    (now.value - before.value).abs() > now.spread().max(before.spread())
+                    let (less, more) = (
+                        now.spread().min(before.spread()),
+                        now.spread().max(before.spread()),
+                    );
+                    // One measurement tells nothing of how far the next would have gone.
+                    less > 0.0 && (now.value - before.value).abs() > more
                 });
                 Change {
                     before,
@@ -190,15 +195,17 @@ mod tests {
             figure("load", 4.0, 3.9, 4.1),
             figure("upsert", 3.0, 2.5, 3.5),
             figure("restore", 9.0, 9.0, 9.0),
+            figure("memory", 1.0, 1.0, 1.0),
         ]});
         let now = vec![
             figure("load", 2.0, 1.9, 2.1),
             figure("upsert", 2.5, 2.4, 2.6),
             figure("search", 1.2, 1.1, 1.3),
+            figure("memory", 2.0, 2.0, 2.0),
         ];
         let comparison = Comparison::with(&earlier.to_string(), now).unwrap();
         let certain: Vec<_> = comparison.changes.iter().map(|it| it.is_certain).collect();
-        assert_eq!(certain, [true, false, false]);
+        assert_eq!(certain, [true, false, false, false]);
         assert_eq!(comparison.gone, ["restore"]);
         let table = comparison.to_string();
         let load = "| load | 4.00 (3.90 to 4.10) | 2.00 (1.90 to 2.10) | -50.0 % | **changed** |";

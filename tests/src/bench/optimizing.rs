@@ -141,7 +141,10 @@ pub fn measure(
     repetitions: usize,
     is_quick: bool,
 ) -> Result<Optimizing> {
-    let shape = Shape::of(data.dimensions());
+    let shape = Shape {
+        dimensions: data.dimensions(),
+        indexing_threshold_kb: threshold(data),
+    };
     let alone = if is_quick { QUICK_ALONE } else { ALONE };
     let (mut native, mut hosted) = (Waited::default(), Waited::default());
     for repetition in 1..=repetitions.max(1) {
@@ -166,6 +169,13 @@ pub fn measure(
             hosted.row(Kind::Component.name()),
         ],
     })
+}
+
+/// What is written meanwhile must not be reason enough for another round: the native engine goes on until
+/// nothing is left to do.
+fn threshold(data: &Data) -> usize {
+    let new = data.records.len() / ONE_NEW_IN;
+    (new * data.dimensions() * size_of::<f32>() / 1024 / 4).max(1)
 }
 
 /// Milliseconds of one contestant.
