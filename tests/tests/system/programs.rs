@@ -42,8 +42,8 @@ fn the_demo_ends_with_devices_that_agree() {
 
 /// A short run of the benchmark.
 fn bench(arguments: &[&str]) -> Value {
-    let quick = ["--quick", "--json", "--repetitions", "1"];
-    let output = run(env!("CARGO_BIN_EXE_bench"), &[&quick, arguments].concat());
+    let quick: &[&str] = &["--quick", "--json", "--repetitions", "1"];
+    let output = run(env!("CARGO_BIN_EXE_bench"), &[quick, arguments].concat());
     let report = json(&output);
     assert!(output.status.success(), "{report:#}");
     report
@@ -69,7 +69,7 @@ fn the_benchmark_measures_every_kind_of_work() {
 fn a_benchmark_is_held_against_an_earlier_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("earlier.json");
-    let sizes = [
+    let sizes: &[&str] = &[
         "--sizes",
         "100,200",
         "--searches",
@@ -77,11 +77,11 @@ fn a_benchmark_is_held_against_an_earlier_one() {
         "--data",
         "clusters",
     ];
-    let report = bench(&sizes);
+    let report = bench(sizes);
     assert_eq!(rows(&report).len(), 8, "{report:#}");
     std::fs::write(&file, report.to_string()).expect("the earlier run");
-    let compare = ["--compare", file.to_str().expect("a name")];
-    let report = bench(&[&sizes[..], &compare].concat());
+    let compare: &[&str] = &["--compare", file.to_str().expect("a name")];
+    let report = bench(&[sizes, compare].concat());
     let changes = report["compared"]["changes"].as_array().expect("changes");
     let load = changes
         .iter()
