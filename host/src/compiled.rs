@@ -175,7 +175,7 @@ impl CompiledCode {
 }
 
 /// Puts a file in place as a whole.
-fn write(folder: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(folder: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -195,7 +195,7 @@ fn checksum(file: &Path) -> io::Result<u32> {
     }
 }
 
-fn modified(metadata: &Metadata) -> io::Result<u64> {
+pub(crate) fn modified(metadata: &Metadata) -> io::Result<u64> {
     let since = metadata
         .modified()?
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -204,7 +204,7 @@ fn modified(metadata: &Metadata) -> io::Result<u64> {
 }
 
 #[cfg(unix)]
-fn create_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new()
         .recursive(true)
@@ -213,13 +213,13 @@ fn create_private(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn create_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
 /// Nobody but its user may put code there.
 #[cfg(unix)]
-fn check_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn check_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(folder)?.permissions().mode();
     if mode & 0o022 == 0 {
@@ -232,7 +232,7 @@ fn check_private(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn check_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn check_private(folder: &Path) -> io::Result<()> {
     fs::metadata(folder).map(drop)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Linker;
@@ -12,6 +12,7 @@ use wasmtime::{Config, Engine, EngineWeak};
 use crate::background;
 use crate::bindings::EdgeSyncPre;
 use crate::compiled::CompiledCode;
+use crate::component_file::ComponentFile;
 use crate::error::{Error, Result};
 use crate::instance::Guest;
 use crate::names::Names;
@@ -54,6 +55,12 @@ impl ComponentOptions {
             cache: default_cache(),
             ..ComponentOptions::default()
         }
+    }
+
+    /// Where the compiled code of the component with this SHA-256 is kept.
+    fn compiled(&self, digest: &str, engine: &Engine) -> Option<CompiledCode> {
+        let cache = self.cache.as_deref()?;
+        Some(CompiledCode::of(digest, engine, &cache.join(CODE)))
     }
 
     /// Sets [`ComponentOptions::cache`].
@@ -113,15 +120,33 @@ impl Component {
             let message = format!("that is a folder; the component is a file, {FILE_NAME}");
             return Err(missing(message));
         }
-        let bytes = std::fs::read(path).map_err(|error| missing(error.to_string()))?;
         let mut options = options.clone();
         options
             .names
             .get_or_insert_with(|| path.with_extension("names"));
-        Component::from_bytes(&bytes, &options).map_err(|error| match error {
+        let cache = options.cache.as_deref();
+        let file = cache.and_then(|cache| ComponentFile::of(path, cache).ok());
+        let named = |error| match error {
             Error::BadComponent(why) => Error::BadComponent(format!("{}: {why}", path.display())),
             other => other,
-        })
+        };
+        let known = file.as_ref().and_then(ComponentFile::digest);
+        if let Some(digest) = known
+            && let Some(component) = Component::mapped(&digest, &options).map_err(named)?
+        {
+            return Ok(component);
+        }
+        let state = file.as_ref().and_then(|file| file.state().ok());
+        let bytes = std::fs::read(path).map_err(|error| missing(error.to_string()))?;
+        let digest = sha256(&bytes);
+        let component = Component::with_digest(&bytes, &digest, &options).map_err(named)?;
+        // A convenience: without it the next process reads the file as well.
+        if let (Some(file), Some(state)) = (file, state)
+            && let Err(error) = file.remember(state, &digest)
+        {
+            tracing::debug!("the component's digest is not kept: {error}");
+        }
+        Ok(component)
     }
 
     /// Compiles the component from its bytes, for programs that carry it in themselves:
@@ -129,42 +154,58 @@ impl Component {
     ///
     /// Errors: [`Error::BadComponent`].
     pub fn from_bytes(bytes: &[u8], options: &ComponentOptions) -> Result<Component> {
+        Component::with_digest(bytes, &sha256(bytes), options)
+    }
+
+    fn with_digest(bytes: &[u8], digest: &str, options: &ComponentOptions) -> Result<Component> {
         if let Some(what) = no_component(bytes) {
             return Err(Error::BadComponent(what.to_owned()));
         }
+        if let Some(component) = Component::mapped(digest, options)? {
+            return Ok(component);
+        }
+        if let Some(notify) = &options.on_compile {
+            notify();
+        }
         let engine = engine()?;
-        let started = std::time::Instant::now();
-        let digest = format!("{:x}", Sha256::digest(bytes));
-        let code = options
-            .cache
-            .as_deref()
-            .map(|cache| CompiledCode::of(&digest, &engine, &cache.join(CODE)));
-        let component = match code.as_ref().and_then(|code| code.load(&engine)) {
-            Some(component) => component,
-            None => {
-                if let Some(notify) = &options.on_compile {
-                    notify();
-                }
-                let component = wasmtime::component::Component::from_binary(&engine, bytes)
-                    .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
-                // A convenience: without it the next process compiles as well.
-                if let Some(Err(error)) = code.as_ref().map(|code| code.store(&component)) {
-                    tracing::warn!("compiled code is not kept: {error}");
-                }
-                component
-            }
-        };
+        let started = Instant::now();
+        let component = wasmtime::component::Component::from_binary(&engine, bytes)
+            .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
         tracing::debug!(
             milliseconds = started.elapsed().as_millis() as u64,
-            "component compiled, or mapped from the cache"
+            "component compiled"
         );
+        let code = options.compiled(digest, &engine);
+        // A convenience: without it the next process compiles as well.
+        if let Some(Err(error)) = code.map(|code| code.store(&component)) {
+            tracing::warn!("compiled code is not kept: {error}");
+        }
+        Component::linked(engine, &component, digest, options)
+    }
+
+    /// The component with this SHA-256 from the cache, if its compiled code is there.
+    fn mapped(digest: &str, options: &ComponentOptions) -> Result<Option<Component>> {
+        let engine = engine()?;
+        let code = options.compiled(digest, &engine);
+        match code.and_then(|code| code.load(&engine)) {
+            Some(component) => Component::linked(engine, &component, digest, options).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn linked(
+        engine: Engine,
+        component: &wasmtime::component::Component,
+        digest: &str,
+        options: &ComponentOptions,
+    ) -> Result<Component> {
         let linker = linker(&engine)?;
         let pre = linker
-            .instantiate_pre(&component)
+            .instantiate_pre(component)
             .and_then(EdgeSyncPre::new)
             .map_err(|error| Error::BadComponent(format!("{error:#}")))?;
         let clock = Clock::start(engine.weak())?;
-        let names = Names::new(options.names.clone(), digest);
+        let names = Names::new(options.names.clone(), digest.to_owned());
         Ok(Component {
             inner: Arc::new(Inner {
                 engine,
@@ -226,6 +267,10 @@ impl Component {
             .saturating_add(1);
         (ticks.min(u64::MAX / 2), self.inner.clock.begin())
     }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// In the cache folder: compiled code.

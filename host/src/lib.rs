@@ -117,6 +117,7 @@ mod cancel;
 mod client;
 mod compiled;
 mod component;
+mod component_file;
 mod compression;
 mod connector;
 mod courier;
