@@ -536,6 +536,10 @@ pub struct Serve {
     /// How often to fetch what others wrote, with some jitter; default 60s
     #[arg(long, value_name = "TIME", conflicts_with_all = ["no_sync", "no_pull"], value_parser = every)]
     pub every: Option<Duration>,
+    /// Most instances that answer searches beside each shard's own, 0 to 16; each takes as much memory as
+    /// the shard [default: one less than the machine's cores, at most 3]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
+    pub readers: Option<usize>,
     /// Optimize whenever there is enough to index; not beside a server, which does that better
     /// [EDGE_SYNC_AUTO_OPTIMIZE]
     #[arg(long)]

@@ -599,11 +599,12 @@ impl Settings {
                 ),
             ));
         }
+        let readers = self.serve_readers(flags)?;
         Ok(Serving {
             addresses,
             key,
-            limits: self.serve_limits()?,
-            readers: self.serve_readers()?,
+            limits: self.serve_limits(readers)?,
+            readers,
             stop_time: seconds("serve_stop_seconds", self.0.serve_stop_seconds, STOP_TIME)?,
             idle_time: seconds("serve_idle_seconds", self.0.serve_idle_seconds, IDLE_TIME)?,
             auto_optimize: flags.auto_optimize || self.0.auto_optimize.unwrap_or(false),
@@ -611,8 +612,8 @@ impl Settings {
     }
 
     /// Most instances that answer reads beside each shard's own.
-    fn serve_readers(&self) -> Result<usize, Error> {
-        match self.0.serve_readers {
+    fn serve_readers(&self, flags: &Serve) -> Result<usize, Error> {
+        match flags.readers.or(self.0.serve_readers) {
             Some(readers) if readers <= MOST_READERS => Ok(readers),
             Some(readers) => {
                 let message = format!("{readers} is not in 0..={MOST_READERS}");
@@ -627,7 +628,7 @@ impl Settings {
     }
 
     /// How much `serve` does and holds at once.
-    fn serve_limits(&self) -> Result<Limits, Error> {
+    fn serve_limits(&self, readers: usize) -> Result<Limits, Error> {
         let defaults = Limits::default();
         let layer = &self.0;
         let bodies = match layer.serve_bodies_mib {
@@ -639,7 +640,7 @@ impl Settings {
             None => Ok(default),
         };
         Ok(Limits {
-            at_once: defaults.at_once + self.serve_readers()?,
+            at_once: defaults.at_once + readers,
             connections: count(
                 "serve_connections",
                 layer.serve_connections,

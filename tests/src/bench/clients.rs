@@ -47,11 +47,18 @@ pub struct Variant {
 
 /// What is measured unless told otherwise.
 pub fn variants() -> Vec<Variant> {
-    vec![Variant {
-        name: String::new(),
-        options: ShardOptions::default().durability(Durability::Os),
-        flags: Vec::new(),
-    }]
+    let options = ShardOptions::default().durability(Durability::Os);
+    [0, 1, 3]
+        .map(|readers| Variant {
+            name: match readers {
+                0 => String::new(),
+                1 => "1 reader".to_owned(),
+                more => format!("{more} readers"),
+            },
+            options: options.clone().readers(readers),
+            flags: vec!["--readers".to_owned(), readers.to_string()],
+        })
+        .into()
 }
 
 /// What was measured.
