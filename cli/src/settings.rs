@@ -4,13 +4,11 @@ use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
 use edge_sync_host::{
-    BoundServer, ClientCertificate, Component, ComponentOptions, Durability, Error, MOST_READERS,
-    Secret, ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
+    BoundServer, ClientCertificate, Component, ComponentOptions, Error, MOST_READERS, Secret,
+    ServerSettings, ShardOptions, SyncOptions, TlsSettings, bound_server,
 };
 use edge_sync_rest::Limits;
 use edge_sync_upload::{FollowedShards, NamedPart, Routing};
@@ -893,7 +891,7 @@ mod tests {
         assert_eq!(settings.sync_options().attempts, 3);
         assert_eq!(
             settings.shard_options().durability,
-            Durability::Interval(200)
+            edge_sync_host::Durability::Interval(200)
         );
     }
 
@@ -981,6 +979,7 @@ mod tests {
             no_sync: false,
             no_pull: false,
             every: None,
+            readers: None,
             auto_optimize: false,
         };
         let settings = Settings(Layer::default().over(variables).over(file));

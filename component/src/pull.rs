@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use edge_sync_log::Current;
-use edge_sync_mirror::{Archive, Limits, Offer, Origin};
+use edge_sync_mirror::{Archive, Limits, Origin};
 
 use crate::bindings::restore as wit;
 use crate::bindings::types::Options;

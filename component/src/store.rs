@@ -20,7 +20,6 @@ mod write;
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use edge_sync_engine::{CollectionConfig, Shard};
