@@ -78,7 +78,7 @@ impl CollectionConfig {
     ///
     /// Errors: [`crate::Error::InvalidInput`] names the field.
     pub fn from_json(json: &str) -> Result<Self> {
-        Self::from_value(&crate::request::parse_json("", json)?)
+        Self::from_value(&crate::json::parse_json("", json)?)
     }
 
     /// As [`CollectionConfig::from_json`], from parsed JSON.
@@ -92,7 +92,7 @@ impl CollectionConfig {
     /// Errors: as [`CollectionConfig::from_json`]; [`crate::Error::Refused`] for a value that a server
     /// refuses as out of range.
     pub fn from_json_as(strictness: Strictness, json: &str) -> Result<Self> {
-        let mut json = crate::request::parse_json("", json)?;
+        let mut json = crate::json::parse_json("", json)?;
         match strictness {
             Strictness::Strict => Self::from_value(&json),
             Strictness::Server => {

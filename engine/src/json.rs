@@ -17,6 +17,26 @@ pub(crate) const MAX_NESTING: usize = 32;
 /// most clients' among them, and a payload stands some levels deep in a request or an answer.
 pub(crate) const MAX_PAYLOAD_NESTING: usize = 96;
 
+/// The server's default bound on the size of a request (`max_request_size_mb`). JSON in memory is
+/// some ten times as large as its text.
+const MAX_BODY: usize = 32 << 20;
+
+/// Parses JSON text that was given as the argument `field`.
+///
+/// Errors: [`Error::InvalidInput`] with line and column, or for more than 32 MiB.
+pub fn parse_json(field: &str, text: &str) -> Result<Value> {
+    if text.len() > MAX_BODY {
+        return Err(Error::invalid(
+            field,
+            format!(
+                "JSON payload ({} bytes) is larger than allowed (limit: {MAX_BODY} bytes)",
+                text.len()
+            ),
+        ));
+    }
+    serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("not JSON: {error}")))
+}
+
 /// How a request is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strictness {

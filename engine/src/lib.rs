@@ -18,6 +18,7 @@ mod error;
 mod filter;
 mod json;
 mod operation;
+mod path;
 mod point;
 mod prepare;
 mod query;
@@ -32,12 +33,11 @@ mod write;
 pub use changes::Changes;
 pub use config::CollectionConfig;
 pub use error::{Error, Result, StorageKind};
-pub use json::Strictness;
+pub use json::{Strictness, parse_json};
 pub use operation::{Operation, UpdateMode, Upload, UploadElement, merge_uploads};
+pub use path::encode_segment;
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
-pub use request::{
-    ReadRequest, Request, Write, encode_segment, parse_json, parse_request, parse_request_as,
-};
+pub use request::{ReadRequest, Request, Write, parse_request, parse_request_as};
 pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
 pub use snapshot::{
     Layout as SnapshotLayout, Lineage, SnapshotLimits, unpack_snapshot, write as write_snapshot,

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::path::encode_segment;
 use crate::point::{AsRest, Payload, Point, PointId, Vectors};
-use crate::request::encode_segment;
 
 /// How an upsert treats points that exist or do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,13 +1,13 @@
 //! Requests of Qdrant's points API, by method, path and body.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use qdrant_edge::{Filter, JsonPath, OrderBy, WithPayloadInterface, WithVector};
 use serde_json::Value;
 
 use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::filter::{filter, order_by, with_payload};
-use crate::json::{Ignored, Node, Strictness};
+use crate::json::{Ignored, Node, Strictness, parse_json};
+use crate::path::decoded;
 use crate::point::PointId;
 use crate::query::{
     Access, GroupsBody, QueryBody, groups_body, limit, no_shard_key, query_body, vector_selection,
@@ -80,9 +80,6 @@ pub(crate) enum MatrixForm {
 
 /// More neighbours or sampled points than this are cut to it: the engine compares them pairwise.
 const MAX_SAMPLE: usize = 1 << 16;
-/// The server's default bound on the size of a request (`max_request_size_mb`). JSON in memory is
-/// some ten times as large as its text.
-const MAX_BODY: usize = 32 << 20;
 
 /// Parses a request. `path` is below `/collections/{c}` and may carry a query string
 /// (`/points?wait=true`), which is ignored: a local shard always waits. `body` may be empty where
@@ -197,56 +194,6 @@ fn elsewhere(segments: &[&str]) -> Option<&'static str> {
         ["optimizations"] => "`optimize` runs to its end and says if there was anything to do",
         _ => return None,
     })
-}
-
-/// Parses JSON text that was given as the argument `field`.
-///
-/// Errors: [`Error::InvalidInput`] with line and column, or for more than 32 MiB.
-pub fn parse_json(field: &str, text: &str) -> Result<Value> {
-    if text.len() > MAX_BODY {
-        return Err(Error::invalid(
-            field,
-            format!(
-                "JSON payload ({} bytes) is larger than allowed (limit: {MAX_BODY} bytes)",
-                text.len()
-            ),
-        ));
-    }
-    serde_json::from_str(text).map_err(|error| Error::invalid(field, format!("not JSON: {error}")))
-}
-
-/// Undoes the percent-encoding of a path segment.
-fn decoded(segment: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || {
-            rest.next()
-                .and_then(|digit| char::from(digit).to_digit(16))
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => bytes.push(high << 4 | low),
-            _ => return Err(Error::invalid("path", "bad percent-encoding")),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| Error::invalid("path", "not UTF-8"))
-}
-
-/// What RFC 3986 leaves as it is (section 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-/// Percent-encodes a segment of a path.
-pub fn encode_segment(segment: &str) -> String {
-    utf8_percent_encode(segment, UNRESERVED).to_string()
 }
 
 fn optional_filter(node: &Node<'_>) -> Result<Option<Filter>> {
