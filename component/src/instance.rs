@@ -48,6 +48,14 @@ pub fn with_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
     })
 }
 
+/// As [`with_store`]; none if no shard is open.
+pub fn with_any_store<T>(run: impl FnOnce(&mut Store) -> Result<T>) -> Result<Option<T>> {
+    match with_store(run) {
+        Err(Error::NotOpen) => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
+
 /// Runs with the open shard, or with a reader's copy of one.
 pub fn with_source<T>(run: impl FnOnce(Source<'_>) -> Result<T>) -> Result<T> {
     with_state(|state| match state {

@@ -286,16 +286,12 @@ pub fn restore(
             create_shard_key: false,
         },
     )?;
-    let before = match instance::with_store(|store| {
+    let before = instance::with_any_store(|store| {
         Ok((
             standing_of(queue::standing(store)?),
             store.shard()?.info()?.points,
         ))
-    }) {
-        Ok(before) => Some(before),
-        Err(Error::NotOpen) => None,
-        Err(error) => return Err(error),
-    };
+    })?;
     let standing = before.as_ref().map(|(standing, _)| standing);
     let binding = check(&mut uploader, server, standing, force)?;
     let mut barrier = 0;
@@ -482,10 +478,8 @@ impl<'a> Source<'a> {
         Ok(Self {
             server,
             barrier,
-            above: match instance::with_store(|store| Ok(store.log().last())) {
-                Err(Error::NotOpen) => 0,
-                last => last?.saturating_sub(barrier),
-            },
+            above: instance::with_any_store(|store| Ok(store.log().last()))?
+                .map_or(0, |last| last.saturating_sub(barrier)),
             binding,
         })
     }
@@ -769,20 +763,15 @@ impl Fetching<'_> {
         if routing.shard().is_none() {
             return Ok(Vec::new());
         }
-        match instance::with_store(|store| restore::all_points(store)) {
-            Err(Error::NotOpen) => Ok(Vec::new()),
-            held => held,
-        }
+        let held = instance::with_any_store(|store| restore::all_points(store))?;
+        Ok(held.unwrap_or_default())
     }
 
     /// What this device has deleted, as the open shard's log has it.
     fn deleted_before(&self) -> Result<Vec<PointId>> {
-        let deleted =
-            instance::with_store(|store| restore::deleted_here(store, self.source.barrier));
-        match deleted {
-            Err(Error::NotOpen) => Ok(Vec::new()),
-            deleted => deleted,
-        }
+        let until = self.source.barrier;
+        let deleted = instance::with_any_store(|store| restore::deleted_here(store, until))?;
+        Ok(deleted.unwrap_or_default())
     }
 
     fn finish(mut self, staging: Staging, staged: &Staged, held: &[PointId]) -> Result<Fetched> {
@@ -911,13 +900,12 @@ fn promote(
 
 /// Points of the shard in the directory, which is open then; none if there is no shard.
 fn points_held(directory: &Directory, options: Options) -> Result<Option<u64>> {
-    let points = || instance::with_store(|store| Ok(store.shard()?.info()?.points));
-    match points() {
-        Err(Error::NotOpen) => {}
-        held => return held.map(Some),
+    let points = || instance::with_any_store(|store| Ok(store.shard()?.info()?.points));
+    if let Some(held) = points()? {
+        return Ok(Some(held));
     }
     match instance::open_with(|| Store::open(directory.clone(), options)) {
-        Ok(_) => points().map(Some),
+        Ok(_) => points(),
         Err(Error::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }
