@@ -296,7 +296,7 @@ impl Collection {
                 rate.take(points)?;
             }
             let result = self.apply(operation);
-            self.history.store(&self.directory.join(ALIASES_FILE))?;
+            self.history.store(&self.directory)?;
             result?;
             receipts.push(self.receipt());
         }
@@ -314,7 +314,7 @@ impl Collection {
             self.apply_whole(step)?;
         }
         self.history.count();
-        self.history.store(&self.directory.join(ALIASES_FILE))?;
+        self.history.store(&self.directory)?;
         let receipt = self.receipt();
         if path == "/points/batch" {
             return Ok(Value::Array(vec![receipt; operations]));
