@@ -687,7 +687,7 @@ fn parameters_are_changed_kept_and_followed_by_the_next_optimization() {
             400,
             "Vector params for a are not",
         ),
-        (json!({"hnsw_config": 1}), 400, "hnsw_config"),
+        (json!({"hnsw_config": 1}), 400, "expected a map"),
     ];
     for (change, status, words) in refused {
         let refusal = client.refusal("PATCH", path, Some(&change));

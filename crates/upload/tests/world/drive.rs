@@ -346,13 +346,19 @@ impl World {
     /// No more than [`MOST_ALIKE`] put aside in a row for one reason.
     fn check_rows(&self) {
         let (mut row, mut words) = (0, String::new());
-        for fate in self.device.fates.values() {
+        for (sequence, fate) in &self.device.fates {
+            let op = &self.device.log[usize::try_from(*sequence).unwrap() - 1];
             match fate {
                 Fate::Acknowledged => row = 0,
                 Fate::Rejected {
                     status: 404,
                     message,
-                } if message.contains("No point with id") => {}
+                } if message.contains("No point with id") => {
+                    // The other points got their change, by a write that was confirmed.
+                    if op.ids().len() > 1 {
+                        row = 0;
+                    }
+                }
                 Fate::Rejected { message, .. } if message.contains("by hand") => row = 0,
                 Fate::Rejected { message, .. } => {
                     row = if same_words(message, &words) {
