@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{CollectionConfig, HNSW, OPTIMIZERS, is_single_vector};
 use crate::error::{Error, Result};
-use crate::json::{Ignored, Node, Strictness};
+use crate::json::{Node, Strictness};
 
 /// Parts of the body. `quantization_config` is replaced as a whole; of the others, fields that are given.
 const CHANGES: &[&str] = &[
@@ -78,16 +78,7 @@ impl CollectionConfig {
         if let Some(config) = json.as_object_mut() {
             lay_over(config, &changes.0);
         }
-        let ignored = Ignored::default();
-        let mut changed = Self::from_node(&match strictness {
-            Strictness::Strict => Node::root("", &json),
-            Strictness::Server => Node::as_server(&json, &ignored),
-        })?;
-        if !ignored.is_empty() {
-            // What is kept is read strictly.
-            ignored.remove_from(&mut json);
-            changed = Self::from_value(&json)?;
-        }
+        let changed = Self::from_value_as(strictness, json)?;
         self.check_same_vectors(&changed)?;
         Ok(changed)
     }

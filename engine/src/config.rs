@@ -92,7 +92,11 @@ impl CollectionConfig {
     /// Errors: as [`CollectionConfig::from_json`]; [`crate::Error::Refused`] for a value that a server
     /// refuses as out of range.
     pub fn from_json_as(strictness: Strictness, json: &str) -> Result<Self> {
-        let mut json = crate::json::parse_json("", json)?;
+        Self::from_value_as(strictness, crate::json::parse_json("", json)?)
+    }
+
+    /// As [`CollectionConfig::from_json_as`], from parsed JSON.
+    pub(crate) fn from_value_as(strictness: Strictness, mut json: Value) -> Result<Self> {
         match strictness {
             Strictness::Strict => Self::from_value(&json),
             Strictness::Server => {
@@ -107,7 +111,7 @@ impl CollectionConfig {
         }
     }
 
-    pub(crate) fn from_node(node: &Node<'_>) -> Result<Self> {
+    fn from_node(node: &Node<'_>) -> Result<Self> {
         Ok(Self {
             json: node.fields(COLLECTION)?.clone(),
             edge: edge_config(node)?,

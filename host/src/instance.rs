@@ -51,6 +51,20 @@ setters!(TimeLimits {
     optimize: Duration,
 });
 
+/// A call of the guest, as often as it has to be made.
+pub(crate) trait GuestCall<R>:
+    Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>> + Send + Sync + 'static
+{
+}
+
+impl<R, F> GuestCall<R> for F where
+    F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// What an instance is given. There is nothing else: no environment, no arguments, no sockets.
 pub(crate) struct Grants {
     pub(crate) preopens: Vec<Preopen>,

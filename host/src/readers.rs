@@ -17,7 +17,7 @@ use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, Instance, Preopen};
+use crate::instance::{Grants, Guest, GuestCall, Instance, Preopen};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::shard::{GUEST_DATA, ShardOptions, ShardState};
@@ -230,47 +230,41 @@ impl Drop for Readers {
     }
 }
 
-impl<'a> Chosen<'a> {
+impl Chosen<'_> {
     /// Has the reader make a call. None if it could not; it is of no use then.
-    pub(crate) fn call<R, F>(
+    pub(crate) fn call<R: Send + 'static>(
         &self,
         name: &'static str,
         limit: Duration,
-        function: F,
-    ) -> Option<Result<R>>
-    where
-        R: Send + 'static,
-        F: FnOnce(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
-            + Send
-            + 'static,
-    {
-        let position = self.position;
-        let answer = self
-            .slot
-            .owner
-            .call(move |reader| Ok(reader.read(name, limit, position, function)));
-        answer.ok().flatten()
+        function: &Arc<impl GuestCall<R>>,
+    ) -> Option<Result<R>> {
+        let read = self.read(name, limit, function);
+        self.slot.owner.call(read).ok().flatten()
     }
 
     /// [`Chosen::call`] for async callers.
-    pub(crate) fn call_async<R, F>(
+    pub(crate) async fn call_async<R: Send + 'static>(
         &self,
         name: &'static str,
         limit: Duration,
-        function: F,
-    ) -> impl Future<Output = Option<Result<R>>> + Send + use<'a, R, F>
-    where
-        R: Send + 'static,
-        F: FnOnce(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
-            + Send
-            + 'static,
-    {
-        let position = self.position;
-        let answer = self
-            .slot
-            .owner
-            .call_async(move |reader| Ok(reader.read(name, limit, position, function)));
-        async move { answer.await.ok().flatten() }
+        function: &Arc<impl GuestCall<R>>,
+    ) -> Option<Result<R>> {
+        let read = self.read(name, limit, function);
+        self.slot.owner.call_async(read).await.ok().flatten()
+    }
+
+    /// The call, as the reader's thread makes it.
+    fn read<R, F: GuestCall<R>>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        function: &Arc<F>,
+    ) -> impl FnOnce(&mut Reader) -> Result<Option<Result<R>>> + Send + use<R, F> {
+        let (position, function) = (self.position, Arc::clone(function));
+        move |reader| {
+            let call = |guest: &EdgeSync, store: &mut Store<Guest>| function(guest, store);
+            Ok(reader.read(name, limit, position, call))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, Instance, Preopen, TimeLimits};
+use crate::instance::{Grants, Guest, GuestCall, Instance, Preopen, TimeLimits};
 use crate::lock::DirectoryLock;
 use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
 use crate::outbound::Outbound;
@@ -473,22 +473,13 @@ impl Shard {
     /// Any request of Qdrant's points API, and `PATCH` of the collection's parameters: `path` below `/collections/{c}` with its query string,
     /// and body. Answers the REST `result`.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        let _alone = self.alone_to_configure(method, path)?;
-        let (limit, effect) = self.cost(method, path);
-        self.carry_out("request", limit, effect, request_call(method, path, body))
+        self.ask("request", method, path, request_call(method, path, body))
     }
 
     /// [`Shard::request`] for async callers.
     pub async fn request_async(&self, method: &str, path: &str, body: &str) -> Result<String> {
-        if is_configuration(method, path) {
-            let (shard, method) = (self.clone(), method.to_owned());
-            let (path, body) = (path.to_owned(), body.to_owned());
-            let call = move |_: &Cancel| shard.request(&method, &path, &body);
-            return background::run("configuration", call).await;
-        }
-        let (limit, effect) = self.cost(method, path);
         let call = request_call(method, path, body);
-        self.carry_out_async("request", limit, effect, call).await
+        self.ask_async("request", method, path, call).await
     }
 
     /// As [`Shard::request`], for an endpoint that stands in for a server: read and refused as
@@ -499,9 +490,7 @@ impl Shard {
         path: &str,
         body: &str,
     ) -> Result<std::result::Result<String, Refusal>> {
-        let _alone = self.alone_to_configure(method, path)?;
-        let (limit, effect) = self.cost(method, path);
-        self.carry_out("answer", limit, effect, answer_call(method, path, body))
+        self.ask("answer", method, path, answer_call(method, path, body))
     }
 
     /// [`Shard::answer`] for async callers.
@@ -511,23 +500,42 @@ impl Shard {
         path: &str,
         body: &str,
     ) -> Result<std::result::Result<String, Refusal>> {
-        if is_configuration(method, path) {
-            let (shard, method) = (self.clone(), method.to_owned());
-            let (path, body) = (path.to_owned(), body.to_owned());
-            let call = move |_: &Cancel| shard.answer(&method, &path, &body);
-            return background::run("configuration", call).await;
-        }
-        let (limit, effect) = self.cost(method, path);
         let call = answer_call(method, path, body);
-        self.carry_out_async("answer", limit, effect, call).await
+        self.ask_async("answer", method, path, call).await
     }
 
-    /// The parameters of a collection are copied with a generation, and must not change meanwhile.
-    fn alone_to_configure(&self, method: &str, path: &str) -> Result<Option<MutexGuard<'_, ()>>> {
-        match is_configuration(method, path) {
-            true => self.no_restore().map(Some),
-            false => Ok(None),
+    /// Makes the call of a request. The parameters of a collection are copied with a generation, and must
+    /// not change meanwhile.
+    fn ask<R: Send + 'static>(
+        &self,
+        name: &'static str,
+        method: &str,
+        path: &str,
+        call: impl GuestCall<R>,
+    ) -> Result<R> {
+        let _alone = is_configuration(method, path)
+            .then(|| self.no_restore())
+            .transpose()?;
+        let (limit, effect) = self.cost(method, path);
+        self.carry_out(name, limit, effect, call)
+    }
+
+    /// [`Shard::ask`] for async callers.
+    async fn ask_async<R: Send + 'static>(
+        &self,
+        name: &'static str,
+        method: &str,
+        path: &str,
+        call: impl GuestCall<R>,
+    ) -> Result<R> {
+        if is_configuration(method, path) {
+            // What keeps restores out is a thread's.
+            let (shard, method, path) = (self.clone(), method.to_owned(), path.to_owned());
+            let ask = move |_: &Cancel| shard.ask(name, &method, &path, call);
+            return background::run("configuration", ask).await;
         }
+        let (limit, effect) = self.cost(method, path);
+        self.carry_out_async(name, limit, effect, call).await
     }
 
     /// How long a request of the points API may take, and whether it may leave something to upload.
@@ -549,18 +557,13 @@ impl Shard {
     ) -> Result<R>
     where
         R: Send + 'static,
-        F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
-            + Send
-            + Sync
-            + 'static,
+        F: GuestCall<R>,
     {
         let function = Arc::new(function);
-        if let Some(reader) = self.reader(effect) {
-            let function = Arc::clone(&function);
-            let read = reader.call(name, limit, move |guest, store| function(guest, store));
-            if let Some(answer) = read {
-                return answer;
-            }
+        if let Some(reader) = self.reader(effect)
+            && let Some(answer) = reader.call(name, limit, &function)
+        {
+            return answer;
         }
         let outcome = self
             .inner
@@ -582,18 +585,11 @@ impl Shard {
     ) -> Result<R>
     where
         R: Send + 'static,
-        F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
-            + Send
-            + Sync
-            + 'static,
+        F: GuestCall<R>,
     {
         let function = Arc::new(function);
-        let read = self.reader(effect).map(|reader| {
-            let function = Arc::clone(&function);
-            reader.call_async(name, limit, move |guest, store| function(guest, store))
-        });
-        if let Some(read) = read
-            && let Some(answer) = read.await
+        if let Some(reader) = self.reader(effect)
+            && let Some(answer) = reader.call_async(name, limit, &function).await
         {
             return answer;
         }
@@ -643,20 +639,6 @@ impl Shard {
             outcome
         }
     }
-}
-
-/// A call of the guest, as often as it has to be made.
-trait GuestCall<R>:
-    Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>> + Send + Sync + 'static
-{
-}
-
-impl<R, F> GuestCall<R> for F where
-    F: Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>
-        + Send
-        + Sync
-        + 'static
-{
 }
 
 fn request_call(method: &str, path: &str, body: &str) -> impl GuestCall<String> + use<> {

@@ -16,14 +16,11 @@ use crate::{
 
 /// Aliases by name, with the collection that each stands for. Kept in a file.
 #[derive(Debug, Default)]
-pub struct Aliases(BTreeMap<String, String>);
+struct Aliases(BTreeMap<String, String>);
 
 impl Aliases {
     /// Those in `file`; none without it.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is something else.
-    pub fn load(file: &Path) -> io::Result<Self> {
+    fn load(file: &Path) -> io::Result<Self> {
         match fs::read(file) {
             Ok(text) => Ok(Self(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
@@ -32,17 +29,14 @@ impl Aliases {
     }
 
     /// Replaces the file as a whole.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being written.
-    pub fn store(&self, file: &Path) -> io::Result<()> {
+    fn store(&self, file: &Path) -> io::Result<()> {
         let new = file.with_extension("new");
         fs::write(&new, serde_json::to_vec(&self.0)?)?;
         fs::rename(&new, file)
     }
 
     /// All of them, as the API lists them.
-    pub fn list(&self) -> Vec<Alias> {
+    fn list(&self) -> Vec<Alias> {
         let aliases = self.0.iter();
         aliases
             .map(|(alias, collection)| Alias {
@@ -53,25 +47,22 @@ impl Aliases {
     }
 
     /// Whether a name is an alias.
-    pub fn contains(&self, alias: &str) -> bool {
+    fn contains(&self, alias: &str) -> bool {
         self.0.contains_key(alias)
     }
 
     /// The collection that a name stands for: itself, unless it is an alias.
-    pub fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
+    fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
 
     /// Drops the aliases of a collection.
-    pub fn forget(&mut self, collection: &str) {
+    fn forget(&mut self, collection: &str) {
         self.0.retain(|_, it| it != collection);
     }
 
     /// Carries out the body of `POST /collections/aliases`. Actions before one that is refused stay.
-    ///
-    /// # Errors
-    /// In the server's words.
-    pub fn change(&mut self, body: &str, exists: impl Fn(&str) -> bool) -> Result<()> {
+    fn change(&mut self, body: &str, exists: impl Fn(&str) -> bool) -> Result<()> {
         let body: Value = serde_json::from_str(body).map_err(Error::body_format)?;
         let Some(actions) = body["actions"].as_array() else {
             return Err(Error::body_format("missing field `actions`"));
@@ -115,10 +106,7 @@ impl Aliases {
     }
 
     /// A collection may not have the name of an alias.
-    ///
-    /// # Errors
-    /// In the server's words.
-    pub fn check_free(&self, collection: &str) -> Result<()> {
+    fn check_free(&self, collection: &str) -> Result<()> {
         if !self.contains(collection) {
             return Ok(());
         }
@@ -144,7 +132,7 @@ impl<B: Backend> Aliased<B> {
     /// Keeps the aliases in `file`.
     ///
     /// # Errors
-    /// As [`Aliases::load`].
+    /// The file cannot be read, or is something else.
     pub fn new(backend: Arc<B>, file: PathBuf) -> io::Result<Self> {
         let aliases = RwLock::new(Aliases::load(&file)?);
         Ok(Self {

@@ -37,7 +37,7 @@ mod service;
 mod snapshots;
 mod turns;
 
-pub use aliases::{Aliased, Aliases};
+pub use aliases::Aliased;
 pub use app::{ContentTypes, Identity, Options};
 pub use axum::http::{HeaderName, HeaderValue};
 pub use backend::{

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edge_sync_rest::Backend as _;
+use edge_sync_rest::{Aliased, Backend as _};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -41,6 +41,9 @@ pub use faults::{Fault, Faults, RandomFaults, Reply, Results, RetryAfter, Rule};
 use crate::client::Client;
 use native::NativeBackend;
 use serve::{Listening, Shared};
+
+/// Beside the folders of the collections.
+const ALIASES_FILE: &str = "aliases.json";
 
 /// How a double is started.
 #[derive(Clone)]
@@ -110,8 +113,9 @@ impl QdrantDouble {
             options.whole_writes,
             options.cluster,
         )?);
+        let aliased = Aliased::new(Arc::clone(&backend), directory.join(ALIASES_FILE))?;
         let router = edge_sync_rest::router(
-            Arc::clone(&backend),
+            Arc::new(aliased),
             edge_sync_rest::Options {
                 api_key: options.api_key.clone(),
                 body_limit: options.body_limit,

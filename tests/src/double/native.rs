@@ -18,8 +18,7 @@ use edge_sync_engine::{
     Strictness, Write, parse_request_as, unpack_snapshot,
 };
 use edge_sync_rest::{
-    Alias, Aliases, Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope,
-    StoredSnapshot,
+    Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -34,8 +33,6 @@ use super::strict_mode::{Effect, Held, StrictMode, WriteRate};
 /// The bodies of `PATCH /collections/{c}` since the creation, as a list of texts.
 const CHANGES_FILE: &str = "changes.json";
 
-const ALIASES_FILE: &str = "aliases.json";
-
 /// Points of a list that a server changes before it looks whether all of them were there.
 const CHANGED_AT_ONCE: usize = 32;
 
@@ -48,7 +45,6 @@ const PEERS: u64 = 1 << 53;
 pub(super) struct NativeBackend {
     directory: PathBuf,
     collections: RwLock<BTreeMap<String, Arc<Mutex<Collection>>>>,
-    aliases: RwLock<Aliases>,
     whole_writes: bool,
     /// This server's number in a cluster.
     peer: u64,
@@ -427,7 +423,6 @@ impl NativeBackend {
         Ok(Self {
             directory: directory.to_owned(),
             collections: RwLock::new(collections),
-            aliases: RwLock::new(Aliases::load(&directory.join(ALIASES_FILE))?),
             whole_writes,
             peer: peer(directory)?,
             in_cluster,
@@ -447,12 +442,11 @@ impl NativeBackend {
 
     fn with<T>(&self, name: &str, call: impl FnOnce(&mut Collection) -> Result<T>) -> Result<T> {
         let found = {
-            let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
             let collections = self
                 .collections
                 .read()
                 .unwrap_or_else(PoisonError::into_inner);
-            collections.get(aliases.resolve(name)).map(Arc::clone)
+            collections.get(name).map(Arc::clone)
         };
         let collection = found.ok_or_else(|| Error::no_collection(name))?;
         let mut collection = lock(&collection);
@@ -563,12 +557,6 @@ impl NativeBackend {
         collections.insert(name.to_owned(), Arc::new(Mutex::new(collection)));
     }
 
-    fn store_aliases(&self, aliases: &Aliases) -> Result<()> {
-        aliases
-            .store(&self.directory.join(ALIASES_FILE))
-            .map_err(|error| internal("write the aliases in", &self.directory, &error))
-    }
-
     /// The server's name for a snapshot, by the second. A second in which there is one already, in
     /// which the server would write over it, is left to that one.
     fn snapshot_name(folder: &Path, collection: &str, shard: u32, now: DateTime<Utc>) -> String {
@@ -631,10 +619,6 @@ impl Backend for NativeBackend {
 
     fn create_collection(&self, collection: &str, body: &str) -> Result<()> {
         let config = CollectionConfig::from_json_as(Strictness::Server, body).map_err(refusal)?;
-        self.aliases
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check_free(collection)?;
         // Held throughout, so that two requests cannot create the same folder.
         let mut collections = self
             .collections
@@ -664,11 +648,6 @@ impl Backend for NativeBackend {
                 .unwrap_or_else(PoisonError::into_inner);
             collections.remove(collection)
         };
-        {
-            let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
-            aliases.forget(collection);
-            self.store_aliases(&aliases)?;
-        }
         let Some(removed) = removed else {
             return Ok(false);
         };
@@ -698,19 +677,6 @@ impl Backend for NativeBackend {
 
     fn update_collection(&self, collection: &str, body: &str) -> Result<()> {
         self.with(collection, |collection| collection.change(body))
-    }
-
-    fn aliases(&self) -> Result<Vec<Alias>> {
-        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(aliases.list())
-    }
-
-    fn change_aliases(&self, body: &str) -> Result<()> {
-        let names = self.collections()?;
-        let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = aliases.change(body, |name| names.iter().any(|it| it == name));
-        self.store_aliases(&aliases)?;
-        changed
     }
 
     fn create_snapshot(&self, scope: SnapshotScope<'_>) -> Result<SnapshotDescription> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge_sync_engine as engine;
 use serde_json::json;
 
-use super::{Contestant, Found, Record, Result, Shape, State, open};
+use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// The engine behind this project's REST layer, natively: what the component runs, without WASM,
 /// log and host.
@@ -81,9 +81,7 @@ impl Contestant for Engine {
             },
         };
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        let found = shard.search(request)?;
-        let elapsed = started.elapsed();
+        let (found, elapsed) = timed(|| shard.search(request))?;
         let ids = found.iter().filter_map(|point| match point.id {
             engine::PointId::Num(id) => Some(id),
             engine::PointId::Uuid(_) => None,
@@ -96,16 +94,12 @@ impl Contestant for Engine {
 
     fn flush(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.flush()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.flush())?.1)
     }
 
     fn optimize(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.optimize()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.optimize())?.1)
     }
 
     fn reopen(&mut self) -> Result<Duration> {

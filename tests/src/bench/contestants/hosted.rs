@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge_sync_host as host;
 use serde_json::{Value, json};
 
-use super::{Contestant, Found, Record, Result, Shape, State, open};
+use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// The component through the host library, with its log.
 pub struct Hosted {
@@ -79,18 +79,14 @@ impl Contestant for Hosted {
             })
             .collect();
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.upsert(points)?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.upsert(points))?.1)
     }
 
     fn search(&self, vector: &[f32], limit: u32, exact: bool) -> Result<Found> {
         let mut request = host::SearchRequest::nearest("", vector.to_vec(), limit);
         request.params = Some(json!({"exact": exact}).to_string());
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        let found = shard.search(request)?;
-        let elapsed = started.elapsed();
+        let (found, elapsed) = timed(|| shard.search(request))?;
         let ids = found.iter().filter_map(|point| match &point.id {
             host::PointId::Num(id) => Some(*id),
             host::PointId::Uuid(_) => None,
@@ -103,16 +99,12 @@ impl Contestant for Hosted {
 
     fn flush(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.flush()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.flush())?.1)
     }
 
     fn optimize(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.optimize()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.optimize())?.1)
     }
 
     fn reopen(&mut self) -> Result<Duration> {
@@ -133,6 +125,7 @@ impl Contestant for Hosted {
             segments: info.segments.into(),
         })
     }
+
     fn linear_memory(&self) -> Result<Option<u64>> {
         Ok(Some(open(&self.shard)?.info()?.memory_bytes))
     }

@@ -7,7 +7,7 @@ mod native;
 mod python;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use edge_sync_host::{Component, ShardOptions};
@@ -274,4 +274,14 @@ fn kinds(has_python: bool) -> Vec<Kind> {
 /// The shard in `slot`, which is empty only after a failed reopening.
 fn open<T>(slot: &Option<T>) -> Result<&T> {
     slot.as_ref().ok_or_else(|| "the shard is not open".into())
+}
+
+/// What `work` gives, and how long it took.
+fn timed<T, E>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<(T, Duration)>
+where
+    Box<dyn std::error::Error>: From<E>,
+{
+    let started = Instant::now();
+    let done = work()?;
+    Ok((done, started.elapsed()))
 }

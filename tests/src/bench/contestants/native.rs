@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Contestant, Found, Record, Result, Shape, State, open};
+use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// `qdrant-edge` as an application uses it, its write-ahead log off.
 pub struct Raw {
@@ -66,9 +66,7 @@ impl Contestant for Raw {
             ),
         );
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.update(operation)?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.update(operation))?.1)
     }
 
     fn search(&self, vector: &[f32], limit: u32, exact: bool) -> Result<Found> {
@@ -84,9 +82,7 @@ impl Contestant for Raw {
             .with_payload(true.into())
             .build();
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        let found = shard.query(request)?;
-        let elapsed = started.elapsed();
+        let (found, elapsed) = timed(|| shard.query(request))?;
         let ids = found.iter().filter_map(|point| match point.id {
             qdrant_edge::PointId::NumId(id) => Some(id),
             qdrant_edge::PointId::Uuid(_) => None,
@@ -99,16 +95,12 @@ impl Contestant for Raw {
 
     fn flush(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.flush()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.flush())?.1)
     }
 
     fn optimize(&self) -> Result<Duration> {
         let shard = open(&self.shard)?;
-        let started = Instant::now();
-        shard.optimize()?;
-        Ok(started.elapsed())
+        Ok(timed(|| shard.optimize())?.1)
     }
 
     fn reopen(&mut self) -> Result<Duration> {
