@@ -101,7 +101,7 @@ pub enum Command {
     /// Compile the component for this machine, so that no other command has to wait for it
     Prepare,
     /// Merge segments and build indexes, for a shard without a server
-    Optimize,
+    Optimize(Optimize),
     /// Make everything durable in the shard itself and shorten the log
     Flush,
     /// Show the shard's configuration and counts
@@ -164,7 +164,7 @@ impl Command {
             Command::Request(_) => "request",
             Command::Index(_) => "index",
             Command::Prepare => "prepare",
-            Command::Optimize => "optimize",
+            Command::Optimize(_) => "optimize",
             Command::Flush => "flush",
             Command::Info => "info",
             Command::Sync(Sync { watch: true, .. }) => "sync --watch",
@@ -543,6 +543,14 @@ pub struct Serve {
     /// [EDGE_SYNC_AUTO_OPTIMIZE]
     #[arg(long)]
     pub auto_optimize: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Optimize {
+    /// Most instances that build at the same time, 1 to 64, where several optimizations are due; each takes
+    /// as much memory as its segments [default: the machine's cores]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
+    pub builders: Option<usize>,
 }
 
 #[derive(Args, Debug)]

@@ -137,7 +137,7 @@ impl Session {
             }
             Command::Index(command) => self.index(&command),
             Command::Prepare => self.prepare(),
-            Command::Optimize => self.optimize(),
+            Command::Optimize(arguments) => self.optimize(&arguments),
             Command::Flush => self.flush(),
             Command::Info => self.info(),
             Command::Sync(arguments) => self.sync(&arguments),
@@ -186,8 +186,12 @@ impl Session {
 
     /// The shard, without a server.
     fn open(&self) -> Result<EdgeSync, Error> {
+        self.open_with(self.shard_options())
+    }
+
+    fn open_with(&self, options: ShardOptions) -> Result<EdgeSync, Error> {
         let edge = EdgeSync::builder(self.component()?, self.settings.data_dir())
-            .options(self.shard_options())
+            .options(options)
             .open()?;
         self.notes(&edge);
         Ok(edge)

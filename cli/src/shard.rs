@@ -1,12 +1,15 @@
 //! Commands on the shard's data.
 
+use std::num::NonZero;
 use std::path::Path;
 
-use edge_sync_host::{EdgeSync, Error, Info, Mirror, Opened, OptimizeProgress, Receipt};
+use edge_sync_host::{
+    EdgeSync, Error, Info, MOST_BUILDERS, Mirror, Opened, OptimizeProgress, Receipt,
+};
 use serde_json::{Value, json};
 
 use crate::Session;
-use crate::arguments::{self, Count, Create, Index, Method, Retrieve, Scroll, Search};
+use crate::arguments::{self, Count, Create, Index, Method, Optimize, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
 use crate::output::{COUNT_BAR, SPINNER, bytes, counted, exit, set_style};
 use crate::status::mirror_json;
@@ -160,8 +163,13 @@ impl Session {
         self.close_after(said, edge)
     }
 
-    pub fn optimize(&self) -> Result<u8, Error> {
-        let edge = self.open()?;
+    pub fn optimize(&self, arguments: &Optimize) -> Result<u8, Error> {
+        // Nobody else needs a core of this process meanwhile.
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let builders = arguments
+            .builders
+            .unwrap_or_else(|| cores().min(MOST_BUILDERS));
+        let edge = self.open_with(self.shard_options().builders(builders))?;
         let points = edge.shard().info()?.points;
         let bar = self.output.bar(SPINNER);
         bar.set_message(format!("optimizing {}", counted(points, "point")));

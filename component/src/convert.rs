@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use edge_sync_engine as engine;
 
+use crate::bindings::restore::PlannedOptimization;
 use crate::bindings::shard::{
     ScoredPoint, ScrollRequest, SearchRequest, Selection, StoredPoint, Target,
 };
@@ -173,4 +174,18 @@ fn limit_in(limit: u32) -> Result<usize> {
         return Err(invalid("limit", "0 results; at least 1 must be asked for"));
     }
     Ok(limit as usize)
+}
+
+pub fn planned_in(planned: PlannedOptimization) -> engine::PlannedOptimization {
+    engine::PlannedOptimization {
+        optimizer: planned.optimizer,
+        segments: planned.segments,
+    }
+}
+
+pub fn planned_out(planned: engine::PlannedOptimization) -> PlannedOptimization {
+    PlannedOptimization {
+        optimizer: planned.optimizer,
+        segments: planned.segments,
+    }
 }

@@ -10,6 +10,7 @@
 //! generations/N/rollback/    what takes them back to their last checkpoint
 //! generations/N/collection.json   the collection configuration (body of PUT /collections/{c})
 //! generations/N/optimized.json    how it was made, if it is another generation, optimized
+//! generations/N/shares/S/    segments of it while an instance of its own optimizes them
 //! readers/N/                 what the reader N has: a copy of the engine's files and configuration
 //! staging/                   snapshots on their way in; the courier's only folder
 //! .trial/                    what an opening tries the host's files with; gone when it has ended
@@ -129,6 +130,11 @@ impl Directory {
     /// How a generation was made that is another one, optimized.
     pub fn optimized(&self, generation: u64) -> PathBuf {
         self.generation(generation).join("optimized.json")
+    }
+
+    /// What instances have that optimize one generation together, each its own segments.
+    pub fn shares(&self, generation: u64) -> PathBuf {
+        self.generation(generation).join("shares")
     }
 
     /// Generations that have a folder, in ascending order.

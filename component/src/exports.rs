@@ -23,6 +23,7 @@ use crate::reader::{self as readers, Reader};
 use crate::request as requests;
 use crate::restore::Staging;
 use crate::room;
+use crate::share;
 use crate::store::Store;
 use crate::tenant::{PointsDownload, PointsFile};
 
@@ -66,7 +67,7 @@ impl shard::Guest for Component {
         with_store(|store| {
             let points = convert::points_in(points)?;
             let operations = store.shard()?.prepare_upsert(points)?;
-            store.commit(&operations)
+            store.commit(operations)
         })
     }
 
@@ -356,6 +357,22 @@ impl restore::Guest for Component {
 
     fn begin_optimize() -> Result<Option<u64>> {
         with_store(crate::optimize::begin)
+    }
+
+    fn plan_optimize() -> Result<Vec<restore::PlannedOptimization>> {
+        with_store(|store| {
+            let planned = store.shard()?.planned_optimizations().into_iter();
+            Ok(planned.map(convert::planned_out).collect())
+        })
+    }
+
+    fn build_share(
+        directory: String,
+        planned: restore::PlannedOptimization,
+        options: Options,
+    ) -> Result<bool> {
+        let planned = convert::planned_in(planned);
+        instance::with_nothing(|| share::build(&Directory::new(directory), &planned, &options))
     }
 
     fn stage_optimize(directory: String, options: Options) -> Result<Option<restore::Staged>> {

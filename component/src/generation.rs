@@ -111,11 +111,10 @@ pub fn replay(
         replayed.last = record.sequence;
         last = Some(record);
         if batch.len() == REPLAY_BATCH {
-            shard.apply(&batch)?;
-            batch.clear();
+            shard.apply(std::mem::take(&mut batch))?;
         }
     }
-    shard.apply(&batch)?;
+    shard.apply(batch)?;
     replayed.last_mark = last.as_ref().map_or(0, mark);
     Ok(replayed)
 }

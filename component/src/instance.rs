@@ -190,6 +190,14 @@ pub fn stage_if_any(
     })
 }
 
+/// Runs in an instance that holds nothing.
+pub fn with_nothing<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    with_state(|state| match state {
+        State::Closed => run(),
+        _ => Err(Error::AlreadyOpen),
+    })
+}
+
 /// Gives up what is staged, or the pull.
 pub fn abandon() -> Result<()> {
     with_state(|state| match state {

@@ -43,6 +43,7 @@ mod reserve;
 mod restore;
 mod room;
 mod settled;
+mod share;
 mod store;
 mod sync;
 mod tenant;

@@ -29,6 +29,7 @@ use crate::generation::{
 use crate::optimize;
 use crate::optimized;
 use crate::part::{Answer, Part};
+use crate::share;
 use crate::store::{Store, check_options, load_current, log_options};
 use crate::tenant::PointsFile;
 use crate::trial;
@@ -176,9 +177,10 @@ impl Staging {
         let barrier = optimized::begun(&directory, in_force)?.barrier;
         let mut staging = Self::new(directory, options, Some(in_force), barrier);
         staging.optimized = true;
+        let is_built = share::settle(&staging.directory, staging.generation)?;
         let tree = staging.directory.shard(staging.generation);
         staging.watch = Some(Watch::over_new(&tree)?);
-        let built = staging.optimize();
+        let built = staging.optimize(is_built);
         let built = match &staging.watch {
             Some(watch) => built.map_err(|error| or_failed_call(error, watch, &tree))?,
             None => built?,
@@ -186,10 +188,11 @@ impl Staging {
         Ok(built.map(|staged| (staging, staged)))
     }
 
-    fn optimize(&mut self) -> Result<Option<Staged>> {
+    /// `is_built`: others have done a part of it.
+    fn optimize(&mut self, is_built: bool) -> Result<Option<Staged>> {
         let shard = load_shard(&self.directory, self.generation)?;
         let shard = self.shard.insert(shard);
-        if !shard.optimize_observed(optimize::tell_indexed)? {
+        if !shard.optimize_observed(optimize::tell_indexed)? && !is_built {
             return Ok(None);
         }
         let points = shard.info()?.points;
@@ -484,7 +487,7 @@ impl Staging {
         let held = self.held(ids)?;
         let count = held.len() as u64;
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
-        shard.apply(&[Operation::DeletePoints { ids: held }])?;
+        shard.apply([Operation::DeletePoints { ids: held }])?;
         Ok(count)
     }
 

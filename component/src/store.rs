@@ -249,6 +249,13 @@ impl Store {
             return Ok(Vec::new());
         }
         self.log.sync()?;
+        // What loading has changed would be taken back by the next opening, and changed again.
+        if let Some(watch) = &self.watch
+            && self.log.last() == self.current.applied
+            && watch.has_changed()?
+        {
+            self.reorganized = true;
+        }
         Ok(match self.checkpoint() {
             Ok(()) => Vec::new(),
             Err(error) => vec![format!(
@@ -372,6 +379,7 @@ impl Store {
         self.current.applied = applied;
         self.current.checkpoint = checkpoint;
         self.store_current()?;
+        self.log.begin_segment_if_worth_it()?;
         if let Err(error) = rollback::unwatched(|| journal.remove_others()) {
             // The next checkpoint or the next opening removes it.
             eprintln!("edge-sync: the journal of an old checkpoint was not removed: {error}");

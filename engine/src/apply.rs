@@ -29,11 +29,11 @@ impl Shard {
     /// Applying them again, or replaying a log from an earlier position, ends in the same state.
     ///
     /// Errors: storage errors; the shard must then be discarded and opened again.
-    pub fn apply(&self, ops: &[Operation]) -> Result<()> {
+    pub fn apply(&self, ops: impl Into<Vec<Operation>>) -> Result<()> {
         let _changing = self.begin_change();
         let mut run = Vec::new();
         let mut in_run = HashSet::new();
-        for op in ops {
+        for op in ops.into() {
             match op {
                 Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
                     if !in_run.insert(point.id) {
@@ -46,14 +46,14 @@ impl Shard {
                 op => {
                     self.apply_upserts(std::mem::take(&mut run))?;
                     in_run.clear();
-                    self.apply_one(op)?;
+                    self.apply_one(&op)?;
                 }
             }
         }
         self.apply_upserts(run)
     }
 
-    fn apply_upserts(&self, points: Vec<&Point>) -> Result<()> {
+    fn apply_upserts(&self, points: Vec<Point>) -> Result<()> {
         if points.is_empty() {
             return Ok(());
         }
@@ -63,8 +63,8 @@ impl Shard {
                 .into_iter()
                 .map(|point| PointStructPersisted {
                     id: point.id.into(),
-                    vector: fitting(&config, &point.vectors),
-                    payload: point.payload.clone().map(qdrant_edge::Payload),
+                    vector: fitting(&config, point.vectors),
+                    payload: point.payload.map(qdrant_edge::Payload),
                 })
                 .collect()
         };
@@ -77,7 +77,7 @@ impl Shard {
         match op {
             // Gathered by the caller.
             Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
-                self.apply_upserts(vec![point])
+                self.apply_upserts(vec![point.clone()])
             }
             Operation::DeletePoints { ids } => self.update(UpdateOperation::PointOperation(
                 PointOperations::DeletePoints {
@@ -85,7 +85,7 @@ impl Shard {
                 },
             )),
             Operation::UpdateVectors { id, vectors, .. } => {
-                let vector = fitting(&self.engine.config(), vectors);
+                let vector = fitting(&self.engine.config(), vectors.clone());
                 if vector_count(&vector) == 0 {
                     return Ok(());
                 }
@@ -241,12 +241,12 @@ fn engine_ids(ids: &[PointId]) -> Vec<qdrant_edge::PointId> {
 }
 
 /// The vectors that the configuration has a place for now.
-fn fitting(config: &EdgeConfig, vectors: &Vectors) -> VectorStructPersisted {
+fn fitting(config: &EdgeConfig, vectors: Vectors) -> VectorStructPersisted {
     VectorStructPersisted::Named(
         vectors
-            .iter()
+            .into_iter()
             .filter(|(name, vector)| vector::check(config, name, vector).is_ok())
-            .map(|(name, vector)| (name.clone(), vector::to_stored(vector)))
+            .map(|(name, vector)| (name, vector::to_stored(vector)))
             .collect(),
     )
 }

@@ -53,6 +53,7 @@ impl Operation {
             write_text(&mut bytes, key);
             match value {
                 Item::Tree(value) => write_tree(&mut bytes, &value),
+                Item::Object(object) => write_object(&mut bytes, object),
                 Item::Vectors(vectors) => write_vectors(&mut bytes, vectors),
             }
         }
@@ -94,8 +95,11 @@ fn text(text: &str) -> Cbor {
 }
 
 /// Major types of CBOR, in the first three bits of an item.
+const UNSIGNED: u8 = 0;
+const NEGATIVE: u8 = 1;
 const BYTES: u8 = 2;
 const TEXT: u8 = 3;
+const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
 
@@ -104,10 +108,11 @@ struct Field<'a> {
     value: Item<'a>,
 }
 
-/// What a field holds. Vectors are most of a log's bytes and are written as they are; the rest is made
-/// into a tree first.
+/// What a field holds. Vectors and payloads are most of a log's bytes and are written as they are; the
+/// rest is made into a tree first.
 enum Item<'a> {
     Tree(Cbor),
+    Object(&'a Map<String, Value>),
     Vectors(&'a Vectors),
 }
 
@@ -116,6 +121,7 @@ impl Field<'_> {
     fn about(&self) -> usize {
         match self.value {
             Item::Tree(_) => 64,
+            Item::Object(object) => 32 * object.len(),
             Item::Vectors(vectors) => vectors
                 .iter()
                 .map(|(name, vector)| 16 + name.len() + 4 * vector.len())
@@ -127,8 +133,11 @@ impl Field<'_> {
 /// The beginning of an item: its type and its length, or whatever its number says, in as few bytes as
 /// can be.
 fn head(bytes: &mut Vec<u8>, major: u8, number: usize) {
+    head_u64(bytes, major, number as u64);
+}
+
+fn head_u64(bytes: &mut Vec<u8>, major: u8, number: u64) {
     let major = major << 5;
-    let number = number as u64;
     match number {
         0..24 => bytes.push(major | number as u8),
         24..0x100 => bytes.extend([major | 24, number as u8]),
@@ -156,6 +165,33 @@ fn write_tree(bytes: &mut Vec<u8>, value: &Cbor) {
     // A vector takes every byte, and a value has nothing that does not encode.
     let written = ciborium::into_writer(value, bytes);
     debug_assert!(written.is_ok());
+}
+
+fn write_object(bytes: &mut Vec<u8>, object: &Map<String, Value>) {
+    head(bytes, MAP, object.len());
+    for (key, value) in object {
+        write_text(bytes, key);
+        write_json(bytes, value);
+    }
+}
+
+/// As [`write_tree`] of [`json_to_cbor`].
+fn write_json(bytes: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => head_u64(bytes, UNSIGNED, number),
+            // -1 is 0, -2 is 1.
+            (None, Some(number)) => head_u64(bytes, NEGATIVE, (!number).unsigned_abs()),
+            (None, None) => write_tree(bytes, &json_to_cbor(value)),
+        },
+        Value::String(string) => write_text(bytes, string),
+        Value::Array(items) => {
+            head(bytes, ARRAY, items.len());
+            items.iter().for_each(|item| write_json(bytes, item));
+        }
+        Value::Object(object) => write_object(bytes, object),
+        Value::Null | Value::Bool(_) => write_tree(bytes, &json_to_cbor(value)),
+    }
 }
 
 fn write_vectors(bytes: &mut Vec<u8>, vectors: &Vectors) {
@@ -351,12 +387,23 @@ fn point_fields(point: &Point) -> FieldList<'_> {
         },
     ];
     let payload = point.payload.as_ref();
-    fields.extend(payload.map(|payload| tree("payload", object_to_cbor(payload))));
+    fields.extend(payload.map(payload_field));
     fields
 }
 
-fn payload_fields(ids: &[PointId], payload: &Payload, key: Option<&String>) -> FieldList<'static> {
-    let mut fields = vec![ids_field(ids), tree("payload", object_to_cbor(payload))];
+fn payload_field(payload: &Payload) -> Field<'_> {
+    Field {
+        key: "payload",
+        value: Item::Object(payload),
+    }
+}
+
+fn payload_fields<'a>(
+    ids: &[PointId],
+    payload: &'a Payload,
+    key: Option<&String>,
+) -> FieldList<'a> {
+    let mut fields = vec![ids_field(ids), payload_field(payload)];
     fields.extend(key.map(|key| tree("key", text(key))));
     fields
 }

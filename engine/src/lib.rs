@@ -38,7 +38,11 @@ pub use operation::{Operation, UpdateMode, Upload, UploadElement, merge_uploads}
 pub use path::encode_segment;
 pub use point::{Payload, Point, PointId, ScoredPoint, StoredPoint, Vector, Vectors};
 pub use request::{ReadRequest, Request, Write, parse_request, parse_request_as};
-pub use shard::{Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target};
+#[cfg(target_os = "wasi")]
+pub use shard::PlannedOptimization;
+pub use shard::{
+    CONFIG_FILE, Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target,
+};
 pub use snapshot::{
     Layout as SnapshotLayout, Lineage, SnapshotLimits, unpack_snapshot, write as write_snapshot,
     write_changes as write_partial_snapshot,

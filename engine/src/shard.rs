@@ -62,6 +62,19 @@ pub struct SearchRequest {
     pub selection: Selection,
 }
 
+/// One of the optimizations of a plan.
+#[cfg(target_os = "wasi")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedOptimization {
+    /// What the engine calls the optimizer.
+    pub optimizer: String,
+    /// Folders of the segments that become one.
+    pub segments: Vec<String>,
+}
+
+/// The file in a shard's directory that holds its configuration as the engine has it in force.
+pub const CONFIG_FILE: &str = "edge_config.json";
+
 /// A page of a walk over points in order of id.
 #[derive(Debug, Clone)]
 pub struct ScrollRequest {
@@ -239,6 +252,37 @@ impl Shard {
         let done = self.optimize();
         qdrant_edge::observe_indexing(None);
         done
+    }
+
+    /// What [`Shard::optimize`] would begin with. No segment is in two of them.
+    #[cfg(target_os = "wasi")]
+    pub fn planned_optimizations(&self) -> Vec<PlannedOptimization> {
+        let planned = self.engine.planned_optimizations().into_iter();
+        planned
+            .map(|(optimizer, segments)| PlannedOptimization {
+                optimizer: optimizer.to_owned(),
+                segments,
+            })
+            .collect()
+    }
+
+    /// Carries out one optimization that was planned where there were more segments; true if anything
+    /// was done. `observer` as for [`Shard::optimize_observed`].
+    ///
+    /// Errors: [`crate::Error::Internal`] if there is no such optimizer or segment; storage errors.
+    #[cfg(target_os = "wasi")]
+    pub fn optimize_planned(
+        &self,
+        planned: &PlannedOptimization,
+        observer: fn(u64, u64),
+    ) -> Result<bool> {
+        let _changing = self.begin_change();
+        qdrant_edge::observe_indexing(Some(observer));
+        let done = self
+            .engine
+            .optimize_segments(&planned.optimizer, &planned.segments);
+        qdrant_edge::observe_indexing(None);
+        done.map_err(|error| from_engine("optimize segments in", &self.dir, error))
     }
 
     /// Whether [`Shard::optimize`] has something to plan.

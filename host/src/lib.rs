@@ -164,7 +164,7 @@ pub use events::{Event, Events};
 pub use instance::TimeLimits;
 pub use json_words::json_error;
 pub use lock::{DirectoryLock, Holder};
-pub use optimize::{OptimizeProgress, OptimizeReport};
+pub use optimize::{MOST_BUILDERS, OptimizeProgress, OptimizeReport};
 pub use optimizer::AutoOptimizeOptions;
 pub use origin::Origin;
 pub use peek::Peek;

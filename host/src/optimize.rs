@@ -2,16 +2,20 @@
 //!
 //! 1. In one call on the shard's owner, the shard is flushed and copied: links to the files that no
 //!    write touches, copies of the rest. From then on the log keeps what the copy lacks.
-//! 2. A fresh instance opens the copy and optimizes it: the long part. It can be stopped at any moment.
-//!    Then it replays what the log holds by now.
+//! 2. Fresh instances optimize the copy: the long part. It can be stopped at any moment. Where several
+//!    optimizations are due, of different segments, as many instances do one each, beside each other.
+//!    The last opens all of the copy, does what is left, and replays what the log holds by now.
 //! 3. In one job on the shard's owner, as at the end of a restore: the old instance closes the shard,
 //!    the new one replays the rest and switches generations with one rename.
 //!
 //! Until the rename, any failure leaves the old generation in force, and the copy is removed.
 
-use std::sync::mpsc;
+use std::num::NonZero;
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::bindings::exports::edge_sync::shard::restore::PlannedOptimization;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::restore::Stager;
@@ -21,6 +25,15 @@ use crate::types::Opened;
 /// Steps of progress that wait for whoever is told; more are left out.
 const TOLD_AHEAD: usize = 16;
 
+/// Most instances that build at the same time; see [`ShardOptions::builders`](crate::ShardOptions::builders).
+pub const MOST_BUILDERS: usize = 64;
+
+/// One core is left to the shard.
+pub(crate) fn default_builders() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores - 1).clamp(1, MOST_BUILDERS)
+}
+
 /// What an optimization tells while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,11 +42,11 @@ pub enum OptimizeProgress {
     Copying,
     /// Merging segments, before there is a graph to build and between two of them.
     Building,
-    /// Building the graph of a segment.
+    /// Building the graph of a segment, or of several at the same time.
     Indexing {
-        /// Points that are linked into it.
+        /// Points that are linked into it, or into all that were begun together.
         indexed: u64,
-        /// Points that it will have.
+        /// Points that it will have, or those that were begun.
         total: u64,
     },
     /// Replaying the rest and switching, for which the shard waits.
@@ -88,13 +101,17 @@ pub(crate) fn optimize(
     };
     // Dropped after the stager, whose instance has the copy open.
     let _copy = Copy(shard);
-    if shard.begin_optimize()?.is_none() {
+    let Some(planned) = shard.begin_optimize()? else {
         shard.shed_memory()?;
         return Ok(report(None, 0));
+    };
+    progress(OptimizeProgress::Building);
+    let builders = shard.options().builders.min(planned.len());
+    if builders > 1 {
+        build_shares(shard, planned, builders, cancel, progress)?;
     }
     let stager = Stager::start(shard)?;
     cancel.check()?;
-    progress(OptimizeProgress::Building);
     let staged = std::thread::scope(|scope| {
         let (told, steps) = mpsc::sync_channel(TOLD_AHEAD);
         let stager = &stager;
@@ -119,4 +136,65 @@ pub(crate) fn optimize(
     progress(OptimizeProgress::Switching);
     let opened = shard.promote(stager.into_inner()?, None)?;
     Ok(report(Some(opened), staged.replayed))
+}
+
+/// Carries out all of the planned optimizations, so many at the same time. The first failure ends the
+/// others.
+fn build_shares(
+    shard: &Shard,
+    planned: Vec<PlannedOptimization>,
+    builders: usize,
+    cancel: &Cancel,
+    progress: &mut dyn FnMut(OptimizeProgress),
+) -> Result<()> {
+    let together = cancel.follower();
+    let graphs = Arc::new(Mutex::new(vec![(0, 0); planned.len()]));
+    let left = Mutex::new(planned.into_iter().enumerate());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let build = |told: SyncSender<OptimizeProgress>| {
+        while let Some((at, planned)) = next() {
+            together.check()?;
+            let (graphs, told) = (Arc::clone(&graphs), told.clone());
+            Stager::start(shard)?.build_share(planned, &together, move |indexed, total| {
+                let mut graphs = graphs.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(graph) = graphs.get_mut(at) {
+                    *graph = (indexed, total);
+                }
+                let indexed = graphs.iter().map(|(indexed, _)| indexed).sum();
+                let total = graphs.iter().map(|(_, total)| total).sum();
+                // Whoever is told may be slow, and is not waited for.
+                let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
+            })?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let (told, steps) = mpsc::sync_channel(TOLD_AHEAD);
+        let building: Vec<_> = (0..builders)
+            .map(|_| {
+                let (told, build, together) = (told.clone(), &build, &together);
+                scope.spawn(move || build(told).inspect_err(|_| together.cancel()))
+            })
+            .collect();
+        drop(told);
+        for step in steps {
+            progress(step);
+        }
+        let outcomes: Vec<Result<()>> = building
+            .into_iter()
+            .map(|builder| {
+                let outcome = builder.join();
+                outcome.unwrap_or(Err(Error::Closed("a builder's instance")))
+            })
+            .collect();
+        // Those that were ended by another's failure say less than that.
+        let (ended, failed): (Vec<_>, Vec<_>) = outcomes
+            .into_iter()
+            .filter_map(Result::err)
+            .partition(|error| matches!(error, Error::Cancelled));
+        match failed.into_iter().chain(ended).next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    })
 }

@@ -27,7 +27,9 @@ use wasmtime::Store;
 use crate::bindings::exports::edge_sync::shard::courier::{
     Content, DownloadProgress, OptimizerState, Placement,
 };
-use crate::bindings::exports::edge_sync::shard::restore::{Offer, Origin, PullOutcome, Staged};
+use crate::bindings::exports::edge_sync::shard::restore::{
+    Offer, Origin, PlannedOptimization, PullOutcome, Staged,
+};
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::cancel::Cancel;
 use crate::courier::Courier;
@@ -952,6 +954,28 @@ impl Stager {
     fn lacking(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
         self.call("lacking", self.options.times.read, move |guest, store| {
             guest.call_lacking(store, &ids)
+        })
+    }
+
+    /// Carries out one of the optimizations that are due, in the copy of the shard. `told`: how far it
+    /// is.
+    pub(crate) fn build_share(
+        &self,
+        planned: PlannedOptimization,
+        cancel: &Cancel,
+        told: impl Fn(u64, u64) + Send + 'static,
+    ) -> Result<bool> {
+        let (limit, options) = (self.options.times.optimize, self.options.for_guest());
+        let cancel = cancel.clone();
+        self.owner.call(move |instance| {
+            instance.on_indexed(Some(Box::new(told)));
+            let built = instance.call_or_cancel("build-share", limit, &cancel, |guest, store| {
+                guest
+                    .edge_sync_shard_restore()
+                    .call_build_share(store, GUEST_DATA, &planned, options)
+            });
+            instance.on_indexed(None);
+            built
         })
     }
 

@@ -9,6 +9,7 @@ use wasmtime_wasi::FsPerms;
 
 use crate::background;
 use crate::bindings::EdgeSync;
+use crate::bindings::exports::edge_sync::shard::restore::PlannedOptimization;
 use crate::bindings::exports::edge_sync::shard::types::{Error as GuestError, Options};
 use crate::cancel::Cancel;
 use crate::component::Component;
@@ -16,7 +17,9 @@ use crate::disk;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Guest, GuestCall, Instance, Preopen, TimeLimits};
 use crate::lock::DirectoryLock;
-use crate::optimize::{OptimizeProgress, OptimizeReport, optimize};
+use crate::optimize::{
+    MOST_BUILDERS, OptimizeProgress, OptimizeReport, default_builders, optimize,
+};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
 use crate::readers::{Chosen, MOST_READERS, Position, Readers, Standing};
@@ -70,6 +73,10 @@ pub struct ShardOptions {
     /// searches use several cores. One is started when reads keep finding the others busy, and takes as
     /// much memory as the shard. A read sees every write that had returned when it began. Default: none.
     pub readers: usize,
+    /// Most instances that build in an optimization at the same time, each with the segments of another of
+    /// the optimizations that are due, up to [`MOST_BUILDERS`]. Each may take as much memory as the
+    /// shard. Default: as many as there are cores but one, and one at least.
+    pub builders: usize,
     /// Longest times that calls may take.
     pub times: TimeLimits,
     /// What others are told of this process when they find the directory in use. None: the name of
@@ -85,6 +92,7 @@ impl Default for ShardOptions {
             flush_after_bytes: None,
             memory_bytes: 2 << 30,
             readers: 0,
+            builders: default_builders(),
             times: TimeLimits::default(),
             process_name: None,
         }
@@ -97,6 +105,7 @@ setters!(ShardOptions {
     flush_after_bytes: Option<u64>,
     memory_bytes: usize,
     readers: usize,
+    builders: usize,
     times: TimeLimits,
     process_name: Option<String>,
 });
@@ -125,6 +134,12 @@ impl ShardOptions {
             return Err(Error::Setting {
                 name: "readers",
                 message: format!("{} are more than {MOST_READERS}", self.readers),
+            });
+        }
+        if !(1..=MOST_BUILDERS).contains(&self.builders) {
+            return Err(Error::Setting {
+                name: "builders",
+                message: format!("{} is not in 1..={MOST_BUILDERS}", self.builders),
             });
         }
         Ok(())
@@ -445,12 +460,19 @@ impl Shard {
         optimize(self, cancel, &mut progress)
     }
 
-    /// Copies the shard for another instance; see `restore.begin-optimize`.
-    pub(crate) fn begin_optimize(&self) -> Result<Option<u64>> {
+    /// Copies the shard for other instances; answers the optimizations that are due, none if there is
+    /// no copy since there is nothing to do. See `restore.begin-optimize`.
+    pub(crate) fn begin_optimize(&self) -> Result<Option<Vec<PlannedOptimization>>> {
         let limit = self.inner.options.times.write;
         self.inner.owner.call(
             self.job("begin-optimize", limit, Effect::Looks, |guest, store| {
-                guest.edge_sync_shard_restore().call_begin_optimize(store)
+                let restore = guest.edge_sync_shard_restore();
+                let planned = match restore.call_plan_optimize(&mut *store)? {
+                    Ok(planned) => planned,
+                    Err(error) => return Ok(Err(error)),
+                };
+                let begun = restore.call_begin_optimize(store)?;
+                Ok(begun.map(|begun| begun.map(|_| planned)))
             }),
         )
     }

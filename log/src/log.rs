@@ -389,16 +389,29 @@ impl Log {
     /// [`Error::Io`], [`Error::Poisoned`].
     pub fn reclaim(&mut self, up_to: u64) -> Result<()> {
         self.check_usable()?;
-        let is_worth_it = self.active.bytes - HEADER_BYTES >= self.options.segment_bytes / 16;
-        if is_worth_it && self.last() <= up_to {
-            // On a full disk there may be no room for the empty one.
-            if let Err(error) = self.rotate() {
-                self.check_usable()?;
-                tracing::warn!(directory = %self.directory.display(), "{error}");
-            }
+        if self.last() <= up_to {
+            self.begin_segment_if_worth_it()?;
         }
         while !self.sealed.is_empty() && self.end_sequence(0) - 1 <= up_to {
             self.remove_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a last segment that holds much by an empty one, so that the next opening has less to
+    /// check. To be called where the next opening has no use for the records.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Poisoned`].
+    pub fn begin_segment_if_worth_it(&mut self) -> Result<()> {
+        self.check_usable()?;
+        if self.active.bytes - HEADER_BYTES < self.options.segment_bytes / 16 {
+            return Ok(());
+        }
+        // On a full disk there may be no room for the empty one.
+        if let Err(error) = self.rotate() {
+            self.check_usable()?;
+            tracing::warn!(directory = %self.directory.display(), "{error}");
         }
         Ok(())
     }

@@ -258,6 +258,46 @@ fn a_log_of_which_everything_is_forgotten_keeps_no_bytes() {
 }
 
 #[test]
+fn what_the_next_opening_has_no_use_for_is_put_behind_it() {
+    let directory = tempdir().expect("a directory");
+    let segments = || segment::list(directory.path()).expect("segments");
+    let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("a log");
+    log.append(&[b"little"]).expect("appended");
+    log.begin_segment_if_worth_it().expect("nothing to do");
+    assert_eq!(segments(), [1]);
+    for record in 2..5_u8 {
+        log.append(&[vec![record; 200]]).expect("appended");
+    }
+    // There is no room for an empty segment: nothing is lost.
+    faults::fail_after(0, false);
+    log.begin_segment_if_worth_it().expect("another time");
+    faults::clear();
+    assert_eq!(segments(), [1]);
+    log.begin_segment_if_worth_it().expect("a segment");
+    log.begin_segment_if_worth_it().expect("nothing to do");
+    assert_eq!(segments(), [1, 5]);
+    drop(log);
+
+    // Damage of what was put behind is found when it is read.
+    let first = segment::path(directory.path(), 1);
+    let mut bytes = std::fs::read(&first).expect("readable");
+    let sound = bytes.clone();
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&first, bytes).expect("written");
+    let (log, report) = Log::open(directory.path(), options(Durability::Always)).expect("a log");
+    assert_eq!(report.notes(), Vec::<String>::new());
+    assert!(log.read(1).any(|record| record.is_err()));
+    drop(log);
+    std::fs::write(&first, sound).expect("written");
+    let (mut log, _) = Log::open(directory.path(), options(Durability::Always)).expect("a log");
+    assert_eq!(log.append(&[b"next"]).expect("appended"), 5..6);
+    assert_eq!(contents(&log).len(), 5);
+    log.truncate_after(3).expect("cut");
+    assert_eq!(segments(), [1]);
+    assert_eq!(contents(&log).len(), 3);
+}
+
+#[test]
 fn a_call_costs_one_write_and_one_fsync() {
     let directory = tempdir().expect("temporary directory");
     let steps = |durability: Durability, calls: u64| {

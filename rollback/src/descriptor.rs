@@ -63,11 +63,43 @@ pub(crate) fn of_file(file: &File) -> io::Result<Status> {
 /// # Errors
 /// The file system's.
 pub fn status(path: &Path) -> io::Result<Option<Status>> {
+    Ok(open_with_status(path)?.map(|(_, status)| status))
+}
+
+pub(crate) fn open_with_status(path: &Path) -> io::Result<Option<(File, Status)>> {
     match File::open(path) {
-        Ok(file) => of_file(&file).map(Some),
+        Ok(file) => {
+            let status = of_file(&file)?;
+            Ok(Some((file, status)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// From where on the file, of `length` bytes, is known to be zero. Reads nothing.
+#[cfg(target_os = "wasi")]
+pub(crate) fn data_length(file: &File, length: u64) -> io::Result<u64> {
+    Ok(memmap2::known_data_length(file)?.map_or(length, |known| known.min(length)))
+}
+
+/// Spares whoever maps the file to look from where on it is zero.
+#[cfg(target_os = "wasi")]
+pub(crate) fn note_data_length(file: &File, data_length: u64) -> io::Result<()> {
+    memmap2::note_data_length(file, data_length)
+}
+
+/// Real maps take no memory for zeros.
+#[cfg(not(target_os = "wasi"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on WASI")]
+pub(crate) fn data_length(_file: &File, length: u64) -> io::Result<u64> {
+    Ok(length)
+}
+
+#[cfg(not(target_os = "wasi"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on WASI")]
+pub(crate) fn note_data_length(_file: &File, _data_length: u64) -> io::Result<()> {
+    Ok(())
 }
 
 /// Fills `buffer` from `offset` on.

@@ -61,6 +61,8 @@ struct CheckpointEntry {
     path: String,
     is_folder: bool,
     length: u64,
+    /// Of a file: from there on it is zero, as far as the checkpoint knew.
+    data_length: u64,
     /// One bit a page: whether its bytes are in the journal. Empty until the first is.
     saved: Vec<u64>,
 }
@@ -97,6 +99,8 @@ pub struct Journal {
     by_identity: HashMap<Identity, u32>,
     /// Whether files were moved aside since that was last made durable.
     trash_changed: bool,
+    /// Whether anything of the checkpoint has changed.
+    changed: bool,
     /// Why the tree must not change any more.
     blocked: Option<String>,
 }
@@ -130,13 +134,17 @@ impl Journal {
         let mut by_identity = HashMap::new();
         for found in folder::list(tree)? {
             let path = tree.join(&found.path);
-            let status = File::open(&path)
+            let (status, data_length) = File::open(&path)
                 .and_then(|file| {
                     let status = descriptor::of_file(&file)?;
                     if !durable.contains(&status.identity) {
                         file.sync_all()?;
                     }
-                    Ok(status)
+                    let data_length = match found.is_folder {
+                        true => 0,
+                        false => descriptor::data_length(&file, status.length)?,
+                    };
+                    Ok((status, data_length))
                 })
                 .map_err(Error::io("sync", &path))?;
             if !found.is_folder {
@@ -146,6 +154,7 @@ impl Journal {
                 path: found.path,
                 is_folder: found.is_folder,
                 length: if found.is_folder { 0 } else { status.length },
+                data_length,
                 saved: Vec::new(),
             });
         }
@@ -167,6 +176,7 @@ impl Journal {
                 false => Record::File {
                     path,
                     length: kept.length,
+                    data_length: kept.data_length,
                 },
             }
         });
@@ -184,6 +194,7 @@ impl Journal {
             kept,
             by_identity,
             trash_changed: false,
+            changed: false,
             blocked: None,
         })
     }
@@ -290,6 +301,7 @@ impl Journal {
         for (entry, from, to) in saved {
             self.kept[entry as usize].set_saved(from, to);
         }
+        self.changed = true;
         Ok(())
     }
 
@@ -302,6 +314,7 @@ impl Journal {
         self.check()?;
         let entry = self.entry(file.identity);
         self.trash_changed |= entry.is_some();
+        self.changed |= entry.is_some();
         Ok(entry.map(|entry| self.trash().join(entry.to_string())))
     }
 
@@ -366,6 +379,7 @@ impl Journal {
         let Some(record) = record else {
             return rename();
         };
+        self.changed = true;
         self.note(&record)
             .and_then(|()| rename())
             .and_then(|()| self.sync_names(from.path, to))
@@ -422,6 +436,7 @@ impl Journal {
             kept: past.kept,
             by_identity: HashMap::new(),
             trash_changed: false,
+            changed: false,
             blocked: None,
         };
         let undone = past.changed || journal.differs()?;
@@ -468,6 +483,14 @@ impl Journal {
             folder::sync(&self.tree.join(found.path))?;
         }
         folder::sync(&self.tree)
+    }
+
+    /// Whether the next opening would have something to take back.
+    ///
+    /// # Errors
+    /// The tree cannot be listed.
+    pub fn has_changed(&self) -> Result<bool> {
+        Ok(self.changed || self.differs()?)
     }
 
     /// Whether names or lengths are not those of the checkpoint.
@@ -617,15 +640,22 @@ impl Journal {
     fn identify(&mut self) -> Result<()> {
         for (entry, kept) in self.kept.iter().enumerate() {
             let path = self.tree.join(&kept.path);
-            let status = descriptor::status(&path).map_err(Error::io("examine", &path))?;
-            let status = status.filter(|status| {
+            let context = Error::io("examine", &path);
+            let found = match descriptor::open_with_status(&path) {
+                Ok(found) => found,
+                Err(error) => return Err(context(error)),
+            };
+            let found = found.filter(|(_, status)| {
                 status.is_folder == kept.is_folder
                     && (kept.is_folder || status.length == kept.length)
             });
-            let Some(status) = status else {
+            let Some((file, status)) = found else {
                 return Err(self.differently(&path));
             };
             if !kept.is_folder {
+                if kept.data_length < kept.length {
+                    descriptor::note_data_length(&file, kept.data_length).map_err(context)?;
+                }
                 self.by_identity.insert(status.identity, entry as u32);
             }
         }
@@ -722,9 +752,27 @@ impl JournalContents {
                     checkpoint: found,
                     entries: count,
                 } if entries.is_none() && found == checkpoint => entries = Some(count),
-                Record::Folder { path } if entries.is_some() && !begun => past.keep(path, None),
-                Record::File { path, length } if entries.is_some() && !begun => {
-                    past.keep(path, Some(length));
+                Record::Folder { path } if entries.is_some() && !begun => {
+                    past.kept.push(CheckpointEntry {
+                        path,
+                        is_folder: true,
+                        length: 0,
+                        data_length: 0,
+                        saved: Vec::new(),
+                    });
+                }
+                Record::File {
+                    path,
+                    length,
+                    data_length,
+                } if entries.is_some() && !begun => {
+                    past.kept.push(CheckpointEntry {
+                        path,
+                        is_folder: false,
+                        length,
+                        data_length,
+                        saved: Vec::new(),
+                    });
                 }
                 _ if !begun => return Err(unreadable("it is not where it may be")),
                 Record::Bytes {
@@ -765,15 +813,6 @@ impl JournalContents {
                 "the journal does not say what the checkpoint holds",
             )),
         }
-    }
-
-    fn keep(&mut self, path: String, length: Option<u64>) {
-        self.kept.push(CheckpointEntry {
-            path,
-            is_folder: length.is_none(),
-            length: length.unwrap_or(0),
-            saved: Vec::new(),
-        });
     }
 
     fn change(&mut self, entry: u32, offset: u64, length: u64) -> Option<()> {

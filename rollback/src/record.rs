@@ -9,6 +9,7 @@ const BYTES: u8 = 4;
 const ZEROS: u8 = 5;
 const RENAME: u8 = 6;
 const RENAMED: u8 = 7;
+const FILE_WITH_ZEROS: u8 = 8;
 
 /// A record of the journal. Paths are relative to the tree, with `/` between names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,12 @@ pub(crate) enum Record {
     Begin { checkpoint: u64, entries: u64 },
     /// A folder of the checkpoint; those in it come later.
     Folder { path: String },
-    /// A file of the checkpoint.
-    File { path: String, length: u64 },
+    /// A file of the checkpoint. All of it from `data_length` on is zero.
+    File {
+        path: String,
+        length: u64,
+        data_length: u64,
+    },
     /// What the file of entry `entry` had at `offset`.
     Bytes {
         entry: u32,
@@ -53,9 +58,17 @@ impl Record {
                 out.push(FOLDER);
                 out.extend_from_slice(path.as_bytes());
             }
-            Self::File { path, length } => {
-                out.push(FILE);
+            Self::File {
+                path,
+                length,
+                data_length,
+            } => {
+                let zeros = data_length < length;
+                out.push(if zeros { FILE_WITH_ZEROS } else { FILE });
                 out.extend_from_slice(&length.to_le_bytes());
+                if zeros {
+                    out.extend_from_slice(&data_length.to_le_bytes());
+                }
                 out.extend_from_slice(path.as_bytes());
             }
             Self::Bytes {
@@ -101,10 +114,22 @@ impl Record {
             FOLDER => Self::Folder {
                 path: take_path(&mut rest)?,
             },
-            FILE => Self::File {
-                length: take_u64(&mut rest)?,
-                path: take_path(&mut rest)?,
-            },
+            FILE => {
+                let length = take_u64(&mut rest)?;
+                Self::File {
+                    length,
+                    data_length: length,
+                    path: take_path(&mut rest)?,
+                }
+            }
+            FILE_WITH_ZEROS => {
+                let length = take_u64(&mut rest)?;
+                Self::File {
+                    length,
+                    data_length: take_u64(&mut rest).filter(|data| *data < length)?,
+                    path: take_path(&mut rest)?,
+                }
+            }
             BYTES => Self::Bytes {
                 entry: take_u32(&mut rest)?,
                 offset: take_u64(&mut rest)?,
@@ -174,6 +199,12 @@ mod tests {
             Record::File {
                 path: path(),
                 length: u64::MAX,
+                data_length: u64::MAX,
+            },
+            Record::File {
+                path: path(),
+                length: 32 << 20,
+                data_length: 4096,
             },
             Record::Bytes {
                 entry: 3,

@@ -157,6 +157,20 @@ impl Watch {
         }
     }
 
+    /// Whether the tree is other than at the checkpoint that it would go back to.
+    ///
+    /// # Errors
+    /// As [`Journal::has_changed`].
+    pub fn has_changed(&self) -> Result<bool> {
+        unwatched(|| match &*lock(&WATCHED) {
+            Some(Watched {
+                journal: Some(journal),
+                ..
+            }) => journal.has_changed(),
+            _ => Ok(false),
+        })
+    }
+
     /// Whether a checkpoint may be made: no call on the tree failed.
     ///
     /// # Errors

@@ -64,7 +64,8 @@ impl Default for SnapshotLimits {
 /// Unpacks a snapshot of one shard into `target`, for [`crate::Shard::load`]: a streamed or a stored
 /// one of a shard, or one of a collection that has a single shard, each of them compressed or not.
 /// The whole archive is checked before anything is written: it must be complete, hold nothing but
-/// files and directories at names that a snapshot has, no name twice, and stay within `limits`.
+/// files and directories at names that a snapshot has, no name twice, and stay within `limits`. A
+/// write-ahead log without entries is left out.
 ///
 /// Answers how many segments the archive lists. What a failure leaves in `target` is the caller's to
 /// remove.

@@ -16,6 +16,17 @@ use crate::error::{Error, Result};
 /// more.
 const FORGOTTEN: &[&str] = &["db_backup", "payload_index_db_backup"];
 
+/// How a file of the write-ahead log begins (`wal/segment.rs` of the engine): the format's name and
+/// version, then the seed of the checksums.
+const WAL_FORMAT: &[u8] = b"wal\0";
+
+/// Bytes of that.
+const WAL_HEADER: usize = 8;
+
+/// With the first entry's length, 8 bytes, and what would follow if that is 0: 4 bytes of padding and a
+/// checksum of 4.
+const WAL_START: usize = WAL_HEADER + 16;
+
 /// Unpacks the shard in `file` into `target`: that of the folder `shard` of a collection's
 /// snapshot, or the only one.
 pub(super) fn unpack(
@@ -46,7 +57,46 @@ pub(super) fn unpack(
             None => output.entry(&mut entry, &parts)?,
         }
     }
-    Ok(())
+    remove_empty_wal(&target.join("wal"))
+}
+
+/// Removes a write-ahead log without entries. The engine would map its file, make others as large,
+/// replay nothing and remove all of them.
+fn remove_empty_wal(wal: &Path) -> Result<()> {
+    let failed = |error: io::Error| Error::storage("examine the write-ahead log", wal, &error);
+    let files = match fs::read_dir(wal) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for file in files {
+        let file = file.map_err(failed)?;
+        // Says where the entries that count begin.
+        if file.file_name() == "first-index" {
+            continue;
+        }
+        if !file.file_type().map_err(failed)?.is_file() || !is_empty_wal(&file.path())? {
+            return Ok(());
+        }
+    }
+    fs::remove_dir_all(wal)
+        .map_err(|error| Error::storage("remove the write-ahead log", wal, &error))
+}
+
+/// Whether a file of the log has no first entry: there is neither a length nor a checksum where they
+/// would be. An entry without bytes would have a checksum.
+fn is_empty_wal(file: &Path) -> Result<bool> {
+    let mut start = [0; WAL_START];
+    let read = fs::File::open(file).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => {
+            let (header, entry) = start.split_at(WAL_HEADER);
+            Ok(header.starts_with(WAL_FORMAT) && entry.iter().all(|byte| *byte == 0))
+        }
+        // The engine says what it thinks of it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::storage("read", file, &error)),
+    }
 }
 
 fn plain<R: Read>(reader: R) -> Archive<R> {

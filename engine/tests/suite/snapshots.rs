@@ -284,6 +284,7 @@ fn a_snapshot_holds_what_the_shard_held() {
     shard.create_snapshot(&file).expect("a snapshot");
     let target = dir.path().join("other");
     unpack_snapshot(&file, &target, SnapshotLimits::default()).expect("unpacks");
+    assert!(!target.join("wal").exists(), "a log without entries");
     let other = Shard::load(&target).expect("loads");
     assert_eq!(
         read(&other, "POST", "/points/scroll", &all).expect("scrolls"),
@@ -308,6 +309,51 @@ fn a_snapshot_holds_what_the_shard_held() {
     let other = Shard::load(&target).expect("loads");
     let found = read(&other, "GET", "/points/200", &json!(null)).expect("a point");
     assert_eq!(found["payload"], json!({ "n": -1, "odd": false }));
+}
+
+/// Only a write-ahead log that is known to have no entries is left out.
+#[test]
+fn entries_of_the_write_ahead_log_are_unpacked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wal = |format: &[u8], entry: &[u8]| {
+        let mut bytes = [format, b"seed", entry].concat();
+        bytes.resize(64, 0);
+        bytes
+    };
+    let empty = wal(b"wal\0", b"");
+    let unpacked = |files: &[(&str, &[u8])]| {
+        let file = archive(dir.path(), |builder| {
+            for (name, data) in files {
+                entry(builder, &format!("wal/{name}"), EntryType::Regular, data);
+            }
+        });
+        let target = tempfile::tempdir().expect("a directory");
+        unpack_snapshot(&file, target.path(), SnapshotLimits::default()).expect("unpacks");
+        let found: Vec<_> = files
+            .iter()
+            .filter(|(name, data)| {
+                let file = target.path().join("wal").join(name);
+                fs::read(file).is_ok_and(|found| found == *data)
+            })
+            .collect();
+        assert!(found.is_empty() || found.len() == files.len(), "{found:?}");
+        !found.is_empty()
+    };
+    assert!(!unpacked(&[("closed-7", &empty)]));
+    assert!(!unpacked(&[
+        ("closed-7", &empty),
+        ("open-1", &empty),
+        ("first-index", b"{\"ack_index\":7}"),
+    ]));
+
+    let one_byte = wal(b"wal\0", &[1, 0, 0, 0, 0, 0, 0, 0, 9]);
+    assert!(unpacked(&[("closed-7", &one_byte)]));
+    assert!(unpacked(&[("closed-7", &empty), ("open-1", &one_byte)]));
+    let without_bytes = wal(b"wal\0", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    assert!(unpacked(&[("closed-7", &without_bytes)]));
+    let later_version = wal(b"wal\x01", b"");
+    assert!(unpacked(&[("closed-7", &later_version)]));
+    assert!(unpacked(&[("closed-7", b"wal\0")]));
 }
 
 /// The tar command reads what is written, names and holes included.

@@ -210,6 +210,29 @@ pub fn data_length(file: &File) -> io::Result<u64> {
     table::with(|table| table.data_length(file.as_raw_fd()))
 }
 
+/// From where on all bytes of a file are known to be zero, be it from [`data_length`] or because the
+/// file was only lengthened since; `None` if that is not known. Reads nothing.
+///
+/// Not in `memmap2`.
+///
+/// # Errors
+/// The file cannot be examined.
+pub fn known_data_length(file: &File) -> io::Result<Option<u64>> {
+    table::with(|table| table.known_data_length(file.as_raw_fd()))
+}
+
+/// Lets [`data_length`] begin at `length`: all bytes from there on are zero, as
+/// [`known_data_length`] said of the same bytes, perhaps in another process. Where that is wrong,
+/// maps hold zeros in the place of data.
+///
+/// Not in `memmap2`. No effect on a file that is mapped.
+///
+/// # Errors
+/// The file cannot be examined.
+pub fn note_data_length(file: &File, length: u64) -> io::Result<()> {
+    table::with(|table| table.note_data_length(file.as_raw_fd(), length))
+}
+
 /// A map to be read.
 pub struct Mmap(Region);
 

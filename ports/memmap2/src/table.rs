@@ -217,6 +217,36 @@ impl Table {
         Ok(end)
     }
 
+    /// No bytes of the file from there on are other than zero, in maps nor in itself; `None` if
+    /// that is not known. Reads nothing.
+    pub(crate) fn known_data_length(&self, fd: RawFd) -> io::Result<Option<u64>> {
+        let Metadata {
+            identity, length, ..
+        } = descriptor::metadata(fd)?;
+        let file = self
+            .by_identity
+            .get(&identity)
+            .and_then(|id| self.files.get(id));
+        let known = match file {
+            // What maps changed lies in a buffer.
+            Some(file) => file.zero_from.map(|from| {
+                let in_buffers = file.buffers.iter().map(|buffer| buffer.capacity as u64);
+                in_buffers.fold(from, u64::max)
+            }),
+            None => self.zero_tails.get(&identity).copied(),
+        };
+        Ok(known.map(|from| from.min(length)))
+    }
+
+    /// Takes the caller's word that the file holds zeros from there on.
+    pub(crate) fn note_data_length(&mut self, fd: RawFd, from: u64) -> io::Result<()> {
+        let identity = descriptor::metadata(fd)?.identity;
+        if !self.by_identity.contains_key(&identity) {
+            self.note_zero_tail(identity, from);
+        }
+        Ok(())
+    }
+
     fn note_zero_tail(&mut self, identity: Identity, from: u64) {
         if self.zero_tails.len() >= MOST_ZERO_TAILS {
             self.zero_tails.clear();

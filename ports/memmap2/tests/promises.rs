@@ -242,6 +242,7 @@ fn a_map_of_the_start_of_a_file_takes_its_share_of_memory_and_grows_with_what_is
         .write(true)
         .open(&path)
         .unwrap();
+    assert_eq!(memmap2::known_data_length(&file).unwrap(), Some(10_004));
     let data = memmap2::data_length(&file).unwrap();
     assert_eq!(data, 10_004);
     let length = usize::try_from(data).unwrap();
@@ -255,10 +256,42 @@ fn a_map_of_the_start_of_a_file_takes_its_share_of_memory_and_grows_with_what_is
     unsafe { map.remap(20 << 20, options).unwrap() };
     assert_eq!((map[0], &map[10_000..10_005]), (1, b"data\0".as_slice()));
     map[15 << 20] = 2;
+    let known = memmap2::known_data_length(&file).unwrap().unwrap();
+    assert!(((15 << 20) + 1..64 << 20).contains(&known), "{known}");
     drop(map);
     assert_eq!(memmap2::data_length(&file).unwrap(), (15 << 20) + 1);
     let bytes = fs::read(&path).unwrap();
     assert_eq!((bytes[0], bytes[15 << 20], bytes.len()), (1, 2, 64 << 20));
+}
+
+/// What is told of a file is believed, until it is written.
+#[test]
+fn data_is_looked_for_from_where_zeros_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, [vec![1; 10_000], vec![0; 10 << 20]].concat()).unwrap();
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).open(&path).unwrap()
+    };
+    let file = open();
+    assert_eq!(memmap2::known_data_length(&file).unwrap(), None);
+    memmap2::note_data_length(&file, 12_000).unwrap();
+    assert_eq!(memmap2::known_data_length(&file).unwrap(), Some(12_000));
+    assert_eq!(memmap2::data_length(&file).unwrap(), 10_000);
+
+    file_io::write(file.as_raw_fd(), b"more", Some(5 << 20), || {
+        file.write_at(b"more", 5 << 20)
+    })
+    .unwrap();
+    assert_eq!(memmap2::data_length(&file).unwrap(), (5 << 20) + 4);
+    let map = map_mut(&file);
+    assert_eq!(map[..10_000], [1; 10_000]);
+    assert_eq!(&map[5 << 20..][..5], b"more\0");
+    // What is mapped has been read.
+    memmap2::note_data_length(&file, 1).unwrap();
+    let known = memmap2::known_data_length(&file).unwrap().unwrap();
+    assert!(known > 5 << 20, "{known}");
 }
 
 #[test]

@@ -541,14 +541,30 @@ impl Life {
                 self.staged = None;
                 self.fetched = None;
                 self.expected.snapshot = None;
+                let planned = shard.call(|guest, store| {
+                    guest.edge_sync_shard_restore().call_plan_optimize(store)
+                })?;
                 let begun = shard.call(|guest, store| {
                     guest.edge_sync_shard_restore().call_begin_optimize(store)
                 })?;
-                if begun.is_none() {
-                    return Ok(());
-                }
+                let Some(barrier) = begun else {
+                    if planned.is_empty() {
+                        return Ok(());
+                    }
+                    return Err(Violation(format!("{planned:?}, and nothing to do")).into());
+                };
                 // It is a checkpoint of all that there is.
                 self.expected.note_durable();
+                // Every second time, as a host with several cores does.
+                if barrier.is_multiple_of(2) {
+                    for planned in &planned {
+                        let mut builder = start(&self.program, &self.world)?;
+                        builder.call(|guest, store| {
+                            let restore = guest.edge_sync_shard_restore();
+                            restore.call_build_share(store, GUEST_ROOT, planned, options)
+                        })?;
+                    }
+                }
                 let mut instance = start(&self.program, &self.world)?;
                 let staged = instance.call(|guest, store| {
                     let restore = guest.edge_sync_shard_restore();

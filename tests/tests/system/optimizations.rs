@@ -192,6 +192,102 @@ fn id_and_score(hit: &Value) -> Value {
     json!([hit["id"], hit["score"], hit["payload"]])
 }
 
+/// A shard of three segments with an index each. New parameters are due for all of them.
+fn three_segments(data: &Path, builders: usize) -> EdgeSync {
+    let mut config: Value = serde_json::from_str(INDEXED).expect("JSON");
+    config["optimizers_config"]["default_segment_number"] = json!(8);
+    let edge = EdgeSync::builder(component(), data)
+        .options(ShardOptions::default().builders(builders))
+        .create(&config.to_string())
+        .expect("a shard");
+    for third in 0..3 {
+        let ids = third * POINTS + 1..=(third + 1) * POINTS;
+        edge.shard().upsert(points(ids, 1)).expect("a write");
+        assert!(edge.shard().optimize().expect("an optimization"));
+    }
+    let changes = json!({"vectors": {"": {"hnsw_config": {"m": 24}}}});
+    edge.shard()
+        .request("PATCH", "", &changes.to_string())
+        .expect("new parameters");
+    assert!(edge.shard().needs_optimize().expect("an answer"));
+    edge
+}
+
+/// Most points of graphs that were built together.
+fn most_at_once(edge: &EdgeSync) -> u64 {
+    let mut most = 0;
+    let report = edge.shard().optimize_with(&Cancel::new(), |step| {
+        if let OptimizeProgress::Indexing { total, .. } = step {
+            most = most.max(total);
+        }
+    });
+    assert!(report.expect("an optimization").changed());
+    most
+}
+
+#[test]
+fn several_instances_build_several_segments_at_the_same_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let alone = three_segments(&folder.path().join("alone"), 1);
+    assert_eq!(most_at_once(&alone), POINTS);
+    let data = folder.path().join("together");
+    let together = three_segments(&data, 3);
+    let built = together.shard().info().expect("its state").segments;
+
+    // Whoever stops them leaves the shard as it was.
+    let cancel = Cancel::new();
+    let stopped = together.shard().optimize_with(&cancel, |step| {
+        if let OptimizeProgress::Indexing { .. } = step {
+            cancel.cancel();
+        }
+    });
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    assert!(together.shard().needs_optimize().expect("an answer"));
+    assert_eq!(generations(&data), ["4"]);
+
+    assert!(most_at_once(&together) > 2 * POINTS);
+    assert_eq!(generations(&data), ["5"]);
+    assert!(!data.join("generations/5/shares").exists());
+    for edge in [&alone, &together] {
+        let info = edge.shard().info().expect("its state");
+        assert_eq!((info.segments, info.points), (built, 3 * POINTS));
+        assert!(!edge.shard().needs_optimize().expect("an answer"));
+    }
+    assert_eq!(held(&together), held(&alone));
+    assert_eq!(indexed(&together), indexed(&alone));
+
+    // Writes go where they went before, and all of it is durable.
+    let edge = together;
+    edge.shard().upsert(points(1..=20, 2)).expect("a write");
+    edge.shard()
+        .delete(vec![PointId::Num(3 * POINTS)])
+        .expect("a write");
+    let before = held(&edge);
+    drop(edge);
+    let edge = EdgeSync::builder(component(), &data).open().expect("opens");
+    assert_eq!(edge.shard().notes(), Vec::<String>::new());
+    assert_eq!(held(&edge), before);
+    let exact = nearest(&edge, 5, true);
+    let found = nearest(&edge, 5, false);
+    let same = found.iter().filter(|hit| exact.contains(hit)).count();
+    assert!(same >= 8, "{same} of 10");
+}
+
+#[test]
+fn as_many_builders_as_can_be_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for builders in [0, edge_sync_host::MOST_BUILDERS + 1] {
+        let refused = EdgeSync::builder(component(), folder.path().join("data"))
+            .options(ShardOptions::default().builders(builders))
+            .create(INDEXED);
+        let error = refused.err().expect("a refusal").to_string();
+        assert!(
+            error.contains("builders") && error.contains("1..=64"),
+            "{error}"
+        );
+    }
+}
+
 /// A shard that was never uploaded is a new one for the server, whatever its generation is.
 #[test]
 fn a_shard_that_was_optimized_may_still_create_its_collection() {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::device::{Device, Fate, Op, spelt_out};
 use super::proxy::Proxy;
-use super::qdrant::{Qdrant, State, tags};
+use super::qdrant::{Point, Qdrant, State, tags};
 
 /// So many exchanges may follow one another without a wait and without an operation that is done
 /// with: the halvings of the largest batch and of the largest piece, and what is asked beside them.
@@ -400,29 +400,7 @@ impl World {
         ids.extend(start.points.keys());
         ids.extend(self.device.log.iter().flat_map(Op::ids));
         for id in ids {
-            let mut possible = vec![start.points.get(&id).cloned()];
-            for (at, op) in self.device.log.iter().enumerate() {
-                let sequence = at as u64 + 1;
-                if !op.ids().contains(&id) {
-                    continue;
-                }
-                let changed = |point: &Option<(Value, _)>| {
-                    let mut one = State::default();
-                    one.points.extend(point.clone().map(|point| (id, point)));
-                    apply(&mut one, op, &[id]);
-                    one.points.remove(&id)
-                };
-                let after: Vec<_> = possible.iter().map(changed).collect();
-                match &self.device.fates[&sequence] {
-                    Fate::Acknowledged => possible = after,
-                    Fate::Rejected { message, .. } if message.contains("No point with id") => {
-                        possible = after;
-                    }
-                    // Some of it may have been applied before it was put aside.
-                    Fate::Rejected { .. } => possible.extend(after),
-                }
-                possible.dedup();
-            }
+            let possible = self.possible(id, start.points.get(&id).cloned());
             let held = state.points.get(&id).cloned();
             assert!(
                 possible.contains(&held),
@@ -430,6 +408,68 @@ impl World {
             );
         }
     }
+
+    /// What the point may be after all operations.
+    fn possible(&self, id: u64, start: Option<Point>) -> Vec<Option<Point>> {
+        let mut possible = vec![start];
+        let mut earlier: Vec<(u64, &Op)> = Vec::new();
+        for (at, op) in self.device.log.iter().enumerate() {
+            let sequence = at as u64 + 1;
+            if !op.ids().contains(&id) {
+                continue;
+            }
+            if self.is_put_aside(sequence) {
+                // A batch that was refused further back may have applied the operation. The batch
+                // then came again from one of the earlier operations on.
+                if self.network.qdrant.applied.contains(&(sequence, id)) {
+                    let applied = after(&possible, op, id);
+                    for from in 0..=earlier.len() {
+                        let mut again = applied.clone();
+                        for (sequence, op) in &earlier[from..] {
+                            let changed = after(&again, op, id);
+                            if self.is_put_aside(*sequence) {
+                                again.extend(changed);
+                            } else {
+                                again = changed;
+                            }
+                        }
+                        possible.extend(again);
+                    }
+                }
+            } else {
+                possible = after(&possible, op, id);
+            }
+            let mut distinct = Vec::new();
+            for point in possible {
+                if !distinct.contains(&point) {
+                    distinct.push(point);
+                }
+            }
+            possible = distinct;
+            earlier.push((sequence, op));
+        }
+        possible
+    }
+
+    /// Whether the operation was put aside, and may or may not be applied. One that named a missing
+    /// point changed the others.
+    fn is_put_aside(&self, sequence: u64) -> bool {
+        matches!(
+            &self.device.fates[&sequence],
+            Fate::Rejected { message, .. } if !message.contains("No point with id")
+        )
+    }
+}
+
+/// What an operation makes of each of these states of one point.
+fn after(points: &[Option<Point>], op: &Op, id: u64) -> Vec<Option<Point>> {
+    let changed = |point: &Option<Point>| {
+        let mut one = State::default();
+        one.points.extend(point.clone().map(|point| (id, point)));
+        apply(&mut one, op, &[id]);
+        one.points.remove(&id)
+    };
+    points.iter().map(changed).collect()
 }
 
 /// What an operation does to points that are there.
