@@ -89,10 +89,6 @@ type Laid = std::result::Result<Files, Doubted>;
 /// Which answer is in doubt, what to ask with instead, and why.
 type Doubted = (usize, Offer, Vec<String>);
 
-/// A pull that brought at least this share of the data has its points read through as after a
-/// restore; one that brought less would cost more than it brought.
-const READ_THROUGH_SHARE: u64 = 4;
-
 /// Points of a page while all are listed.
 const SCROLLED: usize = 10_000;
 
@@ -432,9 +428,8 @@ impl Staging {
         }
         let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
         let points = match &files.pulled {
-            Some(pulled) if pulled.received_bytes < pulled.kept_bytes / READ_THROUGH_SHARE => {
-                shard.info()?.points
-            }
+            // Reading every point would take longer than what came.
+            Some(pulled) if pulled.received_bytes < pulled.kept_bytes => shard.info()?.points,
             _ => shard.read_through().map_err(unreadable)?,
         };
         let shard = if self.replaces.is_some() {
