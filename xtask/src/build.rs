@@ -21,6 +21,12 @@ const COMPONENT: &str = "edge_sync.wasm";
 /// The names of its functions, where the host looks for them when something trapped.
 const NAMES: &str = "edge_sync.names";
 
+/// The command, which compiles the component for this machine.
+const COMMAND: &str = "edge-sync";
+
+/// The programs of `tests/`; the whole-system tests run them, too.
+pub const PROGRAMS: [&str; 3] = ["bench", "demo", "qdrant-double"];
+
 /// What a build left in the clone.
 pub struct Built {
     component: PathBuf,
@@ -67,11 +73,11 @@ pub fn prepare_native(chores: &Chores) -> Result<()> {
     freshness::age_sources(&chores.cache, &chores.repository)
 }
 
-/// Builds the component and every program, and copies them to one folder of the clone.
+/// Builds the component, the command and `programs`, and copies them to one folder of the clone.
 ///
 /// # Errors
 /// Where something needed is missing or a build fails.
-pub fn everything(chores: &Chores) -> Result<Built> {
+pub fn everything(chores: &Chores, programs: &[&str]) -> Result<Built> {
     let target = prepare(chores)?;
     progress::heading("building the component (the engine in it takes minutes, once)");
     command::compile(chores.cargo_wasm(&target)?.args([
@@ -88,24 +94,24 @@ pub fn everything(chores: &Chores) -> Result<Built> {
         install_component(chores, &wasm.join("release").join(COMPONENT_ARTIFACT))?;
 
     progress::heading("building the host and its programs (Wasmtime and the engine, once)");
-    // Always the whole workspace: a part of it would unify features differently, and build the
+    let mut cargo = chores.cargo(chores.repository.root(), "native");
+    // Always of the whole workspace: a part of it would unify features differently, and build the
     // engine a second time.
-    command::compile(chores.cargo(chores.repository.root(), "native").args([
+    cargo.args([
         "build",
         diagnostics::AS_MESSAGES,
         "--release",
         "--locked",
         "--workspace",
-        "--bins",
-    ]))
-    .context("building the host")?;
+    ]);
+    for program in [COMMAND].iter().chain(programs) {
+        cargo.args(["--bin", program]);
+    }
+    command::compile(&mut cargo).context("building the host")?;
     let native = chores.cache.target("native").join("release");
-    let command = install(chores, &native.join("edge-sync"), "edge-sync")?;
-    for program in ["demo", "bench"] {
-        let artifact = native.join(program);
-        if artifact.is_file() {
-            install(chores, &artifact, program)?;
-        }
+    let command = install(chores, &native.join(COMMAND), COMMAND)?;
+    for program in programs {
+        install(chores, &native.join(program), program)?;
     }
     compile_component(chores, &command)?;
     Ok(Built {
@@ -156,12 +162,12 @@ pub fn kernel_tests(chores: &Chores, target: &WasmTarget) -> Result<()> {
     install(chores, &tests, "wasm_kernels_tests.wasm").map(drop)
 }
 
-/// Builds everything, then runs one of the programs. The cache is free again by then.
+/// Builds one of the programs and what it needs, then runs it. The cache is free again by then.
 ///
 /// # Errors
 /// Where the build or the program fails.
 pub fn run_program(chores: &Chores, program: &str, arguments: &[String]) -> Result<()> {
-    chores.locked(|| everything(chores))?;
+    chores.locked(|| everything(chores, &[program]))?;
     progress::heading(program);
     let mut command = std::process::Command::new(chores.repository.products().join(program));
     command.args(arguments).envs(chores.variables());

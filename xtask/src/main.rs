@@ -93,7 +93,9 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<()> {
     let chores = Chores::new()?;
     match chore {
-        Chore::Build => chores.locked(|| build::everything(&chores).map(|built| built.print())),
+        Chore::Build => {
+            chores.locked(|| build::everything(&chores, &[]).map(|built| built.print()))
+        }
         Chore::Package => chores.locked(|| package::everything(&chores)),
         Chore::Test { filter, quick } => {
             chores.locked(|| test::run(&chores, filter.as_deref(), quick))

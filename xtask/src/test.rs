@@ -61,7 +61,7 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         if everything {
             lint(chores, target)?;
         }
-        let built = build::everything(chores)?;
+        let built = build::everything(chores, &build::PROGRAMS)?;
         build::kernel_tests(chores, target)?;
         if filter.is_none_or(|filter| PACKAGES.contains(filter)) {
             packages = check(PACKAGES, || package::test(chores, &built))?;

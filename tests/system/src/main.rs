@@ -1,0 +1,62 @@
+//! Whole-system tests, in one program because linking the engine takes long.
+//!
+//! What they share: [`api`] has the requests that together use all of Qdrant's API, [`openapi`] checks
+//! answers against the server's own description, [`support`] has devices and servers.
+
+mod api;
+mod api_table;
+mod bad_input;
+mod browser_binding;
+mod ceilings;
+mod certificates;
+mod commands;
+mod connections;
+mod crash_sweep;
+mod differential;
+mod double_conformance;
+mod double_faults;
+mod double_server;
+mod every_host;
+mod exchange;
+mod first_hour;
+mod fixture_over_rest;
+mod fixture_restore;
+mod foreign;
+mod formats;
+mod front;
+mod fuzz_requests;
+mod gateway;
+mod hostile_snapshots;
+mod imperfect_snapshots;
+mod kernels;
+mod killed;
+mod library;
+mod long_runs;
+mod lying_hosts;
+mod mutations;
+mod node_binding;
+mod node_client;
+mod npm;
+mod offline_online;
+mod old_directories;
+mod openapi;
+mod operator;
+mod optimizations;
+mod partial_snapshots;
+mod programs;
+mod pulls;
+mod python;
+mod python_binding;
+mod python_client;
+mod random_schedules;
+mod readers;
+mod readme;
+mod real_server;
+mod recorded_pulls;
+mod serve;
+mod serve_collections;
+mod serve_load;
+mod served;
+mod sharding;
+mod stock_engine;
+mod support;
