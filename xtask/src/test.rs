@@ -53,7 +53,7 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         Some(build::prepare(chores)?)
     };
     if everything {
-        audit::run(chores)?;
+        audit::run(chores, false)?;
         hygiene::check_dependencies(chores)?;
         small_crates(chores, quick, tally)?;
     }
