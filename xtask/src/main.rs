@@ -11,6 +11,7 @@ mod command;
 mod debian;
 mod diagnostics;
 mod digest;
+mod files;
 mod freshness;
 mod hygiene;
 mod names;
@@ -26,6 +27,7 @@ mod requirements;
 mod target;
 mod test;
 mod toolchain;
+mod wasi_cargo;
 
 use std::process::ExitCode;
 

@@ -27,11 +27,12 @@ use flate2::read::GzDecoder;
 use serde::Deserialize;
 
 use crate::{
-    cache::{self, create_folder, remove},
+    cache,
     chores::Chores,
-    command, digest, patching, progress,
+    command, digest,
+    files::{create_folder, link, remove},
+    patching, progress,
     repository::{self, Repository},
-    target,
 };
 
 /// Part of every digest. To be raised when the same inputs are to be laid out in another way.
@@ -124,7 +125,7 @@ pub fn provide(chores: &Chores) -> Result<()> {
         link_all(&place, &links)?;
     }
     let clone = chores.repository.component().join(repository::CLONE);
-    target::link(Path::new(".."), &clone)
+    link(Path::new(".."), &clone)
 }
 
 /// The crates that builds for `target` must take from here.
@@ -380,7 +381,7 @@ fn link_all(place: &Path, links: &[(&str, PathBuf)]) -> Result<()> {
         }
     }
     for (name, sources) in links {
-        target::link(sources, &place.join(name))?;
+        link(sources, &place.join(name))?;
     }
     Ok(())
 }

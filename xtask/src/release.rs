@@ -16,6 +16,7 @@ use crate::{
     audit, cache,
     chores::Chores,
     command,
+    files::create_folder,
     patching::{self, Trial, Verdict},
     pointer_width::{self, Problem},
     ports::{self, Target},
@@ -120,7 +121,7 @@ fn try_patches(
     let excluded = sources.join(".git/info/exclude");
     std::fs::write(&excluded, "*.rej\n").with_context(|| excluded.display().to_string())?;
     commit(sources, &format!("{ENGINE} {release}"))?;
-    cache::create_folder(remade)?;
+    create_folder(remade)?;
     let mut trials = Vec::new();
     for patch in ports::patches(&chores.repository, ENGINE, Target::Wasi)? {
         let file = patch.file_name().unwrap_or_default().to_string_lossy();
@@ -336,7 +337,7 @@ mod tests {
     fn the_folder_of_a_trial_is_known_to_be_worked_in() {
         let place = tempfile::tempdir().expect("a folder");
         let sources = place.path().join(folder("1.0.0"));
-        cache::create_folder(&sources).expect("a folder");
+        create_folder(&sources).expect("a folder");
         let untouched = || is_untouched(place.path(), "1.0.0").expect("git answers");
         assert!(!untouched());
         std::fs::write(sources.join("lib.rs"), "one").expect("a file");

@@ -9,6 +9,7 @@ use crate::{
     chores::Chores,
     command, diagnostics, freshness, hygiene, package, progress,
     target::{self, WasmTarget},
+    wasi_cargo,
 };
 
 /// By what name a filter asks for the packages to be made and checked.
@@ -152,11 +153,11 @@ fn lint(chores: &Chores, target: &WasmTarget) -> Result<()> {
         "--target",
         target::TRIPLE,
     ];
-    let mut cargo = chores.cargo_wasm(target)?;
+    let mut cargo = wasi_cargo::cargo(chores, target)?;
     compile("lints: component", cargo.args(for_wasi).args(deny))?;
     // Elsewhere most of it is not compiled.
     let kernels = chores.repository.kernels();
-    let mut cargo = chores.cargo_wasm_in(&kernels, freshness::SMALL, target)?;
+    let mut cargo = wasi_cargo::cargo_in(chores, &kernels, freshness::SMALL, target)?;
     cargo.args(for_wasi).arg("--all-targets").args(deny);
     compile("lints: the kernels for WASI", &mut cargo)
 }
