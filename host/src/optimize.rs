@@ -12,6 +12,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::background;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::restore::Stager;
@@ -69,6 +70,40 @@ impl Drop for Copy<'_> {
             Ok(()) | Err(Error::Closed(_)) => {}
             Err(error) => tracing::warn!("the copy of the shard is not removed yet: {error}"),
         }
+    }
+}
+
+impl Shard {
+    /// Merges segments and builds indexes as the configuration asks, in another instance: reads,
+    /// writes and uploads go on meanwhile, and wait for a moment at the beginning, when the shard is
+    /// copied, and at the end, when the copy takes its place. True if anything was done. The other
+    /// instance takes memory, as this one does, and the copy disk, until then.
+    ///
+    /// Errors: [`Error::Restoring`] at once if a restore, a pull or an optimization is under way;
+    /// [`Error::Storage`], [`Error::MemoryLimit`], [`Error::TimedOut`]. The shard is as before.
+    pub fn optimize(&self) -> Result<bool> {
+        let report = self.optimize_with(&Cancel::new(), |_| {})?;
+        Ok(report.changed())
+    }
+
+    /// [`Shard::optimize`] for async callers. If the future is dropped, it is cancelled.
+    pub async fn optimize_async(&self) -> Result<bool> {
+        let shard = self.clone();
+        background::run("optimization", move |cancel| {
+            Ok(shard.optimize_with(cancel, |_| {})?.changed())
+        })
+        .await
+    }
+
+    /// [`Shard::optimize`] that can be cancelled, and tells its progress.
+    ///
+    /// Errors: as [`Shard::optimize`]; [`Error::Cancelled`], and nothing is left of it.
+    pub fn optimize_with(
+        &self,
+        cancel: &Cancel,
+        mut progress: impl FnMut(OptimizeProgress),
+    ) -> Result<OptimizeReport> {
+        optimize(self, cancel, &mut progress)
     }
 }
 
