@@ -14,7 +14,7 @@ use crate::bindings::EdgeSyncPre;
 use crate::compiled::CompiledCode;
 use crate::component_file::ComponentFile;
 use crate::error::{Error, Result};
-use crate::instance::Guest;
+use crate::guest::Guest;
 use crate::names::Names;
 
 /// Stack for guest code. Deeply nested JSON recurses, and Wasmtime's default of 512 KiB is little for

@@ -19,7 +19,9 @@ use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, Instance, Preopen};
+use crate::guest::Guest;
+use crate::http_limits::HttpLimits;
+use crate::instance::{Grants, Instance, Preopen};
 use crate::origin::{Origin, is_loopback, server_url, server_url_text};
 use crate::outbound::{Outbound, Unanswered};
 use crate::owner::Owner;
@@ -183,49 +185,6 @@ setters!(ServerSettings {
     http: HttpLimits,
     tls: TlsSettings,
     compress_uploads: bool,
-});
-
-/// Time-outs and size limits of requests to the server.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct HttpLimits {
-    /// Longest wait for a connection. Default: 10 s.
-    pub connect: Duration,
-    /// Longest time from the connection to the first byte of the answer, sending the request
-    /// included. Default: 60 s.
-    pub first_byte: Duration,
-    /// Same for a snapshot, which the server makes first; and the longest silence between the head of
-    /// that answer and its body, while the server is busy with a snapshot for somebody else.
-    /// Default: 15 minutes.
-    pub snapshot_first_byte: Duration,
-    /// Longest silence within an answer. Default: 30 s.
-    pub between_bytes: Duration,
-    /// Largest answer, in bytes. The component itself reads 16 MiB at most. Default: 64 MiB.
-    pub response_bytes: u64,
-    /// Largest snapshot, in bytes. Default: 64 GiB.
-    pub snapshot_bytes: u64,
-}
-
-impl Default for HttpLimits {
-    fn default() -> HttpLimits {
-        HttpLimits {
-            connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(60),
-            snapshot_first_byte: Duration::from_secs(900),
-            between_bytes: Duration::from_secs(30),
-            response_bytes: 64 << 20,
-            snapshot_bytes: 64 << 30,
-        }
-    }
-}
-
-setters!(HttpLimits {
-    connect: Duration,
-    first_byte: Duration,
-    snapshot_first_byte: Duration,
-    between_bytes: Duration,
-    response_bytes: u64,
-    snapshot_bytes: u64,
 });
 
 /// Talks to one collection on one server. Calls wait for those before them.

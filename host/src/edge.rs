@@ -12,12 +12,13 @@ use crate::courier::{Courier, ServerSettings};
 use crate::error::{Error, Result};
 use crate::events::{Event, Events, Hub};
 use crate::optimizer::{AutoOptimizeOptions, Optimizer};
-use crate::pull::{OnPull, PullReport, pull};
-use crate::restore::{RestoreProgress, RestoreReport, RestoreSource, restore, staging_folder};
-use crate::shard::{Shard, ShardOptions};
-use crate::sync::{
-    Direction, Progress, SyncOptions, SyncPermissions, SyncReport, permit, run, uploader,
-};
+use crate::progress::{Progress, RestoreProgress};
+use crate::pull::{OnPull, pull};
+use crate::reports::{PullReport, RestoreReport, SyncReport};
+use crate::restore::{RestoreSource, restore, staging_folder};
+use crate::shard::Shard;
+use crate::shard_options::ShardOptions;
+use crate::sync::{Direction, SyncOptions, SyncPermissions, permit, run, uploader};
 use crate::sync_record::{Exchange, SyncRecord};
 use crate::syncer::{Syncer, SyncerOptions};
 use crate::types::Corruption;

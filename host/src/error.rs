@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bindings::exports::edge_sync::shard::types::Error as Guest;
-use crate::lock::Holder;
+use crate::holder::Holder;
 use crate::types::{
     Corruption, FailureClass, MemoryShortage, SequenceRange, ServerFailure, StorageFailure,
     StorageKind,

@@ -6,7 +6,7 @@ use tokio::sync::broadcast::{
 };
 
 use crate::error::Error;
-use crate::pull::PullReport;
+use crate::reports::PullReport;
 use crate::sync_record::FailureNote;
 
 /// Events that are kept for a listener that does not keep up.

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::cancel::Cancel;
 use crate::component::Component;
 use crate::error::{Error, Result};
+use crate::guest::Guest;
 use crate::outbound::Outbound;
 use crate::setters::setters;
 use crate::stderr::{OnIndexed, StderrTail};
@@ -96,71 +95,6 @@ impl Preopen {
     }
 }
 
-/// The store's data.
-pub(crate) struct Guest {
-    wasi: WasiCtx,
-    http: WasiHttpCtx,
-    table: ResourceTable,
-    pub(crate) outbound: Outbound,
-    memory: MemoryLimit,
-    stderr: StderrTail,
-}
-
-impl WasiView for Guest {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-impl WasiHttpView for Guest {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            hooks: &mut self.outbound,
-            table: &mut self.table,
-            ctx: &mut self.http,
-        }
-    }
-}
-
-/// Refuses growth past the limit and remembers that it did, so that the abort which follows in
-/// the guest can be told from others.
-#[derive(Debug)]
-struct MemoryLimit {
-    bytes: usize,
-    /// What was granted.
-    granted: usize,
-    exceeded: bool,
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(
-        &mut self,
-        _: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        if desired > self.bytes {
-            self.exceeded = true;
-            return Ok(false);
-        }
-        self.granted = self.granted.max(desired);
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        _: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        // The component's tables hold its functions and do not grow with data.
-        Ok(desired <= 1 << 20)
-    }
-}
-
 /// An instance with its store. After an error that [`Error::ends_instance`], it must be dropped.
 pub(crate) struct Instance {
     component: Component,
@@ -190,18 +124,7 @@ impl Instance {
         let wasi = wasi.build();
         let mut store = Store::new(
             component.engine(),
-            Guest {
-                wasi,
-                http: WasiHttpCtx::new(),
-                table: ResourceTable::new(),
-                outbound: grants.outbound,
-                memory: MemoryLimit {
-                    bytes: grants.memory_bytes,
-                    granted: 0,
-                    exceeded: false,
-                },
-                stderr,
-            },
+            Guest::new(wasi, stderr, grants.outbound, grants.memory_bytes),
         );
         store.limiter(|guest| &mut guest.memory);
         store.epoch_deadline_trap();
@@ -342,24 +265,5 @@ impl Instance {
         let frames = frames.unwrap_or_default();
         tracing::error!(call, said, "{}{frames}", trap.root_cause());
         error
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_limit_admits_up_to_the_limit_and_remembers_refusals() {
-        let mut limit = MemoryLimit {
-            bytes: 1 << 20,
-            granted: 0,
-            exceeded: false,
-        };
-        assert!(limit.memory_growing(0, 1 << 20, None).unwrap());
-        assert!(!limit.exceeded);
-        assert!(!limit.memory_growing(0, (1 << 20) + 65536, None).unwrap());
-        assert!(limit.exceeded);
-        assert_eq!(limit.granted, 1 << 20);
     }
 }

@@ -115,6 +115,7 @@ mod background;
 mod bindings;
 mod cancel;
 mod client;
+mod clock;
 mod compiled;
 mod component;
 mod component_file;
@@ -126,7 +127,11 @@ mod disk;
 mod edge;
 mod error;
 mod events;
+mod guest;
+mod holder;
+mod http_limits;
 mod instance;
+mod json_values;
 mod json_words;
 mod lock;
 mod names;
@@ -137,14 +142,19 @@ mod origin;
 mod outbound;
 mod owner;
 mod peek;
+mod progress;
 mod proxy;
 mod pull;
 mod readers;
+mod reports;
 mod rest_point;
 mod restore;
 mod secret;
 mod setters;
 mod shard;
+mod shard_options;
+mod shard_state;
+mod standing;
 mod stderr;
 mod sync;
 mod sync_record;
@@ -156,26 +166,28 @@ mod watched;
 
 pub use cancel::Cancel;
 pub use component::{Component, ComponentOptions, OnCompile};
-pub use courier::{Courier, HttpLimits, ServerSettings};
+pub use courier::{Courier, ServerSettings};
 pub use device::{DEVICE_HEADER, device_id};
 pub use edge::{BoundServer, Builder, EdgeSync, bound_server, has_shard};
 pub use error::{Error, Result};
 pub use events::{Event, Events};
+pub use holder::Holder;
+pub use http_limits::HttpLimits;
 pub use instance::TimeLimits;
+pub use json_values::to_json;
 pub use json_words::json_error;
-pub use lock::{DirectoryLock, Holder};
-pub use optimize::{MOST_BUILDERS, OptimizeProgress, OptimizeReport};
+pub use lock::DirectoryLock;
+pub use optimize::{OptimizeProgress, OptimizeReport};
 pub use optimizer::AutoOptimizeOptions;
 pub use origin::Origin;
 pub use peek::Peek;
-pub use pull::PullReport;
-pub use readers::MOST_READERS;
-pub use restore::{RestoreProgress, RestoreReport, RestoreSource, SourceShard};
+pub use progress::{Progress, RestoreProgress};
+pub use reports::{PullReport, RestoreReport, SourceShard, SyncReport, Synced};
+pub use restore::RestoreSource;
 pub use secret::Secret;
-pub use shard::{RetryReport, Shard, ShardOptions};
-pub use sync::{
-    BackoffOptions, Direction, Progress, SyncOptions, SyncPermissions, SyncReport, Synced,
-};
+pub use shard::{RetryReport, Shard};
+pub use shard_options::{MOST_BUILDERS, MOST_READERS, ShardOptions};
+pub use sync::{BackoffOptions, Direction, SyncOptions, SyncPermissions};
 pub use sync_record::{Exchange, FailureNote, SyncRecord, UnderWay, WorkerState};
 pub use syncer::{Syncer, SyncerOptions};
 pub use tls::{ClientCertificate, TlsSettings};
@@ -185,5 +197,5 @@ pub use types::{
     QueueProgress, QueueStanding, QueueStatus, Receipt, Refusal, RejectedOperation, ScoredPoint,
     ScrollPage, ScrollRequest, SearchRequest, Selection, SequenceRange, ServerFailure,
     SnapshotSource, SparseVector, StorageFailure, StorageKind, StoredPoint, Target, UploadBatch,
-    UploadRequest, Vector, WaitingOperation, to_json,
+    UploadRequest, Vector, WaitingOperation,
 };

@@ -1,15 +1,13 @@
 //! One host for each data directory: the lock, and who holds it.
 
-use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::clock::now_ms;
 use crate::error::{Error, Result};
-use crate::sync_record::now_ms;
+use crate::holder::Holder;
 
 /// Name of the lock file in the data directory. The component leaves names that begin with a dot
 /// alone.
@@ -19,42 +17,6 @@ const FILE_NAME: &str = ".lock";
 /// moment.
 const ATTEMPTS: u32 = 10;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
-
-/// The process that has a data directory, as it says in the lock file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Holder {
-    /// Its process id.
-    pub pid: u32,
-    /// What it calls itself: `edge-sync serve`.
-    pub command: Option<String>,
-    /// Since when it has the directory, in milliseconds since 1970 (UTC).
-    pub since_ms: Option<u64>,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {}", self.pid)?;
-        match &self.command {
-            Some(command) => write!(f, ", `{command}`"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Holder {
-    fn parse(text: &str) -> Option<Holder> {
-        // Earlier versions wrote the process id alone.
-        let pid_alone = || {
-            Some(Holder {
-                pid: text.trim().parse().ok()?,
-                command: None,
-                since_ms: None,
-            })
-        };
-        serde_json::from_str(text).ok().or_else(pid_alone)
-    }
-}
 
 /// An exclusive lock on a data directory, held until it is dropped; the operating system gives it
 /// up when the process dies, however it dies. WASI has no file locks, so the host takes it before
@@ -190,14 +152,5 @@ mod tests {
         drop(first);
         DirectoryLock::check(directory.path()).unwrap();
         DirectoryLock::acquire(directory.path()).unwrap();
-    }
-
-    #[test]
-    fn what_an_earlier_version_or_nobody_wrote_is_no_trouble() {
-        let earlier = Holder::parse("4711\n").unwrap();
-        assert_eq!((earlier.pid, earlier.command), (4711, None));
-        for text in ["", "{", "-1", "{\"pid\": \"x\"}"] {
-            assert_eq!(Holder::parse(text), None, "{text}");
-        }
     }
 }

@@ -10,11 +10,11 @@
 //!
 //! Until the rename, any failure leaves the old generation in force, and the copy is removed.
 
-use std::num::NonZero;
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::background;
 use crate::bindings::exports::edge_sync::shard::restore::PlannedOptimization;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -24,15 +24,6 @@ use crate::types::Opened;
 
 /// Steps of progress that wait for whoever is told; more are left out.
 const TOLD_AHEAD: usize = 16;
-
-/// Most instances that build at the same time; see [`ShardOptions::builders`](crate::ShardOptions::builders).
-pub const MOST_BUILDERS: usize = 64;
-
-/// One core is left to the shard.
-pub(crate) fn default_builders() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    (cores - 1).clamp(1, MOST_BUILDERS)
-}
 
 /// What an optimization tells while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +73,40 @@ impl Drop for Copy<'_> {
             Ok(()) | Err(Error::Closed(_)) => {}
             Err(error) => tracing::warn!("the copy of the shard is not removed yet: {error}"),
         }
+    }
+}
+
+impl Shard {
+    /// Merges segments and builds indexes as the configuration asks, in another instance: reads,
+    /// writes and uploads go on meanwhile, and wait for a moment at the beginning, when the shard is
+    /// copied, and at the end, when the copy takes its place. True if anything was done. The other
+    /// instance takes memory, as this one does, and the copy disk, until then.
+    ///
+    /// Errors: [`Error::Restoring`] at once if a restore, a pull or an optimization is under way;
+    /// [`Error::Storage`], [`Error::MemoryLimit`], [`Error::TimedOut`]. The shard is as before.
+    pub fn optimize(&self) -> Result<bool> {
+        let report = self.optimize_with(&Cancel::new(), |_| {})?;
+        Ok(report.changed())
+    }
+
+    /// [`Shard::optimize`] for async callers. If the future is dropped, it is cancelled.
+    pub async fn optimize_async(&self) -> Result<bool> {
+        let shard = self.clone();
+        background::run("optimization", move |cancel| {
+            Ok(shard.optimize_with(cancel, |_| {})?.changed())
+        })
+        .await
+    }
+
+    /// [`Shard::optimize`] that can be cancelled, and tells its progress.
+    ///
+    /// Errors: as [`Shard::optimize`]; [`Error::Cancelled`], and nothing is left of it.
+    pub fn optimize_with(
+        &self,
+        cancel: &Cancel,
+        mut progress: impl FnMut(OptimizeProgress),
+    ) -> Result<OptimizeReport> {
+        optimize(self, cancel, &mut progress)
     }
 }
 

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 
 use crate::cancel::Cancel;
 use crate::client::Client;
-use crate::courier::HttpLimits;
+use crate::http_limits::HttpLimits;
 use crate::no_answer::{self, NoAnswer};
 use crate::origin::Origin;
 

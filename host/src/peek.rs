@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::instance::{Grants, Instance, Preopen};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
-use crate::shard::{GUEST_DATA, ShardOptions, no_shard};
+use crate::shard_options::ShardOptions;
+use crate::shard_state::{GUEST_DATA, no_shard};
 use crate::types::{Peeked, RejectedOperation, WaitingOperation};
 
 /// Reads where the queue of a shard stands, what waits and what was refused, whether or not another

@@ -4,67 +4,22 @@
 //! generation, as in a restore. `docs/pull.md` has the steps and the invariants.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use edge_sync_upload::{Binding, Uploader};
 
 use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
-use crate::restore::{
-    Exchange, Fetched, Generation, RestoreProgress, RestoreSource, SourceShard, Staging, Wanted,
-    check,
-};
+use crate::progress::RestoreProgress;
+use crate::reports::PullReport;
+use crate::restore::{Exchange, Fetched, Generation, RestoreSource, Staging, Wanted, check};
 use crate::shard::Shard;
 use crate::sync::{SyncOptions, wit_binding};
-use crate::types::{Opened, Pulled, SnapshotSource};
+use crate::types::SnapshotSource;
 
 /// What is called after each switch to what the server holds.
 pub(crate) type OnPull = Arc<dyn Fn(&PullReport) + Send + Sync>;
-
-/// What a pull did.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct PullReport {
-    /// The generation now in force, and what opening it found; none if the server had nothing new.
-    pub opened: Option<Opened>,
-    /// Points in the shard before.
-    pub points_before: u64,
-    /// Points in the shard after, with what waits for upload.
-    pub points: u64,
-    /// Operations that the server does not have yet, applied onto what it has.
-    pub replayed: u64,
-    /// Bytes downloaded.
-    pub bytes: u64,
-    /// The shards that it came from; none for a tenant whose points lie among those of others.
-    pub shards: Vec<SourceShard>,
-    /// The peer of the cluster that sent them; none if it was not asked.
-    pub peer: Option<u64>,
-    /// Points that the server has and the shard lost, because they belong to other shards of the
-    /// collection than the one that the settings name.
-    pub elsewhere: u64,
-    /// What came and what was kept; none if nothing is new, and if the server sends snapshots of
-    /// everything only (before Qdrant 1.14.1).
-    pub pulled: Option<Pulled>,
-    /// Why more was fetched than changed.
-    pub reasons: Vec<String>,
-    /// Old copies of points that came beside newer ones, and were removed.
-    pub duplicates_removed: u64,
-    /// Points that this device had deleted, that came all the same and the server does not hold, and
-    /// that were deleted again.
-    pub deletes_applied: u64,
-    /// Why the shard may not be what the server held; the next pull gets it.
-    pub unsettled: Option<String>,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
-impl PullReport {
-    /// False if the server had nothing new.
-    pub fn changed(&self) -> bool {
-        self.opened.is_some()
-    }
-}
 
 /// Runs the pull. Uploads by others must be held back by the caller.
 ///

@@ -17,13 +17,13 @@ use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::instance::{Grants, Guest, GuestCall, Instance, Preopen};
+use crate::guest::Guest;
+use crate::instance::{Grants, GuestCall, Instance, Preopen};
 use crate::outbound::Outbound;
 use crate::owner::Owner;
-use crate::shard::{GUEST_DATA, ShardOptions, ShardState};
-
-/// Most readers that [`ShardOptions::readers`] may ask for.
-pub const MOST_READERS: usize = 16;
+use crate::shard_options::ShardOptions;
+use crate::shard_state::{GUEST_DATA, ShardState};
+use crate::standing::{Position, Standing};
 
 /// In the data directory, as `reader.lend` has it: the readers' copies.
 const FOLDER: &str = "readers";
@@ -44,29 +44,6 @@ const FAILED: Duration = Duration::from_secs(60);
 /// How many operations a reader may be behind before it is told to follow without being asked to read:
 /// it would keep a read waiting, or the log would forget what it lacks.
 const BEHIND: u64 = 1000;
-
-/// What a read must see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// Counts the openings of the shard; a copy that an earlier one lent is of another state.
-    pub(crate) opening: u64,
-    /// The last operation of a call that has returned.
-    pub(crate) last: u64,
-}
-
-/// Where the shard is, as its owner tells; none while it cannot lend copies.
-#[derive(Debug, Default)]
-pub(crate) struct Standing(Mutex<Option<Position>>);
-
-impl Standing {
-    pub(crate) fn set(&self, position: Option<Position>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
-    }
-
-    pub(crate) fn get(&self) -> Option<Position> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The readers of a shard, started or not.
 pub(crate) struct Readers {

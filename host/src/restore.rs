@@ -34,11 +34,16 @@ use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::cancel::Cancel;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
-use crate::instance::{Guest, Instance};
+use crate::guest::Guest;
+use crate::instance::Instance;
 use crate::owner::Owner;
-use crate::shard::{GUEST_DATA, Shard, ShardOptions};
-use crate::sync::{Progress, SyncOptions, server_error, standing, wit_binding};
-use crate::types::{FailureClass, Opened, PointId, ScrollRequest, Selection, SnapshotSource};
+use crate::progress::RestoreProgress;
+use crate::reports::{RestoreReport, SourceShard};
+use crate::shard::Shard;
+use crate::shard_options::ShardOptions;
+use crate::shard_state::GUEST_DATA;
+use crate::sync::{SyncOptions, server_error, standing, wit_binding};
+use crate::types::{FailureClass, PointId, ScrollRequest, Selection, SnapshotSource};
 
 /// Name of the staging folder in the data directory.
 const STAGING: &str = "staging";
@@ -71,73 +76,6 @@ pub enum RestoreSource {
     Server(SnapshotSource),
     /// A shard snapshot file. It is read, not moved.
     File(PathBuf),
-}
-
-/// What a restore tells while it runs.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum RestoreProgress<'a> {
-    /// Uploading up to the barrier.
-    Uploading(Progress<'a>),
-    /// Waiting for the server's optimizer.
-    Settling {
-        /// How long so far.
-        waited: Duration,
-        /// How long at most.
-        limit: Duration,
-    },
-    /// The server streams no snapshot, being busy with one for somebody else, and is asked to store
-    /// one instead.
-    StoredInstead,
-    /// Downloading, or copying a local file.
-    Downloading {
-        /// Bytes on disk so far.
-        bytes: u64,
-        /// Bytes in all, where known.
-        total: Option<u64>,
-    },
-    /// The download failed in passing and will be tried again.
-    Waiting {
-        /// How long until then.
-        after: Duration,
-        /// Why.
-        failure: &'a Error,
-    },
-    /// Unpacking, checking and replaying.
-    Staging,
-    /// Switching generations.
-    Switching,
-}
-
-/// What a restore did.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct RestoreReport {
-    /// The generation now in force, and what opening it found.
-    pub opened: Opened,
-    /// Points in it before what was written meanwhile was replayed.
-    pub points: u64,
-    /// Operations after the barrier that were replayed before the switch.
-    pub replayed: u64,
-    /// Size of the snapshot, in bytes.
-    pub snapshot_bytes: u64,
-    /// Operations uploaded first.
-    pub uploaded: u64,
-    /// Old copies of points that the snapshot held beside newer ones, and that were removed.
-    pub duplicates_removed: u64,
-    /// Points that this device had deleted, that the snapshot held all the same and the server does
-    /// not, and that were deleted again.
-    pub deletes_applied: u64,
-    /// The shards that it came from.
-    pub shards: Vec<SourceShard>,
-    /// The peer of the cluster that sent them; none if it was not asked.
-    pub peer: Option<u64>,
-    /// Points that the server has and the shard lost, because they belong to other shards of the
-    /// collection than the one that the settings name.
-    pub elsewhere: u64,
-    /// Why the generation may not be what the server held: points that others deleted may be in it
-    /// until the next restore. None for a snapshot that is sound, and for a file.
-    pub unsettled: Option<String>,
 }
 
 /// Runs the restore. Uploads by others must be held back by the caller. Unless `force`, the
@@ -327,16 +265,6 @@ impl Provenance {
             peer: placement.peer,
         }
     }
-}
-
-/// A shard of a collection on a server.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct SourceShard {
-    /// Its number.
-    pub shard: u32,
-    /// Its shard key, in a collection that is sharded by keys.
-    pub shard_key: Option<String>,
 }
 
 /// A staged generation, and what is known of it.

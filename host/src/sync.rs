@@ -10,10 +10,11 @@ use edge_sync_upload::{
 };
 
 use crate::cancel::Cancel;
+use crate::clock::now_ms;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
-use crate::pull::PullReport;
-use crate::restore::RestoreProgress;
+use crate::progress::Progress;
+use crate::reports::SyncReport;
 use crate::setters::setters;
 use crate::shard::Shard;
 use crate::types::{BatchLimits, FailureClass, QueueLimits, QueueProgress as Done, ServerFailure};
@@ -97,93 +98,6 @@ setters!(SyncPermissions {
     resend: bool,
     create_shard_key: bool,
 });
-
-/// What a sync did. One that gave up has a `failure`, and everything it did before that.
-#[derive(Debug, Default)]
-#[must_use = "a sync that gave up is no error: look at `failure`, or make one of it by `into_result`"]
-#[non_exhaustive]
-pub struct SyncReport {
-    /// Operations that the server confirmed.
-    pub uploaded: u64,
-    /// Requests that carried them.
-    pub requests: u64,
-    /// Operations that the server refused, moved to the rejected log.
-    pub rejected: u64,
-    /// Operations that still wait.
-    pub remaining: u64,
-    /// True if the collection was not there and has been created.
-    pub created_collection: bool,
-    /// What came from the server; none if only uploads were asked for, or the sync gave up before.
-    pub pulled: Option<PullReport>,
-    /// Why the sync gave up, if it did. The queue is kept.
-    pub failure: Option<Error>,
-}
-
-impl SyncReport {
-    /// What was done by a sync that did all it should.
-    ///
-    /// Errors: what the sync gave up for.
-    pub fn into_result(self) -> Result<Synced> {
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => Ok(Synced {
-                uploaded: self.uploaded,
-                requests: self.requests,
-                rejected: self.rejected,
-                remaining: self.remaining,
-                created_collection: self.created_collection,
-                pulled: self.pulled,
-            }),
-        }
-    }
-}
-
-/// What a sync did that did not give up. The fields are those of [`SyncReport`].
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Synced {
-    /// Operations that the server confirmed.
-    pub uploaded: u64,
-    /// Requests that carried them.
-    pub requests: u64,
-    /// Operations that the server refused, moved to the rejected log.
-    pub rejected: u64,
-    /// Operations that wait: those that were written meanwhile.
-    pub remaining: u64,
-    /// True if the collection was not there and has been created.
-    pub created_collection: bool,
-    /// What came from the server; none if only uploads were asked for.
-    pub pulled: Option<PullReport>,
-}
-
-/// What a sync tells while it runs.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Progress<'a> {
-    /// So many operations of so many are with the server or in the rejected log.
-    Uploaded {
-        /// Operations done with in this sync.
-        done: u64,
-        /// Operations that the queue held when it began.
-        total: u64,
-    },
-    /// The server refused an operation.
-    Rejected {
-        /// Its sequence.
-        sequence: u64,
-        /// Why.
-        failure: &'a Error,
-    },
-    /// An exchange failed in passing and will be tried again.
-    Waiting {
-        /// How long until then.
-        after: Duration,
-        /// Why.
-        failure: &'a Error,
-    },
-    /// Everything is uploaded, and what others wrote is fetched.
-    Pulling(&'a RestoreProgress<'a>),
-}
 
 impl upload::Queue for &Shard {
     type Error = Error;
@@ -308,7 +222,7 @@ impl upload::Server for &Courier {
     }
 
     fn now_ms(&self) -> u64 {
-        crate::sync_record::now_ms()
+        now_ms()
     }
 
     fn fresh_id(&mut self) -> String {

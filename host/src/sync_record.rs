@@ -1,13 +1,12 @@
 //! What is known about the sync, kept in the data directory for whoever asks next.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::error::{Error, Result};
-use crate::pull::PullReport;
-use crate::restore::RestoreReport;
+use crate::reports::{PullReport, RestoreReport};
 use crate::types::{FailureClass, QueueStatus};
 
 /// The component leaves names that begin with a dot alone.
@@ -247,15 +246,6 @@ fn is_setting(failure: &Error) -> bool {
         Error::Server(failure) => failure.request == edge_sync_upload::SETTINGS,
         _ => false,
     }
-}
-
-/// Milliseconds since 1970 (UTC).
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

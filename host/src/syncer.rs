@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use edge_sync_upload::{Step, Uploader};
 
 use crate::cancel::Cancel;
+use crate::clock::now_ms;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};
@@ -14,7 +15,7 @@ use crate::pull::{OnPull, pull};
 use crate::setters::setters;
 use crate::shard::Shard;
 use crate::sync::{SyncOptions, server_error};
-use crate::sync_record::{Exchange, SyncRecord, WorkerState, now_ms};
+use crate::sync_record::{Exchange, SyncRecord, WorkerState};
 use crate::watched::Watched;
 
 /// When the background worker acts by itself.

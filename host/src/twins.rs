@@ -10,10 +10,12 @@ use crate::edge::EdgeSync;
 use crate::error::Result;
 use crate::optimize::{OptimizeProgress, OptimizeReport};
 use crate::peek::Peek;
-use crate::pull::PullReport;
-use crate::restore::{RestoreProgress, RestoreReport, RestoreSource};
-use crate::shard::{RetryReport, Shard, ShardOptions};
-use crate::sync::{Direction, Progress, SyncPermissions, SyncReport};
+use crate::progress::{Progress, RestoreProgress};
+use crate::reports::{PullReport, RestoreReport, SyncReport};
+use crate::restore::RestoreSource;
+use crate::shard::{RetryReport, Shard};
+use crate::shard_options::ShardOptions;
+use crate::sync::{Direction, SyncPermissions};
 use crate::types::{Opened, Peeked, RejectedOperation, WaitingOperation};
 
 impl EdgeSync {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::{
-    cache::create_folder,
     chores::Chores,
-    command, diagnostics, digest, freshness, names, ports, progress,
+    command, diagnostics, digest,
+    files::create_folder,
+    freshness, names, ports, progress,
     target::{self, WasmTarget},
-    toolchain,
+    toolchain, wasi_cargo,
 };
 
 /// What cargo calls the component.
@@ -80,7 +81,7 @@ pub fn prepare_native(chores: &Chores) -> Result<()> {
 pub fn everything(chores: &Chores, programs: &[&str]) -> Result<Built> {
     let target = prepare(chores)?;
     progress::heading("building the component (the engine in it takes minutes, once)");
-    command::compile(chores.cargo_wasm(&target)?.args([
+    command::compile(wasi_cargo::cargo(chores, &target)?.args([
         "build",
         diagnostics::AS_MESSAGES,
         "--release",
@@ -136,7 +137,12 @@ fn compile_component(chores: &Chores, command: &Path) -> Result<()> {
 /// Where the build fails.
 pub fn kernel_tests(chores: &Chores, target: &WasmTarget) -> Result<()> {
     progress::heading("building the tests of the kernels for WASI");
-    let mut cargo = chores.cargo_wasm_in(&chores.repository.kernels(), freshness::SMALL, target)?;
+    let mut cargo = wasi_cargo::cargo_in(
+        chores,
+        &chores.repository.kernels(),
+        freshness::SMALL,
+        target,
+    )?;
     cargo.args([
         "test",
         "--no-run",
@@ -190,7 +196,7 @@ pub fn print_environment(chores: &Chores) -> Result<()> {
     export("CARGO_TARGET_DIR", &chores.cache.target("native"));
     export(
         "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
-        Path::new(&chores.wasm_flags(&target, " ")?),
+        Path::new(&wasi_cargo::flags(chores, &target, " ")?),
     );
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! sysroots/<compiler>/      the WASI target, where the toolchain has none
 //! ports/<crate>-<digest>/   patched sources and stand-ins
 //! target/{native,wasm,small}/   cargo's artifacts
-//! target/sources            what they were made from ([`crate::freshness`])
+//! target/sources            what they were made from (kept by `freshness`)
 //! component-cache/          compiled components (kept by the host)
 //! python/                   the same for Python (kept by its package)
 //! python-*/, wasmtime-*/    Python environments of tests and of the wheel
@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{progress, repository::folders};
+use crate::{files::create_folder, progress, repository::folders};
 
 /// How folders begin that are not complete.
 const STAGE: &str = "incomplete-";
@@ -126,28 +126,6 @@ pub fn stage(parent: &Path) -> Result<TempDir> {
         .prefix(STAGE)
         .tempdir_in(parent)
         .with_context(|| format!("a new folder in {}", parent.display()))
-}
-
-/// Creates a folder and those it stands in.
-///
-/// # Errors
-/// Where that fails, naming the folder.
-pub fn create_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("creating the folder {}", folder.display()))
-}
-
-/// Removes a file or link, if it is there.
-///
-/// # Errors
-/// Where that fails, naming the file.
-pub fn remove(file: &Path) -> Result<()> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", file.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

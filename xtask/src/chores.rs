@@ -1,20 +1,13 @@
 //! What every chore works with, and the cargo commands they share.
 
 use std::{
-    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::Result;
 
-use crate::{
-    cache::Cache, remap, repository::Repository, target::WasmTarget, toolchain::Toolchain,
-};
-
-/// tokio refuses WASI unless told that its support there is known to be partial. Vector instructions
-/// are those that all engines have; the relaxed ones are not.
-const WASM_FLAGS: [&str; 4] = ["--cfg", "tokio_unstable", "-C", "target-feature=+simd128"];
+use crate::{cache::Cache, repository::Repository, toolchain::Toolchain};
 
 /// Set for child processes, so that a chore started by a chore does not wait for itself.
 const LOCK_HELD: &str = "EDGE_SYNC_CACHE_LOCK_HELD";
@@ -62,47 +55,6 @@ impl Chores {
             .env("CARGO_TARGET_DIR", self.cache.target(kind));
         self.environment(&mut command);
         command
-    }
-
-    /// A cargo command for the component.
-    ///
-    /// # Errors
-    /// As for [`Self::wasm_flags`].
-    pub fn cargo_wasm(&self, target: &WasmTarget) -> Result<Command> {
-        self.cargo_wasm_in(&self.repository.component(), "wasm", target)
-    }
-
-    /// A cargo command for WASI in `folder`, with artifacts in the cache's `kind`.
-    ///
-    /// # Errors
-    /// As for [`Self::wasm_flags`].
-    pub fn cargo_wasm_in(&self, folder: &Path, kind: &str, target: &WasmTarget) -> Result<Command> {
-        let mut command = self.cargo(folder, kind);
-        // The form that allows blanks in paths. It goes before all other flags, so that none of the
-        // person's own get in the way.
-        command.env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            self.wasm_flags(target, "\u{1f}")?,
-        );
-        Ok(command)
-    }
-
-    /// The compiler flags for WASI.
-    ///
-    /// # Errors
-    /// Where the folder of cargo's downloads is not known or cannot be read.
-    pub fn wasm_flags(&self, target: &WasmTarget, separator: &str) -> Result<OsString> {
-        let mut flags: Vec<OsString> = Vec::new();
-        if let Some(sysroot) = &target.sysroot {
-            flags.extend(["--sysroot".into(), sysroot.into()]);
-        }
-        flags.extend(WASM_FLAGS.map(OsString::from));
-        flags.extend(remap::flags(
-            &self.repository,
-            &self.cache,
-            &self.toolchain,
-        )?);
-        Ok(flags.join(OsStr::new(separator)))
     }
 
     /// What children find in their environment: where the cache and the built programs are.

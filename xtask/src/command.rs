@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, ErrorKind},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -29,18 +29,32 @@ pub fn capture_all(command: &mut Command) -> Result<String> {
     output(command).map(|(stdout, stderr)| stdout + &stderr)
 }
 
+/// Like [`capture_all`], where a failure is one of two answers: whether the command succeeded, and what
+/// it wrote.
+///
+/// # Errors
+/// Where the program is missing.
+pub fn attempt(command: &mut Command) -> Result<(bool, String)> {
+    let (status, stdout, stderr) = finished(command)?;
+    Ok((status.success(), stdout + &stderr))
+}
+
 fn output(command: &mut Command) -> Result<(String, String)> {
+    let (status, stdout, stderr) = finished(command)?;
+    if status.success() {
+        return Ok((stdout, stderr));
+    }
+    let text = tail(&(stdout + &stderr));
+    bail!("{} ({status})\n{text}", line(command))
+}
+
+fn finished(command: &mut Command) -> Result<(ExitStatus, String, String)> {
     let output = command
         .stdin(Stdio::null())
         .output()
         .map_err(|error| not_started(command, error))?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() {
-        return Ok((stdout, stderr));
-    }
-    let text = tail(&(stdout + &stderr));
-    bail!("{} ({})\n{text}", line(command), output.status)
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((output.status, text(&output.stdout), text(&output.stderr)))
 }
 
 /// Runs a command whose output goes to the terminal.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::{cache::create_folder, command, progress, repository};
+use crate::{command, files::create_folder, progress, repository};
 
 /// Where to look, the likeliest first.
 const SUITES: [&str; 4] = [

@@ -16,8 +16,9 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cache::{Cache, create_folder, remove},
+    cache::Cache,
     digest,
+    files::{create_folder, remove},
     repository::{Repository, folders},
 };
 

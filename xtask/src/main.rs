@@ -11,6 +11,7 @@ mod command;
 mod debian;
 mod diagnostics;
 mod digest;
+mod files;
 mod freshness;
 mod hygiene;
 mod names;
@@ -19,18 +20,25 @@ mod patching;
 mod pointer_width;
 mod ports;
 mod progress;
+mod release;
 mod remap;
 mod repository;
+mod requirements;
 mod target;
 mod test;
 mod toolchain;
+mod wasi_cargo;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use cargo_metadata::semver::Version;
 use clap::{Parser, Subcommand};
 
 use crate::chores::Chores;
+
+/// The exit code of a trial that found something to do.
+const TO_DO: u8 = 3;
 
 /// The chores of edge-sync
 ///
@@ -75,14 +83,24 @@ enum Chore {
     /// Fetch the crates of ports/, check and patch them
     Ports,
     /// Look for places in the engine that depend on the width of a pointer
-    Audit,
+    ///
+    /// With --release: what moving to that release of the engine takes. The exit code is 3 where something
+    /// has to be done first, and 1 where the release could not be tried.
+    Audit {
+        /// Try the patches, the list of places and the replaced dependencies on this release
+        #[arg(long, value_name = "VERSION")]
+        release: Option<Version>,
+        /// Print what was found as one JSON value
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the environment that plain cargo commands need, for a shell to evaluate
     Env,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().chore) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             progress::failure(&error);
             ExitCode::FAILURE
@@ -90,9 +108,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(chore: Chore) -> Result<()> {
+fn run(chore: Chore) -> Result<ExitCode> {
     let chores = Chores::new()?;
-    match chore {
+    let done = match chore {
         Chore::Build => {
             chores.locked(|| build::everything(&chores, &[]).map(|built| built.print()))
         }
@@ -104,7 +122,15 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench { arguments } => build::run_program(&chores, "bench", &arguments),
         Chore::Target => chores.locked(|| target::provide(&chores).map(drop)),
         Chore::Ports => chores.locked(|| ports::provide(&chores)),
-        Chore::Audit => chores.locked(|| audit::run(&chores)),
+        Chore::Audit {
+            release: Some(release),
+            json,
+        } => {
+            let clean = chores.locked(|| release::run(&chores, &release.to_string(), json))?;
+            return Ok(ExitCode::from(if clean { 0 } else { TO_DO }));
+        }
+        Chore::Audit { json, .. } => chores.locked(|| audit::run(&chores, json)),
         Chore::Env => build::print_environment(&chores),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -14,9 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     build::{self, Built},
-    cache::create_folder,
     chores::Chores,
-    command, digest, hygiene, progress, remap,
+    command, digest,
+    files::create_folder,
+    hygiene, progress, remap,
     repository::{self, Repository},
     target,
 };

@@ -6,12 +6,12 @@
 //! an entry that explains nothing any more, and a patch of which the sources have no trace.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A way in which a line can depend on the platform.
 struct Pattern {
@@ -182,12 +182,64 @@ struct Patched {
 }
 
 /// What an audit found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// Sites that were looked at, by pattern.
     pub explained: BTreeMap<&'static str, usize>,
-    /// What has to be done: a site to explain, an entry to remove, a patch to put back.
-    pub problems: Vec<String>,
+    /// What has to be done, in the order of the files, then of the list.
+    pub problems: Vec<Problem>,
+}
+
+/// What has to be done about a place.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Problem {
+    /// The list does not explain this site: look at it.
+    New {
+        file: String,
+        line: usize,
+        pattern: &'static str,
+        what: &'static str,
+        text: String,
+    },
+    /// This entry of the list explains nothing any more: remove it.
+    Gone {
+        file: String,
+        pattern: String,
+        /// The line that the entry is for; none if it is for all of the file.
+        text: Option<String>,
+        why: String,
+    },
+    /// The sources have no trace of this patch: put it back.
+    NotPatched { file: String, why: String },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New {
+                file,
+                line,
+                pattern,
+                what,
+                text,
+            } => write!(
+                f,
+                "{file}:{line}: not explained: {pattern} ({what}): {text}"
+            ),
+            Self::Gone {
+                file,
+                pattern,
+                text,
+                why,
+            } => write!(
+                f,
+                "{file}: nothing there any more that is explained as {pattern}: {}",
+                text.as_ref().unwrap_or(why)
+            ),
+            Self::NotPatched { file, why } => write!(f, "{file}: a patch is missing: {why}"),
+        }
+    }
 }
 
 /// Looks through the engine's patched sources (the folder with `Cargo.toml`).
@@ -216,19 +268,24 @@ pub fn run(source: &Path, audit: &Path) -> Result<Report> {
             if explained {
                 *report.explained.entry(pattern.name).or_default() += 1;
             } else {
-                report.problems.push(format!(
-                    "{name}:{number}: not explained: {} ({}): {line}",
-                    pattern.name, pattern.what
-                ));
+                report.problems.push(Problem::New {
+                    file: name.clone(),
+                    line: number,
+                    pattern: pattern.name,
+                    what: pattern.what,
+                    text: line,
+                });
             }
         }
     }
     for (entry, used) in audit.site.iter().zip(used) {
         if !used {
-            report.problems.push(format!(
-                "{}: nothing there any more that is explained as {}: {}",
-                entry.file, entry.pattern, entry.why
-            ));
+            report.problems.push(Problem::Gone {
+                file: entry.file.clone(),
+                pattern: entry.pattern.clone(),
+                text: entry.line.clone(),
+                why: entry.why.clone(),
+            });
         }
     }
     for patched in &audit.patched {
@@ -236,10 +293,10 @@ pub fn run(source: &Path, audit: &Path) -> Result<Report> {
         let text = spaces_as_one(&text);
         let has = |wanted: &String| text.contains(&spaces_as_one(wanted));
         if !patched.has.as_ref().is_none_or(has) || patched.lacks.as_ref().is_some_and(has) {
-            report.problems.push(format!(
-                "{}: a patch is missing: {}",
-                patched.file, patched.why
-            ));
+            report.problems.push(Problem::NotPatched {
+                file: patched.file.clone(),
+                why: patched.why.clone(),
+            });
         }
     }
     Ok(report)

@@ -27,11 +27,12 @@ use flate2::read::GzDecoder;
 use serde::Deserialize;
 
 use crate::{
-    cache::{self, create_folder, remove},
+    cache,
     chores::Chores,
-    command, digest, patching, progress,
+    command, digest,
+    files::{create_folder, link, remove},
+    patching, progress,
     repository::{self, Repository},
-    target,
 };
 
 /// Part of every digest. To be raised when the same inputs are to be laid out in another way.
@@ -103,7 +104,7 @@ pub fn provide(chores: &Chores) -> Result<()> {
     let (ports, stand_ins) = read(&chores.repository.ports())?;
     let store = chores.cache.root().join("ports");
     create_folder(&store)?;
-    fetch_missing(chores, &ports)?;
+    fetch_ports(chores, &ports)?;
     let root = chores.repository.root();
     let places = [
         (Target::Native, root.join(".ports")),
@@ -124,7 +125,7 @@ pub fn provide(chores: &Chores) -> Result<()> {
         link_all(&place, &links)?;
     }
     let clone = chores.repository.component().join(repository::CLONE);
-    target::link(Path::new(".."), &clone)
+    link(Path::new(".."), &clone)
 }
 
 /// The crates that builds for `target` must take from here.
@@ -141,6 +142,67 @@ pub fn names(repository: &Repository, target: Target) -> Result<Vec<String>> {
         names.extend(stand_ins.into_iter().map(|stand_in| stand_in.name));
     }
     Ok(names)
+}
+
+/// Lays out what replaces crates in the component, but for the crate `except`, and returns name and folder
+/// of each. The clone's links stay as they are.
+///
+/// # Errors
+/// As [`provide`].
+pub fn lay_out_others(chores: &Chores, except: &str) -> Result<Vec<(String, PathBuf)>> {
+    let (mut ports, stand_ins) = read(&chores.repository.ports())?;
+    ports.retain(|port| port.file.name != except && port.patches(Target::Wasi).next().is_some());
+    let store = chores.cache.root().join("ports");
+    create_folder(&store)?;
+    fetch_ports(chores, &ports)?;
+    let mut places = Vec::new();
+    for port in ports {
+        let place = port.lay_out(&store, Target::Wasi)?;
+        places.push((port.file.name, place));
+    }
+    for stand_in in stand_ins {
+        let place = stand_in.lay_out(&store)?;
+        places.push((stand_in.name, place));
+    }
+    Ok(places)
+}
+
+/// The version of a registry crate that is in use.
+///
+/// # Errors
+/// Where there is no port of the crate.
+pub fn version(repository: &Repository, name: &str) -> Result<String> {
+    find(repository, name).map(|port| port.file.version)
+}
+
+/// The patches of a registry crate, in the order in which they are applied.
+///
+/// # Errors
+/// Where there is no port of the crate.
+pub fn patches(repository: &Repository, name: &str, target: Target) -> Result<Vec<PathBuf>> {
+    find(repository, name).map(|port| port.patches(target).collect())
+}
+
+/// Unpacks any release of a registry crate into `folder`, as it is, and returns the archive's SHA-256.
+///
+/// # Errors
+/// Where cargo cannot get the release.
+pub fn unpack_release(chores: &Chores, name: &str, version: &str, folder: &Path) -> Result<String> {
+    let id = id(name, version);
+    fetch_missing(chores, &[(name, version)])?;
+    let archive = fetched(&id)?;
+    // Cargo has compared it with the registry's.
+    let sha256 = digest::sha256(&read_bytes(&archive)?);
+    unpack(&archive, &sha256, &id, folder)?;
+    Ok(sha256)
+}
+
+fn find(repository: &Repository, name: &str) -> Result<Port> {
+    let (ports, _) = read(&repository.ports())?;
+    let mut ports = ports.into_iter();
+    ports
+        .find(|port| port.file.name == name)
+        .with_context(|| format!("ports/ has no {name}"))
 }
 
 fn read(folder: &Path) -> Result<(Vec<Port>, Vec<StandIn>)> {
@@ -168,9 +230,8 @@ impl Port {
             .map(|patch| self.folder.join(&patch.file))
     }
 
-    /// The crate's name and version, as its file and its folder are called.
     fn id(&self) -> String {
-        format!("{}-{}", self.file.name, self.file.version)
+        id(&self.file.name, &self.file.version)
     }
 
     fn digest(&self, target: Target) -> Result<String> {
@@ -197,8 +258,7 @@ impl Port {
             return Ok(place);
         }
         progress::step(&format!("patching {id} for {target:?}"), || {
-            let archive = find_archive(&cargo_home()?, &id)
-                .with_context(|| format!("cargo fetched no {id}.crate"))?;
+            let archive = fetched(&id)?;
             let stage = cache::stage(store)?;
             unpack(&archive, &self.file.sha256, &id, stage.path())?;
             let sources = stage.path().join(&id);
@@ -321,29 +381,40 @@ fn link_all(place: &Path, links: &[(&str, PathBuf)]) -> Result<()> {
         }
     }
     for (name, sources) in links {
-        target::link(sources, &place.join(name))?;
+        link(sources, &place.join(name))?;
     }
     Ok(())
 }
 
-/// Has cargo download the crates that its cache lacks.
-fn fetch_missing(chores: &Chores, ports: &[Port]) -> Result<()> {
-    let home = cargo_home()?;
-    let missing: Vec<&Port> = ports
+fn fetch_ports(chores: &Chores, ports: &[Port]) -> Result<()> {
+    let crates: Vec<_> = ports
         .iter()
-        .filter(|port| find_archive(&home, &port.id()).is_none())
+        .map(|port| (port.file.name.as_str(), port.file.version.as_str()))
+        .collect();
+    fetch_missing(chores, &crates)
+}
+
+/// Has cargo download the crates that its cache lacks, given by name and version.
+fn fetch_missing(chores: &Chores, crates: &[(&str, &str)]) -> Result<()> {
+    let home = cargo_home()?;
+    let missing: Vec<_> = crates
+        .iter()
+        .filter(|(name, version)| find_archive(&home, &id(name, version)).is_none())
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = missing.iter().map(|port| port.id()).collect();
+    let names: Vec<String> = missing
+        .iter()
+        .map(|(name, version)| id(name, version))
+        .collect();
     progress::step(&format!("fetching {}", names.join(", ")), || {
         let folder = tempfile::tempdir().context("a temporary folder")?;
         let mut manifest = String::from(
             "[workspace]\n[package]\nname = \"fetch\"\nedition = \"2024\"\n[lib]\npath = \"lib.rs\"\n[dependencies]\n",
         );
-        for port in missing {
-            writeln!(manifest, "{} = \"={}\"", port.file.name, port.file.version)?;
+        for (name, version) in missing {
+            writeln!(manifest, "{name} = \"={version}\"")?;
         }
         write(&folder.path().join("Cargo.toml"), &manifest)?;
         write(&folder.path().join("lib.rs"), "")?;
@@ -370,6 +441,15 @@ fn cargo_home() -> Result<PathBuf> {
     }
     let home = std::env::home_dir().context("no home folder: set CARGO_HOME")?;
     Ok(home.join(".cargo"))
+}
+
+/// How the file and the folder of a crate are called.
+fn id(name: &str, version: &str) -> String {
+    format!("{name}-{version}")
+}
+
+fn fetched(id: &str) -> Result<PathBuf> {
+    find_archive(&cargo_home()?, id).with_context(|| format!("cargo fetched no {id}.crate"))
 }
 
 fn archive(id: &str) -> String {

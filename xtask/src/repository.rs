@@ -77,6 +77,11 @@ impl Repository {
         self.root.join("target").join("edge-sync")
     }
 
+    /// Where releases of the engine are tried.
+    pub fn trials(&self) -> PathBuf {
+        self.root.join("target").join("engine-releases")
+    }
+
     /// The workspaces that need neither the engine nor Wasmtime: this program and the stand-ins.
     ///
     /// # Errors

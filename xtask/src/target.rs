@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,11 +10,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cache::{self, create_folder, remove},
+    cache,
     chores::Chores,
     command,
     debian::{self, Wanted},
-    digest, progress, remap, repository,
+    digest,
+    files::{create_folder, link},
+    progress, remap, repository,
     toolchain::{self, Toolchain},
 };
 
@@ -290,18 +292,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("copying {} to {}", from.display(), to.display()))
-}
-
-/// Makes `at` a link to `to`, whatever link was there before.
-///
-/// # Errors
-/// Where something else than a link is there, or the folder cannot be written.
-pub fn link(to: &Path, at: &Path) -> Result<()> {
-    if at.read_link().is_ok_and(|present| present == to) {
-        return Ok(());
-    }
-    if at.is_symlink() {
-        remove(at)?;
-    }
-    symlink(to, at).with_context(|| format!("linking {} to {}", at.display(), to.display()))
 }

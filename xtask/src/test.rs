@@ -9,6 +9,7 @@ use crate::{
     chores::Chores,
     command, diagnostics, freshness, hygiene, package, progress,
     target::{self, WasmTarget},
+    wasi_cargo,
 };
 
 /// By what name a filter asks for the packages to be made and checked.
@@ -53,7 +54,7 @@ fn checks(chores: &Chores, filter: Option<&str>, quick: bool, tally: &mut Tally)
         Some(build::prepare(chores)?)
     };
     if everything {
-        audit::run(chores)?;
+        audit::run(chores, false)?;
         hygiene::check_dependencies(chores)?;
         small_crates(chores, quick, tally)?;
     }
@@ -152,11 +153,11 @@ fn lint(chores: &Chores, target: &WasmTarget) -> Result<()> {
         "--target",
         target::TRIPLE,
     ];
-    let mut cargo = chores.cargo_wasm(target)?;
+    let mut cargo = wasi_cargo::cargo(chores, target)?;
     compile("lints: component", cargo.args(for_wasi).args(deny))?;
     // Elsewhere most of it is not compiled.
     let kernels = chores.repository.kernels();
-    let mut cargo = chores.cargo_wasm_in(&kernels, freshness::SMALL, target)?;
+    let mut cargo = wasi_cargo::cargo_in(chores, &kernels, freshness::SMALL, target)?;
     cargo.args(for_wasi).arg("--all-targets").args(deny);
     compile("lints: the kernels for WASI", &mut cargo)
 }

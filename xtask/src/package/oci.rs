@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use wasmparser::{Parser, Payload};
 
-use crate::{cache::create_folder, digest};
+use crate::{digest, files::create_folder};
 
 /// What registries and hosts know the parts by; `wkg` takes no others.
 const LAYER: &str = "application/wasm";
