@@ -22,17 +22,16 @@ const COMPONENT: &str = "edge_sync.wasm";
 /// The names of its functions, where the host looks for them when something trapped.
 const NAMES: &str = "edge_sync.names";
 
-/// The command, which compiles the component for this machine.
-const COMMAND: &str = "edge-sync";
+/// The command.
+pub const COMMAND: &str = "edge-sync";
 
-/// The programs of `tests/`; the whole-system tests run them, too.
-pub const PROGRAMS: [&str; 3] = ["bench", "demo", "qdrant-double"];
+/// All programs: the whole-system tests run each of them.
+pub const PROGRAMS: [&str; 4] = [COMMAND, "bench", "demo", "qdrant-double"];
 
 /// What a build left in the clone.
 pub struct Built {
     component: PathBuf,
     names: PathBuf,
-    command: PathBuf,
 }
 
 impl Built {
@@ -46,10 +45,11 @@ impl Built {
         &self.names
     }
 
-    /// Prints where things are.
+    /// Prints where it and the command are.
     pub fn print(&self) {
         println!("component  {}", self.component.display());
-        println!("command    {}", self.command.display());
+        let command = self.component.with_file_name(COMMAND);
+        println!("command    {}", command.display());
     }
 }
 
@@ -74,7 +74,7 @@ pub fn prepare_native(chores: &Chores) -> Result<()> {
     freshness::age_sources(&chores.cache, &chores.repository)
 }
 
-/// Builds the component, the command and `programs`, and copies them to one folder of the clone.
+/// Builds the component and `programs`, and copies them to one folder of the clone.
 ///
 /// # Errors
 /// Where something needed is missing or a build fails.
@@ -105,28 +105,25 @@ pub fn everything(chores: &Chores, programs: &[&str]) -> Result<Built> {
         "--locked",
         "--workspace",
     ]);
-    for program in [COMMAND].iter().chain(programs) {
+    for program in programs {
         cargo.args(["--bin", program]);
     }
     command::compile(&mut cargo).context("building the host")?;
     let native = chores.cache.target("native").join("release");
-    let command = install(chores, &native.join(COMMAND), COMMAND)?;
     for program in programs {
         install(chores, &native.join(program), program)?;
     }
-    compile_component(chores, &command)?;
-    Ok(Built {
-        component,
-        names,
-        command,
-    })
+    if programs.contains(&COMMAND) {
+        compile_component(chores)?;
+    }
+    Ok(Built { component, names })
 }
 
 /// Compiles the component for this machine, into the cache where programs look, so that none of them
 /// has to.
-fn compile_component(chores: &Chores, command: &Path) -> Result<()> {
+fn compile_component(chores: &Chores) -> Result<()> {
     progress::heading("compiling the component for this machine (once)");
-    let mut prepare = std::process::Command::new(command);
+    let mut prepare = std::process::Command::new(chores.repository.products().join(COMMAND));
     prepare.arg("prepare").envs(chores.variables());
     command::show(&mut prepare).context("compiling the component for this machine")
 }
@@ -168,12 +165,13 @@ pub fn kernel_tests(chores: &Chores, target: &WasmTarget) -> Result<()> {
     install(chores, &tests, "wasm_kernels_tests.wasm").map(drop)
 }
 
-/// Builds one of the programs and what it needs, then runs it. The cache is free again by then.
+/// Builds `programs`, then runs the first. The cache is free again by then.
 ///
 /// # Errors
 /// Where the build or the program fails.
-pub fn run_program(chores: &Chores, program: &str, arguments: &[String]) -> Result<()> {
-    chores.locked(|| everything(chores, &[program]))?;
+pub fn run_program(chores: &Chores, programs: &[&str], arguments: &[String]) -> Result<()> {
+    chores.locked(|| everything(chores, programs))?;
+    let program = programs.first().context("no program is named")?;
     progress::heading(program);
     let mut command = std::process::Command::new(chores.repository.products().join(program));
     command.args(arguments).envs(chores.variables());

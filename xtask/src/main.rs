@@ -111,15 +111,17 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<ExitCode> {
     let chores = Chores::new()?;
     let done = match chore {
-        Chore::Build => {
-            chores.locked(|| build::everything(&chores, &[]).map(|built| built.print()))
-        }
+        Chore::Build => chores
+            .locked(|| build::everything(&chores, &[build::COMMAND]).map(|built| built.print())),
         Chore::Package => chores.locked(|| package::everything(&chores)),
         Chore::Test { filter, quick } => {
             chores.locked(|| test::run(&chores, filter.as_deref(), quick))
         }
-        Chore::Demo { arguments } => build::run_program(&chores, "demo", &arguments),
-        Chore::Bench { arguments } => build::run_program(&chores, "bench", &arguments),
+        Chore::Demo { arguments } => build::run_program(&chores, &["demo"], &arguments),
+        Chore::Bench { arguments } => {
+            // It measures what the command serves, too.
+            build::run_program(&chores, &["bench", build::COMMAND], &arguments)
+        }
         Chore::Target => chores.locked(|| target::provide(&chores).map(drop)),
         Chore::Ports => chores.locked(|| ports::provide(&chores)),
         Chore::Audit {

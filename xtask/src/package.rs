@@ -48,7 +48,7 @@ struct Made(Vec<(&'static str, PathBuf)>);
 /// # Errors
 /// Where the build fails, or there is no Python or no Node.
 pub fn everything(chores: &Chores) -> Result<()> {
-    let built = build::everything(chores, &[])?;
+    let built = build::everything(chores, &[build::COMMAND])?;
     let made = make(chores, &built)?;
     built.print();
     for (what, path) in made.0 {

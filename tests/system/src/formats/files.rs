@@ -25,6 +25,8 @@ pub enum Equal {
     PostingLists,
     /// Not compared; the file must be on both sides.
     Not,
+    /// In length, where both sides have it.
+    LengthIfThere,
 }
 
 /// Differences between the files of two shards. Segments have random names; they are paired by
@@ -32,10 +34,14 @@ pub enum Equal {
 pub fn differences(one: &Path, other: &Path, exceptions: &[Exception]) -> Vec<String> {
     let (one, other) = (listed(one), listed(other));
     let mut found = Vec::new();
-    for path in one.keys().filter(|path| !other.contains_key(*path)) {
+    let must_be_there = |path: &&String| exception(path, exceptions) != Some(Equal::LengthIfThere);
+    let only = |path: &&String, there: &BTreeMap<String, PathBuf>| {
+        !there.contains_key(*path) && must_be_there(path)
+    };
+    for path in one.keys().filter(|path| only(path, &other)) {
         found.push(format!("{path} is on the first side only"));
     }
-    for path in other.keys().filter(|path| !one.contains_key(*path)) {
+    for path in other.keys().filter(|path| only(path, &one)) {
         found.push(format!("{path} is on the second side only"));
     }
     for (path, first) in &one {
@@ -44,7 +50,7 @@ pub fn differences(one: &Path, other: &Path, exceptions: &[Exception]) -> Vec<St
         };
         match exception(path, exceptions) {
             Some(Equal::Not) => {}
-            Some(Equal::Length) => {
+            Some(Equal::Length | Equal::LengthIfThere) => {
                 let length = |path: &Path| fs::metadata(path).expect("a file").len();
                 let (a, b) = (length(first), length(second));
                 if a != b {
