@@ -40,6 +40,7 @@ mod npm;
 mod offline_online;
 mod old_directories;
 mod openapi;
+mod opening;
 mod operator;
 mod optimizations;
 mod partial_snapshots;
