@@ -57,14 +57,16 @@ impl Shard {
         if points.is_empty() {
             return Ok(());
         }
+        // Copied, not moved: what the copies had is free for reads afterwards, where the memory is full
+        // and a map that grew has taken the rest.
         let points = {
             let config = self.engine.config();
             points
-                .into_iter()
+                .iter()
                 .map(|point| PointStructPersisted {
                     id: point.id.into(),
-                    vector: fitting(&config, point.vectors),
-                    payload: point.payload.map(qdrant_edge::Payload),
+                    vector: fitting(&config, point.vectors.clone()),
+                    payload: point.payload.clone().map(qdrant_edge::Payload),
                 })
                 .collect()
         };
