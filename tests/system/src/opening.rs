@@ -21,7 +21,7 @@ const CONFIG: &str = r#"{
 }"#;
 
 fn points(ids: std::ops::Range<u64>) -> Vec<Point> {
-    let vector = |id: u64, size: u64| (0..size).map(|at| ((id * 7 + at) % 11) as f32 + 1.0);
+    let vector = |id: u64, size: u64| (0..size).map(move |at| ((id * 7 + at) % 11) as f32 + 1.0);
     ids.map(|id| {
         Point::new(id.into())
             .with_vector("one", vector(id, 16).collect::<Vec<_>>())
