@@ -260,6 +260,8 @@ fn forget_what_was_saved(disk: &mut Disk) {
         log.truncate_after(1 + u64::from_le_bytes(entries)).unwrap();
         let bytes = fs::read(&file).unwrap();
         disk.set_len(inode, bytes.len() as u64).unwrap();
+        // A power cut does not bring it back.
+        disk.sync(inode).unwrap();
     }
 }
 
@@ -267,36 +269,22 @@ fn forget_what_was_saved(disk: &mut Disk) {
 fn without_the_rollback_journal() {
     let program = program();
     let server = Server::new(snapshot::maker());
-    let mut found = None;
-    for steps in [scripts::short_life(), scripts::life()] {
-        let mut recording = record(
-            &program,
-            server.clone(),
-            steps,
-            options(),
-            1,
-            &Broken::default(),
-        )
-        .unwrap();
-        for moment in &mut recording.moments {
-            forget_what_was_saved(&mut moment.disk);
-        }
-        let share = Share {
-            stride: 1,
-            offset: 0,
-            cuts: 0,
-            rest: Rest::Short,
-            patience: 1,
-        };
-        found = sweep(&program, &recording, share)
-            .violations
-            .into_iter()
-            .next();
-        if found.is_some() {
-            break;
-        }
+    let steps = scripts::short_life();
+    let mut recording = record(&program, server, steps, options(), 1, &Broken::default()).unwrap();
+    for moment in &mut recording.moments {
+        forget_what_was_saved(&mut moment.disk);
     }
-    println!("{}", found.expect("the simulator notices nothing"));
+    let share = Share {
+        stride: 1,
+        // Little has been overwritten before.
+        offset: recording.moments.len() / 2,
+        // What the engine writes is in such an order that a stopped process leaves files that it can
+        // read. A power cut takes any of the writes, none of which was synced.
+        cuts: 2,
+        rest: Rest::Short,
+        patience: 1,
+    };
+    found_in(Ok(sweep(&program, &recording, share)));
 }
 
 /// A killed device whose writes are in the log only.
