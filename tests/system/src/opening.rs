@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -38,24 +39,22 @@ fn open(data: &Path) -> EdgeSync {
     edge
 }
 
-/// Every file and folder below, with what tells whether it was written, replaced or lengthened.
-fn files(folder: &Path) -> BTreeMap<String, (u64, u64, i64, i64)> {
+/// Every file and folder below: which it is, its length, and what tells its bytes from others.
+fn files(folder: &Path) -> BTreeMap<String, (u64, u64, u64)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             let metadata = fs::metadata(&path).expect("its metadata");
-            let state = (
-                metadata.ino(),
-                metadata.len(),
-                metadata.mtime(),
-                metadata.mtime_nsec(),
-            );
-            found.insert(path.display().to_string(), state);
+            let mut bytes = DefaultHasher::new();
             if metadata.is_dir() {
-                folders.push(path);
+                folders.push(path.clone());
+            } else {
+                fs::read(&path).expect("its bytes").hash(&mut bytes);
             }
+            let state = (metadata.ino(), metadata.len(), bytes.finish());
+            found.insert(path.display().to_string(), state);
         }
     }
     found
