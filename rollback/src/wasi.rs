@@ -203,13 +203,13 @@ pub fn unwatched<T>(run: impl FnOnce() -> T) -> T {
 /// # Errors
 /// It could not be saved; the maps must not be flushed.
 pub fn save_ahead() -> io::Result<()> {
-    guard::announce_changes()
+    memmap2::announce_changes()
 }
 
 /// Gives up what maps hold that is not in their files; see
-/// [`abandon_changes`](guard::abandon_changes).
+/// [`abandon_changes`](memmap2::abandon_changes).
 pub fn abandon_changes() {
-    guard::abandon_changes();
+    memmap2::abandon_changes();
 }
 
 /// What the maps and handles tell.

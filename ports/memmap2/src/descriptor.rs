@@ -137,7 +137,7 @@ fn retry_if_interrupted(error: io::Error) -> io::Result<()> {
 }
 
 #[cfg(target_os = "wasi")]
-use crate::wrap::real;
+use crate::real;
 
 #[cfg(not(target_os = "wasi"))]
 use libc as real;

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
-use crate::{descriptor, table};
+use crate::descriptor;
 
 /// Bytes of an open file that are about to be overwritten or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,20 +121,4 @@ pub(crate) fn noted<T>(fd: RawFd, result: io::Result<T>) -> io::Result<T> {
         unguarded(|| guard.failed(fd, error));
     }
     result
-}
-
-/// Tells the guard at once of all changes through maps that wait to be written back, so that it
-/// need not act file by file when they are.
-///
-/// # Errors
-/// The guard's.
-pub fn announce_changes() -> io::Result<()> {
-    before_change(&table::with(|table| table.changes()))
-}
-
-/// Gives up what was changed through maps and not written back. Maps that there are keep their
-/// memory, and nothing of it reaches a file any more; maps made from now on share nothing with
-/// them.
-pub fn abandon_changes() {
-    table::with(table::Table::abandon);
 }

@@ -18,6 +18,8 @@ mod descriptor;
 pub mod file_io;
 pub mod guard;
 mod page;
+#[cfg(target_os = "wasi")]
+mod real;
 mod region;
 mod table;
 #[cfg(target_os = "wasi")]
@@ -31,6 +33,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::slice;
 
 pub use advice::{Advice, UncheckedAdvice};
+pub use table::{abandon_changes, announce_changes};
 
 use region::{Kind, Region};
 

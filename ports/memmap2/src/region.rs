@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use crate::descriptor;
 use crate::page::PAGE;
-use crate::table::{self, BufferId, FileId};
+use crate::table::{self, BufferId, FileId, too_long};
 
 /// What a map of a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,14 +194,6 @@ impl Drop for Region {
             );
         }
     }
-}
-
-/// The error for a map up to a byte that no address can name.
-pub(crate) fn too_long(end: u64) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::FileTooLarge,
-        format!("a map up to byte {end} does not fit into the address space"),
-    )
 }
 
 fn rest_of_file(length: u64, offset: u64) -> io::Result<usize> {

@@ -26,7 +26,6 @@ use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
 use crate::guard::{self, Change};
 use crate::page::{self, Fingerprint, PAGE, UNKNOWN, ZERO};
-use crate::region::too_long;
 
 /// Files are read and compared in pieces of this many bytes.
 const PIECE: usize = 256 * 1024;
@@ -44,6 +43,22 @@ pub(crate) fn with<T>(use_table: impl FnOnce(&mut Table) -> T) -> T {
     let mut table: MutexGuard<'_, Option<Table>> =
         TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     use_table(table.get_or_insert_default())
+}
+
+/// Tells the guard at once of all changes through maps that wait to be written back, so that it
+/// need not act file by file when they are.
+///
+/// # Errors
+/// The guard's.
+pub fn announce_changes() -> io::Result<()> {
+    guard::before_change(&with(|table| table.changes()))
+}
+
+/// Gives up what was changed through maps and not written back. Maps that there are keep their
+/// memory, and nothing of it reaches a file any more; maps made from now on share nothing with
+/// them.
+pub fn abandon_changes() {
+    with(Table::abandon);
 }
 
 /// Names a file of the table for as long as a map of it lives.
@@ -946,6 +961,14 @@ impl Buffer {
 
 fn whole_pages(length: usize) -> usize {
     length.next_multiple_of(PAGE).max(PAGE)
+}
+
+/// The error for a map up to a byte that no address can name.
+pub(crate) fn too_long(end: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("a map up to byte {end} does not fit into the address space"),
+    )
 }
 
 fn out_of_memory(length: usize) -> io::Error {

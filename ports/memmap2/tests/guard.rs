@@ -128,7 +128,7 @@ fn the_guard_hears_of_changes_first_and_can_refuse_them() {
     let other = file(&folder.path().join("other"), 4_096);
     let mut other_map = map_mut(&other);
     other_map[7] = 7;
-    guard::announce_changes().unwrap();
+    memmap2::announce_changes().unwrap();
     let announced = told();
     assert_eq!(announced.len(), 1);
     assert_eq!(
@@ -153,7 +153,7 @@ fn the_guard_hears_of_changes_first_and_can_refuse_them() {
 
     // Given up: nothing of it reaches the file, and a new map is another.
     map[0] = 9;
-    guard::abandon_changes();
+    memmap2::abandon_changes();
     let fresh = map_mut(&handle);
     assert_eq!((map[0], fresh[0]), (9, 1));
     map.flush().unwrap();
