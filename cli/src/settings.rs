@@ -618,10 +618,7 @@ impl Settings {
                 Err(setting("serve_readers", message))
             }
             // The shard's own instance has the first core.
-            None => {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                Ok((cores - 1).min(READERS))
-            }
+            None => Ok((cores() - 1).min(READERS)),
         }
     }
 
@@ -846,6 +843,11 @@ fn default_file() -> Option<PathBuf> {
     .into_iter()
     .flatten()
     .find(|path| path.is_file())
+}
+
+/// Cores that this process may use; 1 if nobody tells.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]

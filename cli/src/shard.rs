@@ -1,6 +1,5 @@
 //! Commands on the shard's data.
 
-use std::num::NonZero;
 use std::path::Path;
 
 use edge_sync_host::{
@@ -12,6 +11,7 @@ use crate::Session;
 use crate::arguments::{self, Count, Create, Index, Method, Optimize, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
 use crate::output::{COUNT_BAR, SPINNER, bytes, counted, exit, set_style};
+use crate::settings::cores;
 use crate::status::mirror_json;
 
 impl Session {
@@ -165,10 +165,7 @@ impl Session {
 
     pub fn optimize(&self, arguments: &Optimize) -> Result<u8, Error> {
         // Nobody else needs a core of this process meanwhile.
-        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let builders = arguments
-            .builders
-            .unwrap_or_else(|| cores().min(MOST_BUILDERS));
+        let builders = arguments.builders.unwrap_or(cores().min(MOST_BUILDERS));
         let edge = self.open_with(self.shard_options().builders(builders))?;
         let points = edge.shard().info()?.points;
         let bar = self.output.bar(SPINNER);

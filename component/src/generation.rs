@@ -111,10 +111,11 @@ pub fn replay(
         replayed.last = record.sequence;
         last = Some(record);
         if batch.len() == REPLAY_BATCH {
-            shard.apply(std::mem::take(&mut batch))?;
+            shard.apply(&batch)?;
+            batch.clear();
         }
     }
-    shard.apply(batch)?;
+    shard.apply(&batch)?;
     replayed.last_mark = last.as_ref().map_or(0, mark);
     Ok(replayed)
 }

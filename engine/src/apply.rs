@@ -29,11 +29,11 @@ impl Shard {
     /// Applying them again, or replaying a log from an earlier position, ends in the same state.
     ///
     /// Errors: storage errors; the shard must then be discarded and opened again.
-    pub fn apply(&self, ops: impl Into<Vec<Operation>>) -> Result<()> {
+    pub fn apply(&self, ops: &[Operation]) -> Result<()> {
         let _changing = self.begin_change();
         let mut run = Vec::new();
         let mut in_run = HashSet::new();
-        for op in ops.into() {
+        for op in ops {
             match op {
                 Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
                     if !in_run.insert(point.id) {
@@ -46,26 +46,24 @@ impl Shard {
                 op => {
                     self.apply_upserts(std::mem::take(&mut run))?;
                     in_run.clear();
-                    self.apply_one(&op)?;
+                    self.apply_one(op)?;
                 }
             }
         }
         self.apply_upserts(run)
     }
 
-    fn apply_upserts(&self, points: Vec<Point>) -> Result<()> {
+    fn apply_upserts(&self, points: Vec<&Point>) -> Result<()> {
         if points.is_empty() {
             return Ok(());
         }
-        // Copied, not moved: what the copies had is free for reads afterwards, where the memory is full
-        // and a map that grew has taken the rest.
         let points = {
             let config = self.engine.config();
             points
-                .iter()
+                .into_iter()
                 .map(|point| PointStructPersisted {
                     id: point.id.into(),
-                    vector: fitting(&config, point.vectors.clone()),
+                    vector: fitting(&config, &point.vectors),
                     payload: point.payload.clone().map(qdrant_edge::Payload),
                 })
                 .collect()
@@ -79,7 +77,7 @@ impl Shard {
         match op {
             // Gathered by the caller.
             Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
-                self.apply_upserts(vec![point.clone()])
+                self.apply_upserts(vec![point])
             }
             Operation::DeletePoints { ids } => self.update(UpdateOperation::PointOperation(
                 PointOperations::DeletePoints {
@@ -87,7 +85,7 @@ impl Shard {
                 },
             )),
             Operation::UpdateVectors { id, vectors, .. } => {
-                let vector = fitting(&self.engine.config(), vectors.clone());
+                let vector = fitting(&self.engine.config(), vectors);
                 if vector_count(&vector) == 0 {
                     return Ok(());
                 }
@@ -243,12 +241,12 @@ fn engine_ids(ids: &[PointId]) -> Vec<qdrant_edge::PointId> {
 }
 
 /// The vectors that the configuration has a place for now.
-fn fitting(config: &EdgeConfig, vectors: Vectors) -> VectorStructPersisted {
+fn fitting(config: &EdgeConfig, vectors: &Vectors) -> VectorStructPersisted {
     VectorStructPersisted::Named(
         vectors
-            .into_iter()
+            .iter()
             .filter(|(name, vector)| vector::check(config, name, vector).is_ok())
-            .map(|(name, vector)| (name, vector::to_stored(vector)))
+            .map(|(name, vector)| (name.clone(), vector::to_stored(vector)))
             .collect(),
     )
 }

@@ -139,7 +139,7 @@ impl Shard {
                     })
                 })
                 .collect();
-            self.apply(points)?;
+            self.apply(&points)?;
         }
         Ok(())
     }

@@ -752,28 +752,12 @@ impl JournalContents {
                     checkpoint: found,
                     entries: count,
                 } if entries.is_none() && found == checkpoint => entries = Some(count),
-                Record::Folder { path } if entries.is_some() && !begun => {
-                    past.kept.push(CheckpointEntry {
-                        path,
-                        is_folder: true,
-                        length: 0,
-                        data_length: 0,
-                        saved: Vec::new(),
-                    });
-                }
+                Record::Folder { path } if entries.is_some() && !begun => past.keep(path, None),
                 Record::File {
                     path,
                     length,
                     data_length,
-                } if entries.is_some() && !begun => {
-                    past.kept.push(CheckpointEntry {
-                        path,
-                        is_folder: false,
-                        length,
-                        data_length,
-                        saved: Vec::new(),
-                    });
-                }
+                } if entries.is_some() && !begun => past.keep(path, Some((length, data_length))),
                 _ if !begun => return Err(unreadable("it is not where it may be")),
                 Record::Bytes {
                     entry,
@@ -813,6 +797,18 @@ impl JournalContents {
                 "the journal does not say what the checkpoint holds",
             )),
         }
+    }
+
+    /// `lengths`: those of a file, whole and without the zeros that it ends in.
+    fn keep(&mut self, path: String, lengths: Option<(u64, u64)>) {
+        let (length, data_length) = lengths.unwrap_or_default();
+        self.kept.push(CheckpointEntry {
+            path,
+            is_folder: lengths.is_none(),
+            length,
+            data_length,
+            saved: Vec::new(),
+        });
     }
 
     fn change(&mut self, entry: u32, offset: u64, length: u64) -> Option<()> {

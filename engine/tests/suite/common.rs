@@ -77,7 +77,7 @@ pub fn write(shard: &Shard, method: &str, path: &str, body: &Value) -> Result<Ve
     let mut all = Vec::new();
     for step in write.steps() {
         let operations = shard.prepare(step)?;
-        shard.apply(operations.clone())?;
+        shard.apply(&operations)?;
         all.extend(operations);
     }
     Ok(all)
