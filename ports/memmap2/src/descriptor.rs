@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which file a descriptor refers to, whatever it is called now.
 ///
@@ -23,6 +24,24 @@ pub(crate) struct Metadata {
     /// Bytes.
     pub(crate) length: u64,
     pub(crate) is_file: bool,
+    /// When the file was last written, after [`UNIX_EPOCH`]. Zero where the host does not say.
+    modified: Duration,
+}
+
+/// The coarsest clock of a file system in use, that of FAT.
+const CLOCK_TICK: Duration = Duration::from_secs(2);
+
+impl Metadata {
+    /// When the file was last written, if a write from now on would get another time.
+    pub(crate) fn settled_since(&self) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        (!self.modified.is_zero() && self.modified + CLOCK_TICK < now).then_some(self.modified)
+    }
+
+    /// When the file was last written, after [`UNIX_EPOCH`].
+    pub(crate) fn modified(&self) -> Duration {
+        self.modified
+    }
 }
 
 #[allow(
@@ -44,7 +63,19 @@ pub(crate) fn metadata(fd: RawFd) -> io::Result<Metadata> {
         },
         length: u64::try_from(stat.st_size).unwrap_or(0),
         is_file: stat.st_mode & libc::S_IFMT == libc::S_IFREG,
+        modified: modified(&stat),
     })
+}
+
+fn modified(stat: &libc::stat) -> Duration {
+    #[cfg(target_os = "wasi")]
+    let (seconds, nanoseconds) = (stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec);
+    #[cfg(not(target_os = "wasi"))]
+    let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
+    match (u64::try_from(seconds), u32::try_from(nanoseconds)) {
+        (Ok(seconds), Ok(nanoseconds)) => Duration::new(seconds, nanoseconds.min(999_999_999)),
+        _ => Duration::ZERO,
+    }
 }
 
 /// The flags that the file was opened with.

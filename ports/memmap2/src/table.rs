@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::descriptor::{self, Held, Identity, Metadata};
@@ -97,6 +98,9 @@ struct SharedFile {
     buffers: Vec<Buffer>,
     /// Bytes in the file when it was last looked at.
     length: u64,
+    /// When the file was last written, if it was not written since, and if any further write shows in
+    /// that time. Known of files that are only read.
+    settled_since: Option<Duration>,
     /// While there are writable maps, or changes that could not be written back.
     held: Option<Held>,
     writable_maps: usize,
@@ -160,6 +164,7 @@ impl Table {
         };
         if writable && file.held.is_none() {
             file.held = Some(Held::new(fd)?);
+            file.settled_since = None;
             for buffer in &mut file.buffers {
                 buffer.take_prints();
             }
@@ -280,7 +285,7 @@ impl Table {
             }
             // Nothing kept the inode: it may belong to another file by now, or somebody else may
             // have written the file. Older maps then keep what they have.
-            if file.still_holds(fd, metadata.length)? {
+            if file.still_holds(fd, metadata)? {
                 return Ok(id);
             }
         }
@@ -292,6 +297,7 @@ impl Table {
                 identity: metadata.identity,
                 buffers: Vec::new(),
                 length: metadata.length,
+                settled_since: metadata.settled_since(),
                 held: None,
                 writable_maps: 0,
                 unsynced: true,
@@ -497,6 +503,7 @@ impl Table {
             let held = file.held.is_some();
             let before = file.length;
             file.length = end.max(before);
+            file.settled_since = None;
             file.unsynced = true;
             file.zero_from = file.zero_from.map(|from| from.max(end));
             for buffer in &mut file.buffers {
@@ -514,6 +521,7 @@ impl Table {
             .and_then(|id| self.files.get_mut(id))
         {
             file.notice_length(length);
+            file.settled_since = None;
             file.unsynced = true;
             for buffer in &mut file.buffers {
                 buffer.lengthened(before, length);
@@ -633,11 +641,24 @@ impl SharedFile {
         self.length = length;
     }
 
-    /// Whether the file has the bytes that were loaded from it, and the same length.
-    fn still_holds(&self, fd: RawFd, length: u64) -> io::Result<bool> {
-        if length != self.length {
+    /// Whether the file has the bytes that were loaded from it, and the same length. Reads them, unless
+    /// the time of its last write tells.
+    fn still_holds(&mut self, fd: RawFd, metadata: Metadata) -> io::Result<bool> {
+        if metadata.length != self.length {
             return Ok(false);
         }
+        if self.settled_since == Some(metadata.modified()) {
+            return Ok(true);
+        }
+        let holds = self.has_bytes_of(fd)?;
+        if holds {
+            // Taken before the bytes were read: a write since then changes the time.
+            self.settled_since = metadata.settled_since();
+        }
+        Ok(holds)
+    }
+
+    fn has_bytes_of(&self, fd: RawFd) -> io::Result<bool> {
         let Some(newest) = self.buffers.last() else {
             return Ok(true);
         };

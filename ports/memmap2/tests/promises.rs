@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memmap2::{Mmap, MmapMut, MmapOptions, MmapRaw, file_io};
 
@@ -71,6 +72,43 @@ fn a_read_only_map_does_not_see_the_file_that_got_its_inode() {
         assert!(map(&file).iter().all(|&byte| byte == round));
         assert!(old.iter().all(|&byte| byte == 1));
     }
+}
+
+#[test]
+fn a_file_that_was_not_written_since_is_not_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let write = |byte: u8, seconds_ago: u64| {
+        fs::write(&path, [byte; 5_000]).unwrap();
+        let then = UNIX_EPOCH + Duration::from_secs(1_700_000_000 - seconds_ago);
+        File::open(&path).unwrap().set_modified(then).unwrap();
+    };
+    write(1, 100);
+    let first = map(&File::open(&path).unwrap());
+    // Nobody can see this write, which shows that nobody looks.
+    write(2, 100);
+    let again = map(&File::open(&path).unwrap());
+    assert_eq!((again[0], again.as_ptr()), (1, first.as_ptr()));
+    write(3, 50);
+    let other = map(&File::open(&path).unwrap());
+    assert_eq!((first[0], other[0]), (1, 3));
+}
+
+#[test]
+fn a_file_that_was_just_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let now = SystemTime::now();
+    let write = |byte: u8| {
+        fs::write(&path, [byte; 5_000]).unwrap();
+        File::open(&path).unwrap().set_modified(now).unwrap();
+    };
+    write(1);
+    let first = map(&File::open(&path).unwrap());
+    // Within one tick of a file system's clock, a second write has the time of the first.
+    write(2);
+    let second = map(&File::open(&path).unwrap());
+    assert_eq!((first[0], second[0]), (1, 2));
 }
 
 #[test]
