@@ -1,4 +1,5 @@
-//! Long calls for async callers: each on a thread of its own, so that no executor is kept waiting.
+//! Long work: calls for async callers, each on a thread of its own, so that no executor is kept waiting,
+//! and threads that let others go first.
 
 use tokio::sync::oneshot;
 
@@ -33,11 +34,41 @@ where
     outcome.await.map_err(|_| Error::Closed(what))?
 }
 
+/// Steps of priority between a thread that builds for minutes and those that answer.
+#[cfg(target_os = "linux")]
+const STEPS_BACK: i32 = 10;
+
+/// Lets other threads go first from now on. Elsewhere than on Linux, a thread has no priority of its own,
+/// and nothing changes.
+pub(crate) fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(STEPS_BACK) {
+        tracing::debug!("a thread that builds keeps its priority: {error}");
+    }
+}
+
 /// After the end of the work, there is nothing to cancel.
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_thread_that_steps_back_does() {
+        let of_this_thread = || rustix::process::getpriority_process(None).unwrap();
+        let before = of_this_thread();
+        let behind = std::thread::spawn(move || {
+            step_back();
+            of_this_thread()
+        });
+        assert_eq!(behind.join().unwrap(), (before + STEPS_BACK).min(19));
+        assert_eq!(of_this_thread(), before);
     }
 }

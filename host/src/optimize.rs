@@ -135,7 +135,7 @@ pub(crate) fn optimize(
     if builders > 1 {
         build_shares(shard, planned, builders, cancel, progress)?;
     }
-    let stager = Stager::start(shard)?;
+    let stager = Stager::start_behind(shard)?;
     cancel.check()?;
     let staged = std::thread::scope(|scope| {
         let (told, steps) = mpsc::sync_channel(TOLD_AHEAD);
@@ -180,16 +180,20 @@ fn build_shares(
         while let Some((at, planned)) = next() {
             together.check()?;
             let (graphs, told) = (Arc::clone(&graphs), told.clone());
-            Stager::start(shard)?.build_share(planned, &together, move |indexed, total| {
-                let mut graphs = graphs.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(graph) = graphs.get_mut(at) {
-                    *graph = (indexed, total);
-                }
-                let indexed = graphs.iter().map(|(indexed, _)| indexed).sum();
-                let total = graphs.iter().map(|(_, total)| total).sum();
-                // Whoever is told may be slow, and is not waited for.
-                let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
-            })?;
+            Stager::start_behind(shard)?.build_share(
+                planned,
+                &together,
+                move |indexed, total| {
+                    let mut graphs = graphs.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(graph) = graphs.get_mut(at) {
+                        *graph = (indexed, total);
+                    }
+                    let indexed = graphs.iter().map(|(indexed, _)| indexed).sum();
+                    let total = graphs.iter().map(|(_, total)| total).sum();
+                    // Whoever is told may be slow, and is not waited for.
+                    let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
+                },
+            )?;
         }
         Ok(())
     };

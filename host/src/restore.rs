@@ -24,6 +24,7 @@ use edge_sync_upload::{
 };
 use wasmtime::Store;
 
+use crate::background;
 use crate::bindings::exports::edge_sync::shard::courier::{
     Content, DownloadProgress, OptimizerState, Placement,
 };
@@ -810,6 +811,13 @@ impl Stager {
             owner: Owner::spawn("restore", shard.fresh_instance()?)?,
             options: shard.options().clone(),
         })
+    }
+
+    /// [`Stager::start`] for work of minutes: what it does waits for the threads that answer.
+    pub(crate) fn start_behind(shard: &Shard) -> Result<Stager> {
+        let stager = Stager::start(shard)?;
+        stager.owner.tell(|_| background::step_back());
+        Ok(stager)
     }
 
     fn call<R: Send + 'static>(
