@@ -337,7 +337,10 @@ impl Download {
                     self.file
                         .write_all(&chunk)
                         .map_err(|error| storage("write snapshot", &self.target, &error))?;
-                    self.hash.update(&chunk);
+                    // Only of a stored snapshot is a checksum announced.
+                    if self.stored.is_some() {
+                        self.hash.update(&chunk);
+                    }
                     self.bytes += chunk.len() as u64;
                     if !chunk.is_empty() {
                         self.silent = 0;

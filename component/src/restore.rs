@@ -300,7 +300,7 @@ impl Staging {
         let shard = PointsFile::open(points)?.build(&target)?;
         shard.flush()?;
         Ok(Files {
-            segments: u64::from(shard.info()?.segments),
+            segments: shard.segments()?,
             pulled: None,
         })
     }
@@ -418,7 +418,7 @@ impl Staging {
             }
             None => Shard::load(&target).map_err(unloadable)?,
         };
-        let loaded = u64::from(shard.info()?.segments);
+        let loaded = shard.segments()?;
         if loaded < segments {
             return Err(failed_call(
                 "load what was unpacked to",
@@ -429,7 +429,8 @@ impl Staging {
         let duplicates_removed = shard.remove_duplicates().map_err(unloadable)?;
         let points = match &files.pulled {
             // Reading every point would take longer than what came.
-            Some(pulled) if pulled.received_bytes < pulled.kept_bytes => shard.info()?.points,
+            // No point is in two segments by now.
+            Some(pulled) if pulled.received_bytes < pulled.kept_bytes => shard.copies()?,
             _ => shard.read_through().map_err(unreadable)?,
         };
         let shard = if self.replaces.is_some() {

@@ -27,15 +27,22 @@ const PAGE_NUMBERS: usize = 1 << 20;
 const PAGE_POINTS: usize = 256;
 
 impl Shard {
+    /// How many points the segments hold together, where one that two of them hold counts twice. Looks at no
+    /// id.
+    ///
+    /// Errors: storage errors.
+    pub fn copies(&self) -> Result<u64> {
+        Ok(self.count_points(None, false)? as u64)
+    }
+
     /// Makes one point of each id that several segments hold. The copy of the highest version
     /// stays, as it is. A server's snapshot has such points if it was taken while an optimization
     /// ran. Returns how many copies were removed.
     ///
     /// Errors: storage errors.
     pub fn remove_duplicates(&self) -> Result<u64> {
-        // Inexactly, every segment's points count.
-        let copies = self.count_points(None, false)?;
-        if copies == self.count_points(None, true)? {
+        let copies = self.copies()?;
+        if copies == self.count(None)? {
             return Ok(0);
         }
         let mut after = None;
@@ -51,13 +58,13 @@ impl Shard {
                 None => break,
             }
         }
-        let left = self.count_points(None, false)?;
-        if left != self.count_points(None, true)? {
+        let left = self.copies()?;
+        if left != self.count(None)? {
             return Err(Error::Internal(
                 "some points are in several segments still".to_owned(),
             ));
         }
-        Ok(copies.saturating_sub(left) as u64)
+        Ok(copies.saturating_sub(left))
     }
 
     /// A page of ids, and where the next begins.

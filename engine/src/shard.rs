@@ -300,10 +300,7 @@ impl Shard {
             points_count: _,
             indexed_vectors_count,
             payload_schema,
-        } = self
-            .engine
-            .info()
-            .map_err(|error| from_engine("inspect the shard in", &self.dir, error))?;
+        } = self.engine_info()?;
         // Segments count a point twice while it moves from one to another.
         let points = self.count_points(None, true)?;
         let mut fields: Vec<_> = payload_schema.into_iter().collect();
@@ -320,6 +317,19 @@ impl Shard {
             segments: u32::try_from(segments_count).unwrap_or(u32::MAX),
             payload_schema: Value::Object(schema),
         })
+    }
+
+    /// How many segments there are. Counts no points, as [`Shard::info`] does.
+    ///
+    /// Errors: storage errors.
+    pub fn segments(&self) -> Result<u64> {
+        Ok(self.engine_info()?.segments_count as u64)
+    }
+
+    fn engine_info(&self) -> Result<ShardInfo> {
+        self.engine
+            .info()
+            .map_err(|error| from_engine("inspect the shard in", &self.dir, error))
     }
 
     /// Writes a snapshot of the shard to `file`, in the layout that a server streams and restores.

@@ -269,26 +269,12 @@ impl<'a> NewFile<'a> {
 
 /// The checksum of bytes whose checksum is `crc`, and `count` zeros after them.
 fn append_zeros(crc: u32, count: u64) -> u32 {
-    let Ok(mut left) = usize::try_from(count) else {
-        return crc;
-    };
-    if left == 0 {
-        return crc;
-    }
-    // The checksum of 1, 2, 4, ... zeros, joined as the number of zeros has it.
-    let mut crc = crc;
-    let mut zeros = crc32c::crc32c(&[0]);
-    let mut length = 1;
-    loop {
-        if left & 1 == 1 {
-            crc = crc32c::crc32c_combine(crc, zeros, length);
+    match usize::try_from(count) {
+        Ok(count) if count > 0 => {
+            // Zeros only move the checksum's register on, which is the checksum inverted.
+            !crc32c::crc32c_combine(!crc, 0, count)
         }
-        left >>= 1;
-        if left == 0 {
-            return crc;
-        }
-        zeros = crc32c::crc32c_combine(zeros, zeros, length);
-        length *= 2;
+        _ => crc,
     }
 }
 
