@@ -259,7 +259,8 @@ pub struct Upsert {
     pub format: Option<Format>,
     #[command(flatten)]
     pub columns: Columns,
-    /// Points a write: each write is durable when its receipt is printed
+    /// Most points a write, which ends before it has more than 4 MiB of them: each write is durable
+    /// when its receipt is printed
     #[arg(long, default_value_t = 100, value_parser = from_1_to(100_000))]
     pub batch_size: u32,
 }

@@ -16,7 +16,7 @@ pub fn json_error(text: &str, error: &serde_json::Error) -> String {
         message,
         "expected value" | "expected ident" | "invalid number"
     ) {
-        return message.replace("expected f32", "expected a number");
+        return message.to_owned();
     }
     let line = text.lines().nth(error.line().saturating_sub(1));
     let word = word_at(line.unwrap_or_default(), error.column());
@@ -73,7 +73,5 @@ mod tests {
             assert!(told.contains(words), "{text}: {told}");
             assert!(!told.contains(" at line "), "{told}");
         }
-        let error = serde_json::from_str::<Vec<f32>>("[\"x\"]").unwrap_err();
-        assert!(json_error("[\"x\"]", &error).ends_with("expected a number"));
     }
 }

@@ -147,7 +147,6 @@ mod proxy;
 mod pull;
 mod readers;
 mod reports;
-mod rest_point;
 mod restore;
 mod secret;
 mod setters;

@@ -53,6 +53,16 @@ impl Point {
     }
 }
 
+impl PointId {
+    /// An id as people write it: digits, or else a UUID, whose form the shard checks.
+    pub fn from_text(text: &str) -> PointId {
+        match text.parse() {
+            Ok(number) => PointId::Num(number),
+            Err(_) => PointId::Uuid(text.to_owned()),
+        }
+    }
+}
+
 impl From<u64> for PointId {
     fn from(number: u64) -> PointId {
         PointId::Num(number)

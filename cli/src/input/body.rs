@@ -7,7 +7,7 @@ use edge_sync_host::{Error, PointId, json_error};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::locate::line_of;
+use super::locate::position_of;
 use super::source::{Place, Source};
 
 /// The JSON body of a request, and where it came from.
@@ -105,8 +105,8 @@ impl Body {
             Error::InvalidInput { field, message }
                 if self.place == Place::Lines && self.text.trim_end().contains('\n') =>
             {
-                let field = match line_of(&self.text, &field) {
-                    Some(line) => format!("line {line}: {field}"),
+                let field = match position_of(&self.text, &field) {
+                    Some(at) => format!("line {}: {field}", at.line),
                     None => field,
                 };
                 Error::InvalidInput { field, message }

@@ -1,6 +1,10 @@
-//! What the columns of a table are.
+//! What the columns of a table are, and the point that a row is.
 
 use std::collections::BTreeMap;
+
+use edge_sync_host::Error;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::arguments::Columns;
 
@@ -96,6 +100,24 @@ impl Roles {
 
     pub fn of_columns(&self) -> &[Role] {
         &self.roles
+    }
+}
+
+/// A row as REST has points.
+#[derive(Serialize)]
+pub struct Point<V> {
+    pub id: Value,
+    /// Vectors by name; the default vector's is empty.
+    pub vector: V,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub payload: Map<String, Value>,
+}
+
+impl<V: Serialize> Point<V> {
+    /// Errors: [`Error::Internal`] if it cannot be written as JSON.
+    pub fn text(&self) -> Result<String, Error> {
+        serde_json::to_string(self)
+            .map_err(|error| Error::Internal(format!("a row as JSON: {error}")))
     }
 }
 

@@ -14,17 +14,18 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use edge_sync_host::{Error, Point};
+use edge_sync_host::Error;
 
 pub use body::{Body, filter, id_json, point_id, vector};
+pub use locate::{Position, position_of, split_position};
 pub use points::point_index;
 pub use source::{Source, is_json, not_opened};
 
 use crate::arguments::{Format, Upsert};
 
-/// Points as they come, with where they stand.
+/// Points as they come, with where they stand. Each is JSON text, which the shard reads.
 pub struct Incoming {
-    pub points: Box<dyn Iterator<Item = (Spot, Result<Point, Error>)> + Send>,
+    pub points: Box<dyn Iterator<Item = (Spot, Result<String, Error>)> + Send>,
     /// Bytes read so far.
     pub read: Arc<AtomicU64>,
 }
@@ -36,50 +37,58 @@ pub struct Spot {
     pub unit: &'static str,
     /// The line that it begins on, from 1.
     pub line: u64,
-    /// Bytes on that line before it.
-    pub column: u64,
+    /// Bytes on that line before it; none for a row of a table, of which the text is made.
+    pub column: Option<u64>,
     /// Its place in a list, from 0, where it is in one.
     pub element: Option<u64>,
 }
 
 impl Spot {
-    /// Of a point that has the line for itself.
-    pub fn line(unit: &'static str, line: u64) -> Spot {
+    /// Of a point that is a row of a table.
+    pub fn row(unit: &'static str, line: u64) -> Spot {
         Spot {
             unit,
             line,
-            column: 0,
+            column: None,
             element: None,
+        }
+    }
+
+    /// A field of the point with where it stands: `line 7, column 120: points[36].vector[2]`. `at` is its
+    /// position in the point's text.
+    pub fn of_field(&self, field: &str, at: Option<Position>) -> String {
+        let Spot { unit, line, .. } = self;
+        let place = match (at, self.column) {
+            (Some(at), Some(column)) => {
+                let before = if at.line == 1 { column } else { 0 };
+                format!(
+                    "{unit} {}, column {}",
+                    line + at.line - 1,
+                    before + at.column
+                )
+            }
+            _ => format!("{unit} {line}"),
+        };
+        let element = self.element.map(|element| format!("points[{element}]"));
+        let path = match (element, field) {
+            (None, field) => field.to_owned(),
+            (Some(element), "") => element,
+            (Some(element), field) => format!("{element}.{field}"),
+        };
+        match path.as_str() {
+            "" => place,
+            path => format!("{place}: {path}"),
         }
     }
 
     /// Says where an input error is.
     pub fn blame(&self, error: Error) -> Error {
-        let Error::InvalidInput { field, message } = error else {
-            return error;
-        };
-        // A position of JSON's parser counts from the beginning of the value.
-        let (message, position) = split_position(&message);
-        let Spot { unit, line, .. } = self;
-        let place = match position {
-            Some((lines, column)) if !message.starts_with("missing field") => {
-                let before = if lines == 1 { self.column } else { 0 };
-                format!("{unit} {}, column {}", line + lines - 1, before + column)
-            }
-            _ => format!("{unit} {line}"),
-        };
-        let element = self.element.map(|element| format!("points[{element}]"));
-        let path = match (element, field.as_str()) {
-            (None, field) => field.to_owned(),
-            (Some(element), "") => element,
-            (Some(element), field) => format!("{element}.{field}"),
-        };
-        Error::InvalidInput {
-            field: match path.as_str() {
-                "" => place,
-                path => format!("{place}: {path}"),
+        match error {
+            Error::InvalidInput { field, message } => Error::InvalidInput {
+                field: self.of_field(&field, None),
+                message,
             },
-            message: message.to_owned(),
+            other => other,
         }
     }
 }
@@ -93,7 +102,7 @@ pub struct Placed<'a> {
     pub field: &'a str,
 }
 
-/// Takes apart what [`Spot::blame`] and [`Body`] put together.
+/// Takes apart what [`Spot::of_field`] and [`Body`] put together.
 pub fn placed(text: &str) -> Placed<'_> {
     let read = || {
         let (place, field) = text.split_once(": ").unwrap_or((text, ""));
@@ -159,51 +168,50 @@ pub fn incoming(source: &Source, arguments: &Upsert) -> Result<Incoming, Error> 
     }
 }
 
-/// Takes ` at line 3 column 7` off the end of a message of JSON's parser.
-fn split_position(message: &str) -> (&str, Option<(u64, u64)>) {
-    let split = || {
-        let (text, position) = message.rsplit_once(" at line ")?;
-        let (line, column) = position.split_once(" column ")?;
-        Some((text, (line.parse().ok()?, column.parse().ok()?)))
-    };
-    match split() {
-        Some((text, position)) => (text, Some(position)),
-        None => (message, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_message_has_one_line_number_and_counts_from_the_file() {
-        let error = |message: &str| Error::InvalidInput {
-            field: "vector[2]".into(),
-            message: message.into(),
-        };
-        let at = |column, element| Spot {
+    fn a_field_has_one_line_number_and_counts_from_the_file() {
+        let spot = |column, element| Spot {
             unit: "line",
             line: 7,
             column,
             element,
         };
-        let text = |message, spot: Spot| spot.blame(error(message)).to_string();
+        let at = |line, column| Some(Position { line, column });
+        let field = "vector[2]";
+        for (spot, at, text) in [
+            (
+                spot(Some(0), None),
+                at(1, 20),
+                "line 7, column 20: vector[2]",
+            ),
+            (
+                spot(Some(100), Some(36)),
+                at(1, 20),
+                "line 7, column 120: points[36].vector[2]",
+            ),
+            (
+                spot(Some(100), Some(0)),
+                at(3, 5),
+                "line 9, column 5: points[0].vector[2]",
+            ),
+            (spot(Some(0), None), None, "line 7: vector[2]"),
+            // A position in a text that is not in the input tells nothing.
+            (Spot::row("row", 7), at(1, 20), "row 7: vector[2]"),
+        ] {
+            assert_eq!(spot.of_field(field, at), text);
+        }
+        assert_eq!(spot(Some(0), None).of_field("", None), "line 7");
+        let error = Error::InvalidInput {
+            field: field.into(),
+            message: "expected 3 values".into(),
+        };
         assert_eq!(
-            text("expected a number at line 1 column 20", at(0, None)),
-            "line 7, column 20: vector[2]: expected a number"
-        );
-        assert_eq!(
-            text("expected a number at line 1 column 20", at(100, Some(36))),
-            "line 7, column 120: points[36].vector[2]: expected a number"
-        );
-        assert_eq!(
-            text("expected a number at line 3 column 5", at(100, Some(0))),
-            "line 9, column 5: points[0].vector[2]: expected a number"
-        );
-        assert_eq!(
-            text("expected 3 values", at(0, None)),
-            "line 7: vector[2]: expected 3 values"
+            spot(Some(0), Some(36)).blame(error).to_string(),
+            "line 7: points[36].vector[2]: expected 3 values"
         );
     }
 

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use edge_sync_host::{Error, Point};
+use edge_sync_host::Error;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value, json};
 
-use super::columns::{Role, Roles};
+use super::columns::{Point, Role, Roles};
 use super::source::Source;
-use super::split_position;
 use super::{Incoming, Spot};
 use crate::arguments::Columns;
 
@@ -85,7 +84,7 @@ struct Rows {
 }
 
 impl Iterator for Rows {
-    type Item = (Spot, Result<Point, Error>);
+    type Item = (Spot, Result<String, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -100,12 +99,13 @@ impl Iterator for Rows {
             .map_err(|error| invalid("", format!("cannot be read: {error}")))
             .and_then(|row| point(&row, &self.roles));
         self.is_over = point.is_err();
-        let spot = Spot::line(UNIT, self.row);
+        let spot = Spot::row(UNIT, self.row);
         Some((spot, point.map_err(|error| spot.blame(error))))
     }
 }
 
-fn point(row: &Row, roles: &Roles) -> Result<Point, Error> {
+/// The text of the point that a row is.
+fn point(row: &Row, roles: &Roles) -> Result<String, Error> {
     let mut vectors = Map::new();
     let mut payload = Map::new();
     let mut id = Value::Null;
@@ -135,18 +135,12 @@ fn point(row: &Row, roles: &Roles) -> Result<Point, Error> {
             }
         }
     }
-    let json = json!({ "id": id, "vector": vectors, "payload": payload }).to_string();
-    Point::from_json(&json).map_err(|error| match error {
-        Error::InvalidInput { field, message } => {
-            // The column `vector.NAME`; the default vector's has no name.
-            let field = match field.strip_prefix("vector.") {
-                Some(rest) if rest.is_empty() || rest.starts_with('[') => format!("vector{rest}"),
-                _ => field,
-            };
-            invalid(&field, split_position(&message).0)
-        }
-        other => other,
-    })
+    let point = Point {
+        id,
+        vector: vectors,
+        payload,
+    };
+    point.text()
 }
 
 /// As REST has it. Numbers of 32 bits are written with the digits that they need.
@@ -191,7 +185,7 @@ fn plain(field: &Field) -> String {
     }
 }
 
-/// JSON has no numbers that are not finite; the vector's reader says so.
+/// JSON has no numbers that are not finite; the shard says so of those in a vector.
 fn float(digits: &str) -> Value {
     digits
         .parse::<f64>()
@@ -210,7 +204,6 @@ fn invalid(field: &str, message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_sync_host::{PointId, Vector};
     use parquet::data_type::{ByteArrayType, FloatType, Int64Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
@@ -263,25 +256,26 @@ mod tests {
     fn a_row_is_a_point() {
         let folder = tempfile::tempdir().unwrap();
         let incoming = parquet(&file(folder.path(), 3.0), &columns()).unwrap();
-        let points: Vec<(u64, Point)> = incoming
+        let points: Vec<(u64, String)> = incoming
             .points
             .map(|(spot, point)| (spot.line, point.unwrap()))
             .collect();
-        assert_eq!(points.len(), 2);
-        let (row, point) = &points[0];
-        assert_eq!((*row, &point.id), (1, &PointId::Num(7)));
-        assert_eq!(point.vectors[0].name, "");
-        assert_eq!(point.vectors[0].vector, Vector::Dense(vec![0.1, 2.0]));
-        assert_eq!(point.payload.as_deref(), Some(r#"{"name":"red"}"#));
-        assert_eq!(points[1].1.payload.as_deref(), Some("{}"));
+        let texts = [
+            r#"{"id":7,"vector":{"":[0.1,2.0]},"payload":{"name":"red"}}"#,
+            r#"{"id":8,"vector":{"":[3.0,4.0]}}"#,
+        ];
+        assert_eq!(points, [(1, texts[0].to_owned()), (2, texts[1].to_owned())]);
+        // The shard says what is wrong there.
+        let incoming = parquet(&file(folder.path(), f32::NAN), &columns()).unwrap();
+        let (spot, point) = incoming.points.last().unwrap();
+        assert_eq!(spot, Spot::row("row", 2));
+        let text = r#"{"id":8,"vector":{"":[null,4.0]}}"#;
+        assert_eq!(point.unwrap(), text);
     }
 
     #[test]
-    fn a_mistake_has_its_row_and_its_column() {
+    fn what_is_no_table_of_points_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let incoming = parquet(&file(folder.path(), f32::NAN), &columns()).unwrap();
-        let error = incoming.points.last().unwrap().1.unwrap_err().to_string();
-        assert!(error.starts_with("row 2: vector[0]: "), "{error}");
         let other = Columns {
             id_column: "key".into(),
             ..columns()

@@ -4,17 +4,18 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use edge_sync_host::{Error, Point};
+use edge_sync_host::Error;
 
 use super::Spot;
+use super::locate::mistake;
 use super::source::{Source, UTF8_MARK, text, utf16};
 
-/// Longest point that is read, which is more than a write may have.
-const MAX_POINT_BYTES: usize = 64 << 20;
+/// Longest point that is read: a request is no longer.
+const MAX_POINT_BYTES: usize = 32 << 20;
 
 const CHUNK_BYTES: usize = 1 << 16;
 
-/// Points with the lines that they begin on.
+/// The texts of points with the lines that they begin on.
 pub struct Points {
     bytes: Bytes,
     form: Form,
@@ -69,7 +70,7 @@ impl Points {
     }
 
     /// The next point and where it stands; none at the end.
-    fn next_value(&mut self) -> Result<Option<(Spot, Point)>, Error> {
+    fn next_value(&mut self) -> Result<Option<(Spot, String)>, Error> {
         if self.is_first {
             self.bytes.skip_mark()?;
         }
@@ -105,16 +106,16 @@ impl Points {
             }
             return self.next_value_of_array();
         }
-        parsed(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
+        checked(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
     }
 
     /// The first point of `{"points": [`, whose bracket has been read.
-    fn next_value_of_array(&mut self) -> Result<Option<(Spot, Point)>, Error> {
+    fn next_value_of_array(&mut self) -> Result<Option<(Spot, String)>, Error> {
         self.bytes.skip_space()?;
         let spot = self.spot();
         let mut value = Vec::new();
         let ended = self.value(&mut value)?;
-        parsed(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
+        checked(value, spot, matches!(ended, Ended::Cut)).map(|point| Some((spot, point)))
     }
 
     /// Of the point that begins here.
@@ -122,7 +123,7 @@ impl Points {
         Spot {
             unit: UNIT,
             line: self.bytes.line,
-            column: self.bytes.column,
+            column: Some(self.bytes.column),
             element: (self.form != Form::Lines).then_some(self.count),
         }
     }
@@ -244,7 +245,7 @@ impl Points {
 }
 
 impl Iterator for Points {
-    type Item = (Spot, Result<Point, Error>);
+    type Item = (Spot, Result<String, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -270,53 +271,31 @@ fn is_points(bytes: &[u8]) -> bool {
     solid.eq(b"{\"points\":[")
 }
 
-fn parsed(mut value: Vec<u8>, spot: Spot, is_cut: bool) -> Result<Point, Error> {
+/// The text of a point, once it is sure that it is JSON: here its place is known.
+fn checked(mut value: Vec<u8>, spot: Spot, is_cut: bool) -> Result<String, Error> {
     while value.last().is_some_and(u8::is_ascii_whitespace) {
         value.pop();
     }
-    let invalid = |message: String| {
-        spot.blame(Error::InvalidInput {
-            field: String::new(),
-            message,
-        })
+    let invalid = |message: String| Error::InvalidInput {
+        field: spot.of_field("", None),
+        message,
     };
     let json = text(value).map_err(invalid)?;
-    if !json.starts_with(['{', '[', '"']) {
+    if !json.starts_with('{') {
         let message = format!(
             "expected a point, as {{\"id\": 1, \"vector\": [0.1, 0.2]}}, got `{}`",
             json.chars().take(20).collect::<String>()
         );
         return Err(invalid(message));
     }
-    let read = Point::from_json(&json).map_err(|error| spot.blame(error));
-    match read {
-        Ok(point) if !is_cut => Ok(point),
-        Ok(_) => Err(invalid("the point has no end".to_owned())),
-        Err(Error::InvalidInput { field, message }) => Err(Error::InvalidInput {
-            message: match whole_body_field(&json) {
-                Some(known) => format!(
-                    "`{known}` belongs to a whole body of `PUT /points`, which `upsert --body` takes"
-                ),
-                None => message,
-            },
-            field,
+    match mistake(&json) {
+        None if is_cut => Err(invalid("the point has no end".to_owned())),
+        None => Ok(json),
+        Some(mistake) => Err(Error::InvalidInput {
+            field: spot.of_field(&mistake.field, Some(mistake.at)),
+            message: mistake.message,
         }),
-        Err(other) => Err(other),
     }
-}
-
-/// A field of the body of `PUT /points` that no point has.
-fn whole_body_field(json: &str) -> Option<&'static str> {
-    let value: serde_json::Value = serde_json::from_str(json).ok()?;
-    [
-        "batch",
-        "update_mode",
-        "update_filter",
-        "shard_key",
-        "points",
-    ]
-    .into_iter()
-    .find(|known| value.get(known).is_some())
 }
 
 /// Bytes one by one, with the line they are on.
@@ -426,7 +405,6 @@ pub fn point_index(field: &str) -> Option<(usize, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_sync_host::PointId;
 
     /// Gives a few bytes at a time, as a pipe may.
     struct Trickle(Vec<u8>, usize);
@@ -446,11 +424,10 @@ mod tests {
             let mut read = (Vec::new(), None);
             for (Spot { line, .. }, point) in Points::new(Box::new(Trickle(text.to_vec(), size))) {
                 match point {
-                    Ok(Point {
-                        id: PointId::Num(id),
-                        ..
-                    }) => read.0.push((line, id)),
-                    Ok(point) => panic!("{point:?}"),
+                    Ok(text) => {
+                        let point: serde_json::Value = serde_json::from_str(&text).unwrap();
+                        read.0.push((line, point["id"].as_u64().unwrap()));
+                    }
                     Err(error) => read.1 = Some(error.to_string()),
                 }
             }
@@ -514,14 +491,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_json_passes_as_it_is() {
+        let texts = [
+            // A text that is embedded where it is written.
+            r#"{"id": 1, "vector": {"words": {"text": "red  stones",  "model": "qdrant/bm25"}}}"#,
+            "{\"payload\": {\"b\": 1.50, \"a\": 1e2,\n\t\"big\": 12345678901234567890123}, \"id\": \"x\"}",
+            // Not what a point is, which the shard says.
+            r#"{"id": -1, "vector": [1, null], "update_mode": "upsert"}"#,
+            "{}",
+        ];
+        let list = format!("[{}]", texts.join(" , "));
+        let named = format!("{{\"points\": {list}}}");
+        for input in [texts.join("\n"), list, named] {
+            let points = Points::new(Box::new(Trickle(input.into_bytes(), 5)));
+            let read: Vec<String> = points.map(|(_, point)| point.unwrap()).collect();
+            assert_eq!(read, texts);
+        }
+    }
+
+    #[test]
     fn a_mistake_has_its_line_and_its_field() {
         let good = "{\"id\":1,\"vector\":[1]}\n";
         for (bad, begin, part) in [
-            ("{\"id\":2}", "line 2: ", "missing field `vector`"),
             (
-                "{\"id\":2,\"vector\":[1,\"a\"]}",
-                "line 2, column 23: vector[1]: ",
-                "expected a number",
+                "{\"id\":2,\"vector\":[1,NaN]}",
+                "line 2, column 21: vector[1]: ",
+                "`NaN` is no number",
             ),
             (
                 "{\"id\":2,\"vector\":[1,2}",
@@ -540,9 +535,9 @@ mod tests {
                 "",
             ),
             (
-                "{\"id\":2,\n \"vector\":\n [1,\n null]}",
-                "line 5, column 5: vector[1]: ",
-                "",
+                "{\"id\":2,\n \"vector\":\n [1,\n x]}",
+                "line 5, column 2: vector[1]: ",
+                "`x` is no JSON value",
             ),
             (
                 "{\"id\":2,\"vector\":[1]},\n{\"id\":3,\"vector\":[1]}",
@@ -551,11 +546,7 @@ mod tests {
             ),
             ("5", "line 2", "expected a point"),
             ("id,vector\n", "line 2: ", "got `id`"),
-            (
-                "{\"id\":2,\"vector\":[1],\"update_mode\":\"x\"}",
-                "line 2, column",
-                "upsert --body",
-            ),
+            ("[2,[1]]", "line 2: ", "expected a point"),
         ] {
             let (read, error) = read(format!("{good}{bad}").as_bytes());
             let error = error.unwrap_or_else(|| panic!("{bad}"));
@@ -598,16 +589,16 @@ mod tests {
             ),
             // On one line, where the line tells nothing.
             (
-                "[{\"id\":1,\"vector\":[1]}, {\"id\":2,\"vector\":[1,\"x\"]}]",
-                "line 1, column 47: points[1].vector[1]: ",
+                "[{\"id\":1,\"vector\":[1]}, {\"id\":2,\"vector\":[1,x]}]",
+                "line 1, column 45: points[1].vector[1]: `x` is no JSON value",
             ),
             (
-                "[{\"id\":1,\"vector\":[1]}, {\"id\":-2,\"vector\":[1]}]",
-                "line 1: points[1].id: `-2` is no point id",
+                "[{\"id\":1,\"vector\":[1]}, 2]",
+                "line 1: points[1]: expected a point, as ",
             ),
             (
                 "{\"points\": [{\"id\":1,\"vector\":[1]},\n {\"id\":2,\"vector\":[NaN]}]}",
-                "line 2, column 20: points[1].vector: `NaN` is no number",
+                "line 2, column 20: points[1].vector[0]: `NaN` is no number",
             ),
         ] {
             let (points, error) = read(bad.as_bytes());
@@ -617,8 +608,6 @@ mod tests {
         }
         let (_, error) = read(b"\xff\xfe{\0");
         assert!(error.unwrap().contains("UTF-16"));
-        let (_, error) = read(b"{\"batch\": {\"ids\": [1], \"vectors\": [[1]]}}");
-        assert!(error.unwrap().contains("upsert --body"));
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::{ReaderBuilder, StringRecord};
-use edge_sync_host::{Error, Point, PointId, Vector};
+use edge_sync_host::{Error, PointId, json_error};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::columns::{Role, Roles};
+use super::columns::{Point, Role, Roles};
 use super::source::{Source, UTF8_MARK, utf16};
-use super::{Incoming, Spot, split_position};
+use super::{Incoming, Spot, id_json};
 use crate::arguments::{Columns, Format};
 
 /// How rows are counted.
@@ -119,6 +121,15 @@ impl Rows {
     }
 }
 
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector {
+    /// Of a cell for each number.
+    Numbers(Vec<f32>),
+    /// Of one cell, as it is there.
+    Json(Box<RawValue>),
+}
+
 /// What each column is, and its name.
 struct Plan {
     names: Vec<String>,
@@ -132,7 +143,8 @@ impl Plan {
         Ok(Plan { names, roles })
     }
 
-    fn point(&self, row: &StringRecord) -> Result<Point, Error> {
+    /// The text of the point that the row is.
+    fn point(&self, row: &StringRecord) -> Result<String, Error> {
         if row.len() != self.names.len() {
             return Err(invalid(
                 "",
@@ -166,8 +178,8 @@ impl Plan {
                     }
                     // Columns are in order of dimension.
                     let vector = vectors.entry(name);
-                    if let Vector::Dense(numbers) =
-                        vector.or_insert_with(|| Vector::Dense(Vec::new()))
+                    if let Vector::Numbers(numbers) =
+                        vector.or_insert_with(|| Vector::Numbers(Vec::new()))
                     {
                         numbers.push(number);
                     }
@@ -175,7 +187,7 @@ impl Plan {
                 Role::Vector { name, .. } => {
                     // A point may lack a vector.
                     if let Some(json) = in_one_cell(cell) {
-                        vectors.insert(name, vector(column, &json)?);
+                        vectors.insert(name, Vector::Json(raw(column, &json)?));
                     }
                 }
                 Role::Payload { is_text } => {
@@ -186,35 +198,18 @@ impl Plan {
             }
         }
         let id = id.ok_or_else(|| invalid("", "has no id"))?;
-        let mut point = Point::new(id);
-        for (name, vector) in vectors {
-            point = point.with_vector(name, vector);
-        }
-        Ok(match payload.is_empty() {
-            true => point,
-            false => point.with_payload(Value::Object(payload).to_string()),
-        })
+        let point = Point {
+            id: id_json(&id),
+            vector: vectors,
+            payload,
+        };
+        point.text()
     }
 }
 
-/// Reads the vector in the cell of `column`.
-fn vector(column: &str, json: &str) -> Result<Vector, Error> {
-    let read = Point::from_json(&format!(r#"{{"id": 0, "vector": {{"": {json}}}}}"#));
-    match read.map(|point| point.vectors.into_iter().next()) {
-        Ok(Some(named)) => Ok(named.vector),
-        Ok(None) => Err(invalid(column, "is empty; expected a vector")),
-        Err(Error::InvalidInput { field, message }) => {
-            // The place is one in the cell, as the command has it.
-            let (message, _) = split_position(&message);
-            let field = match field.strip_prefix("vector.") {
-                Some(rest) => rest,
-                None if field == "vector" => "",
-                None => &field,
-            };
-            Err(invalid(&format!("{column}{field}"), message))
-        }
-        Err(other) => Err(other),
-    }
+/// The vector in the cell of `column`, which the shard reads.
+fn raw(column: &str, json: &str) -> Result<Box<RawValue>, Error> {
+    serde_json::from_str(json).map_err(|error| invalid(column, json_error(json, &error)))
 }
 
 /// A vector's JSON; none for an empty cell.
@@ -262,7 +257,7 @@ struct Points {
 }
 
 impl Iterator for Points {
-    type Item = (Spot, Result<Point, Error>);
+    type Item = (Spot, Result<String, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -271,13 +266,13 @@ impl Iterator for Points {
         match self.rows.next_row() {
             Ok(None) => None,
             Ok(Some((line, row))) => {
-                let spot = Spot::line(UNIT, line);
+                let spot = Spot::row(UNIT, line);
                 let point = self.plan.point(&row);
                 Some((spot, point.map_err(|error| spot.blame(error))))
             }
             Err(error) => {
                 self.is_over = true;
-                Some((Spot::line(UNIT, self.rows.line), Err(error)))
+                Some((Spot::row(UNIT, self.rows.line), Err(error)))
             }
         }
     }
@@ -287,7 +282,7 @@ impl Iterator for Points {
 mod tests {
     use super::*;
 
-    fn read(text: &str, columns: &Columns) -> Result<Vec<(u64, Point)>, String> {
+    fn read(text: &str, columns: &Columns) -> Result<Vec<(u64, String)>, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("points.csv");
         std::fs::write(&file, text).unwrap();
@@ -317,42 +312,41 @@ mod tests {
             points.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
             [2, 3, 5]
         );
-        let payload = |index: usize| points[index].1.payload.clone();
-        assert_eq!(points[0].1.vectors[0].vector, Vector::Dense(vec![1.0, 0.5]));
-        assert_eq!(
-            payload(0).unwrap(),
-            r#"{"name":"red, \"dark\"","year":1999,"warm":true,"zip":"08001","tags":["a"]}"#
-        );
-        assert_eq!(points[1].1.vectors[0].vector, Vector::Dense(vec![3.0, 4.0]));
-        assert_eq!(
-            payload(1).unwrap(),
-            r#"{"name":"007","year":1.5,"warm":"no","zip":"12345","note":"two\nlines"}"#
-        );
-        assert!(matches!(&points[2].1.id, PointId::Uuid(_)) && payload(2).is_none());
+        let texts = [
+            r#"{"id":1,"vector":{"":[1, 0.5]},"payload":{"name":"red, \"dark\"","year":1999,"warm":true,"zip":"08001","tags":["a"]}}"#,
+            r#"{"id":2,"vector":{"":[3,4]},"payload":{"name":"007","year":1.5,"warm":"no","zip":"12345","note":"two\nlines"}}"#,
+            r#"{"id":"5b1d2f4e-0000-4000-8000-000000000000","vector":{"":[5,6]}}"#,
+        ];
+        assert_eq!(points.len(), texts.len());
+        for ((_, point), text) in points.iter().zip(texts) {
+            assert_eq!(point, text);
+        }
     }
 
     #[test]
     fn vectors_stand_in_one_cell_or_in_many() {
         let text = "id,vector[0],vector[1],vector.s,vector.m[0]\n\
-                    1,1,2,\"{\"\"indices\"\":[3],\"\"values\"\":[0.5]}\",9\n2,3,4,,8\n";
-        let points = read(
-            text,
-            &Columns {
-                text_columns: vec![],
-                ..columns()
-            },
-        )
-        .unwrap();
-        let vectors = |index: usize| -> Vec<(&str, &Vector)> {
-            let vectors = points[index].1.vectors.iter();
-            vectors
-                .map(|named| (named.name.as_str(), &named.vector))
-                .collect()
+                    1,1,0.1,\"{\"\"indices\"\":[3],\"\"values\"\":[0.5]}\",+9\n2,3,.4,,8\n\
+                    3,1,1,\"{\"\"text\"\": \"\"red stones\"\", \"\"model\"\": \"\"qdrant/bm25\"\"}\",8\n";
+        let columns = Columns {
+            text_columns: vec![],
+            ..columns()
         };
-        assert_eq!(vectors(0)[0], ("", &Vector::Dense(vec![1.0, 2.0])));
-        assert_eq!(vectors(0)[1], ("m", &Vector::Dense(vec![9.0])));
-        assert!(matches!(vectors(0)[2], ("s", Vector::Sparse(_))));
-        assert_eq!(vectors(1).len(), 2);
+        let points = read(text, &columns).unwrap();
+        let texts = [
+            r#"{"id":1,"vector":{"":[1.0,0.1],"m":[9.0],"s":{"indices":[3],"values":[0.5]}}}"#,
+            // A point may lack a vector.
+            r#"{"id":2,"vector":{"":[3.0,0.4],"m":[8.0]}}"#,
+            // The shard embeds a text.
+            r#"{"id":3,"vector":{"":[1.0,1.0],"m":[8.0],"s":{"text": "red stones", "model": "qdrant/bm25"}}}"#,
+        ];
+        assert_eq!(points.len(), texts.len());
+        for ((_, point), text) in points.iter().zip(texts) {
+            assert_eq!(point, text);
+        }
+        // What a vector is, the shard says.
+        let of_anything = read("id,vector\n1,\"[1,null]\"\n", &columns).unwrap();
+        assert_eq!(of_anything[0].1, r#"{"id":1,"vector":{"":[1,null]}}"#);
     }
 
     #[test]
@@ -364,7 +358,10 @@ mod tests {
         for (text, words) in [
             ("key,vector\n", "line 1: no column `id`"),
             ("id,name\n1,x\n", "line 1: no column `vector`"),
-            ("id,vector\n1,\"[1,null]\"\n", "line 2: vector[1]: "),
+            (
+                "id,vector\n1,\"[1,2] 3\"\n",
+                "line 2: vector: trailing characters",
+            ),
             (
                 "id,vector\n1,\"[1,x]\"\n",
                 "line 2: vector: `x` is no JSON value",

@@ -185,6 +185,80 @@ fn points_come_in_every_form() {
     assert_eq!(said, "upserted 1 point, up to sequence 42\n");
 }
 
+/// Tables and lists of points hold what `PUT /points` takes, texts among it.
+#[test]
+fn points_of_a_file_have_texts_that_are_embedded_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let config = json!({
+        "vectors": { "dense": { "size": 2, "distance": "Dot" } },
+        "sparse_vectors": { "words": { "modifier": "idf" } },
+    });
+    out(&data, &["create"], config.to_string().as_bytes());
+    let document = |text: &str| json!({ "text": text, "model": "qdrant/bm25" });
+    let point = |id: u32, text: &str| json!({ "id": id, "vector": { "words": document(text) } });
+    let body = json!({ "points": [point(1, "a red stone")] });
+    out(
+        &data,
+        &["upsert", "--body", "-"],
+        body.to_string().as_bytes(),
+    );
+    let lines = format!("{}\n{}\n", point(2, "a red stone"), point(3, "a blue bird"));
+    assert_eq!(
+        out(&data, &["upsert"], lines.as_bytes()),
+        "upserted 2 points, up to sequence 3\n"
+    );
+    let table = "id\tvector.words\n4\t{\"text\": \"a red stone\", \"model\": \"qdrant/bm25\"}\n";
+    assert_eq!(
+        out(&data, &["upsert", "--format", "tsv"], table.as_bytes()),
+        "upserted 1 point, up to sequence 4\n"
+    );
+    let stored = |id: &str| {
+        let found = out(&data, &["--json", "retrieve", id, "--with-vector"], b"");
+        let found: Value = serde_json::from_str(&found).expect("JSON");
+        found[0]["vector"].clone()
+    };
+    let whole = stored("1");
+    let values = whole["words"]["values"].as_array();
+    assert_eq!(values.map(Vec::len), Some(2), "{whole}");
+    assert_eq!((stored("2"), stored("4")), (whole.clone(), whole));
+    let query = json!({ "query": document("birds"), "using": "words", "limit": 1 });
+    let found = out(&data, &["--json", "search", &query.to_string()], b"");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    assert_eq!(found["points"][0]["id"], 3, "{found}");
+
+    // What came before a text that nothing embeds here is written.
+    let lines = "{\"id\":5,\"vector\":{}}\n\
+                 {\"id\":6,\"vector\":{\"words\":{\"text\":\"x\",\"model\":\"minilm\"}}}\n";
+    let ran = run(&data, &["upsert"], lines.as_bytes());
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert_eq!(
+        ran.err,
+        "error: not supported: line 2, column 27: vector.words: embedding with model \"minilm\"; \
+         only \"qdrant/bm25\" runs without a server, embed before calling\n"
+    );
+    assert_eq!(ran.out, "upserted 1 point, up to sequence 5\n");
+    // The points are read before any is compared with the collection; the first that is wrong is told.
+    let lines = "{\"id\":7,\"vector\":{\"dense\":[1,0]}}\n{\"id\":8,\"vector\":{\"dense\":[1]}}\n\
+                 {\"id\":9,\"vector\":{\"dense\":[1,null]}}\n";
+    let ran = run(&data, &["upsert"], lines.as_bytes());
+    assert_eq!(
+        ran.err,
+        "error: line 2, column 27: vector.dense: Vector dimension error: expected dim: 2, got 1\n"
+    );
+    assert_eq!(ran.out, "upserted 1 point, up to sequence 6\n");
+    let ran = run(
+        &data,
+        &["upsert"],
+        b"{\"id\":1,\"vector\":{},\"shard_key\":\"a\"}",
+    );
+    assert_eq!(
+        ran.err,
+        "error: line 1, column 33: shard_key: `shard_key` belongs to a whole body of `PUT /points`, \
+         which `upsert --body` takes\n"
+    );
+}
+
 /// A table of an id, a vector as a list and a name; the numbers of the vectors one after the other.
 fn parquet_file(path: &Path, ids: &[i64], numbers: &[f32]) {
     let schema = "message points {
@@ -373,13 +447,13 @@ fn every_wrong_input_has_words_of_its_own() {
         (
             vec!["upsert", &lines],
             3,
-            "error: line 3, column 24: vector[1]: ",
-            "expected a number\n",
+            "error: line 3, column 21: vector[1]: ",
+            "expected a finite 32-bit number\n",
         ),
         (
             vec!["upsert", &size],
             3,
-            "error: line 2: vector: ",
+            "error: line 2, column 18: vector: ",
             "expected dim: 2, got 1\n",
         ),
         (
@@ -457,13 +531,13 @@ fn every_wrong_input_has_words_of_its_own() {
         (
             vec!["upsert", r#"[{"id": "abc", "vector": [1, 0]}]"#],
             3,
-            "error: line 1: points[0].id: `abc` is no point id; expected ",
-            "an unsigned integer or a UUID\n",
+            "error: line 1, column 9: points[0].id: value \"abc\" is not a valid point ID, valid values are ",
+            "either an unsigned integer or a UUID\n",
         ),
         (
             vec!["upsert", r#"{"id": 1, "vector": [1, NaN]}"#],
             3,
-            "error: line 1, column 25: vector: `NaN` is no number in JSON",
+            "error: line 1, column 25: vector[1]: `NaN` is no number in JSON",
             "\n",
         ),
         (
