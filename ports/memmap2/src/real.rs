@@ -10,21 +10,12 @@ unsafe extern "C" {
     #[link_name = "__real_read"]
     pub(crate) fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t;
     #[link_name = "__real_pread"]
-    pub(crate) fn pread(
-        fd: c_int,
-        buffer: *mut c_void,
-        length: size_t,
-        offset: off_t,
-    ) -> ssize_t;
+    pub(crate) fn pread(fd: c_int, buffer: *mut c_void, length: size_t, offset: off_t) -> ssize_t;
     #[link_name = "__real_write"]
     pub(crate) fn write(fd: c_int, bytes: *const c_void, length: size_t) -> ssize_t;
     #[link_name = "__real_pwrite"]
-    pub(crate) fn pwrite(
-        fd: c_int,
-        bytes: *const c_void,
-        length: size_t,
-        offset: off_t,
-    ) -> ssize_t;
+    pub(crate) fn pwrite(fd: c_int, bytes: *const c_void, length: size_t, offset: off_t)
+    -> ssize_t;
     #[link_name = "__real_ftruncate"]
     pub(crate) fn ftruncate(fd: c_int, length: off_t) -> c_int;
 }
