@@ -64,6 +64,7 @@ fn copy(directory: &Directory, generation: u64, noted: Optimized) -> Result<()> 
         &directory.shard(generation),
         &directory.shard(next),
         Links::Try,
+        &rollback::data_length,
     )?;
     let mirrors = directory.mirrors(next);
     duplicate_mirrors(&directory.mirrors(generation), &mirrors, Links::Try)?

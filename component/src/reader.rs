@@ -59,7 +59,12 @@ pub fn lend(store: &mut Store, number: u32) -> Result<u64> {
 }
 
 fn copy(directory: &Directory, generation: u64, folder: &ReaderFolder) -> Result<()> {
-    duplicate_shard(&directory.shard(generation), &folder.shard(), Links::Try)?;
+    duplicate_shard(
+        &directory.shard(generation),
+        &folder.shard(),
+        Links::Try,
+        &rollback::data_length,
+    )?;
     let config = directory.collection(generation);
     let to = folder.collection();
     std::fs::copy(&config, &to)

@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use libc::{c_char, c_int};
 use memmap2::guard::{self, Guard};
 
-use crate::descriptor::Status;
+use crate::descriptor::{self, Status};
 use crate::error::{Error, Result};
 use crate::journal::{Change, Entry, Journal};
 
@@ -196,6 +196,14 @@ impl Drop for Watch {
 /// Calls `run`, whose calls on files are neither looked at nor changed.
 pub fn unwatched<T>(run: impl FnOnce() -> T) -> T {
     guard::unguarded(run)
+}
+
+/// From where on a file is known to be zero, in maps too; its length, if that is not known. Reads nothing.
+///
+/// # Errors
+/// Those of asking for its length.
+pub fn data_length(file: &File) -> io::Result<u64> {
+    descriptor::data_length(file, file.metadata()?.len())
 }
 
 /// Saves, with one sync, what all maps together are about to overwrite when they are flushed.

@@ -27,13 +27,29 @@ pub struct Duplicate {
     pub unsynced: Unsynced,
 }
 
+/// From where on a file is zero: its length, where that is not known.
+pub type DataLength<'a> = &'a dyn Fn(&File) -> io::Result<u64>;
+
+/// The length of a file of which nobody knows from where on it is zero.
+///
+/// # Errors
+/// Those of asking for it.
+pub fn whole_length(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
 /// Makes `to`, which must not be there, a second tree of the shard in `from`: its files as they are
 /// on the disk, links to those that the engine never writes to ([`is_never_written`]). Nobody may
-/// change `from` meanwhile.
+/// change `from` meanwhile. Files that are made at their full size are read as far as `data_length` says.
 ///
 /// # Errors
 /// [`Error::Io`]. What a failure leaves is the caller's to remove.
-pub fn duplicate_shard(from: &Path, to: &Path, links: Links) -> Result<Duplicate> {
+pub fn duplicate_shard(
+    from: &Path,
+    to: &Path,
+    links: Links,
+    data_length: DataLength<'_>,
+) -> Result<Duplicate> {
     let files = files_below(from)?;
     // Segments that take no points.
     let mut sealed = BTreeSet::new();
@@ -45,12 +61,13 @@ pub fn duplicate_shard(from: &Path, to: &Path, links: Links) -> Result<Duplicate
             sealed.insert(segment);
         }
     }
-    duplicate(from, to, &files, |file| match in_segment(file) {
+    let is_linked = |file: &str| match in_segment(file) {
         Some((segment, name)) if links == Links::Try => {
             is_never_written(name, sealed.contains(segment))
         }
         _ => false,
-    })
+    };
+    duplicate(from, to, &files, is_linked, data_length)
 }
 
 /// Makes `to`, which must not be there, a second tree of the mirrors in `from`, whole or not: links
@@ -66,9 +83,8 @@ pub fn duplicate_mirrors(from: &Path, to: &Path, links: Links) -> Result<Duplica
         return Ok(Duplicate::default());
     }
     let files = files_below(from)?;
-    duplicate(from, to, &files, |file| {
-        links == Links::Try && file.rsplit('/').next() != Some(RECORD)
-    })
+    let is_linked = |file: &str| links == Links::Try && file.rsplit('/').next() != Some(RECORD);
+    duplicate(from, to, &files, is_linked, &whole_length)
 }
 
 /// Whether a segment is known to have vectors. One that has none the engine (0.9) takes for one that
@@ -131,6 +147,7 @@ fn duplicate(
     to: &Path,
     below: &Below,
     is_linked: impl Fn(&str) -> bool,
+    data_length: DataLength<'_>,
 ) -> Result<Duplicate> {
     let mut made = Duplicate::default();
     // Empty ones as well: the engine may expect them.
@@ -147,7 +164,7 @@ fn duplicate(
         if is_linked(file) && fs::hard_link(&source, &target).is_ok() {
             made.linked_files += 1;
         } else {
-            copy(&source, &target)?;
+            copy(&source, &target, data_length)?;
             made.copied_files += 1;
             made.unsynced.file(target);
         }
@@ -156,14 +173,16 @@ fn duplicate(
 }
 
 /// Copies a file, holes left out.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path, data_length: DataLength<'_>) -> Result<()> {
     let read = |source| Error::io("read", from, source);
-    let mut source = File::open(from).map_err(read)?;
+    let source = File::open(from).map_err(read)?;
+    let length = whole_length(&source).map_err(read)?;
+    let mut data = (&source).take(data_length(&source).map_err(read)?);
     let mut target = NewFile::create(to)?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
     loop {
-        match source.read(&mut buffer) {
+        match data.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
                 target.write(at, buffer.get(..count).unwrap_or_default())?;
@@ -173,7 +192,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             Err(error) => return Err(read(error)),
         }
     }
-    target.finish(at).map(drop)
+    target.finish(length.max(at)).map(drop)
 }
 
 #[cfg(test)]
@@ -211,7 +230,7 @@ mod tests {
             put(&from, file, bytes);
         }
         fs::create_dir_all(from.join("segments/b/empty")).unwrap();
-        let made = duplicate_shard(&from, &to, Links::Try).unwrap();
+        let made = duplicate_shard(&from, &to, Links::Try, &whole_length).unwrap();
         assert_eq!((made.linked_files, made.copied_files), (3, 8));
         assert!(to.join("segments/b/empty").is_dir());
         made.unsynced.sync().unwrap();
@@ -224,8 +243,23 @@ mod tests {
         }
 
         let copied = dir.path().join("copied");
-        let made = duplicate_shard(&from, &copied, Links::Never).unwrap();
+        let made = duplicate_shard(&from, &copied, Links::Never, &whole_length).unwrap();
         assert_eq!((made.linked_files, made.copied_files), (0, 11));
+    }
+
+    #[test]
+    fn a_file_is_read_as_far_as_its_data_goes_and_keeps_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let mut bytes = vec![0; 3 << 20];
+        bytes[..5].copy_from_slice(b"bytes");
+        // What nobody would find who looked no further.
+        bytes[2 << 20] = 7;
+        put(&from, "segments/b/payload_storage/page_0.dat", &bytes);
+        duplicate_shard(&from, &to, Links::Try, &|_| Ok(1 << 20)).unwrap();
+        bytes[2 << 20] = 0;
+        let copied = fs::read(to.join("segments/b/payload_storage/page_0.dat")).unwrap();
+        assert!(copied == bytes);
     }
 
     #[test]
