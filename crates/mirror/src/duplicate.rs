@@ -31,10 +31,7 @@ pub struct Duplicate {
 pub type DataLength<'a> = &'a dyn Fn(&File) -> io::Result<u64>;
 
 /// The length of a file of which nobody knows from where on it is zero.
-///
-/// # Errors
-/// Those of asking for it.
-pub fn whole_length(file: &File) -> io::Result<u64> {
+fn whole_length(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
@@ -192,7 +189,7 @@ fn copy(from: &Path, to: &Path, data_length: DataLength<'_>) -> Result<()> {
             Err(error) => return Err(read(error)),
         }
     }
-    target.finish(length.max(at)).map(drop)
+    target.finish(length).map(drop)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ mod working;
 
 pub use apply::{Outcome, Report, Settings, apply, carry};
 pub use archive::{Archive, Limits, StreamKind};
-pub use duplicate::{DataLength, Duplicate, duplicate_mirrors, duplicate_shard, whole_length};
+pub use duplicate::{DataLength, Duplicate, duplicate_mirrors, duplicate_shard};
 pub use durable::Unsynced;
 pub use error::{Error, Result};
 pub use files::Links;
