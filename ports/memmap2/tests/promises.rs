@@ -74,22 +74,24 @@ fn a_read_only_map_does_not_see_the_file_that_got_its_inode() {
     }
 }
 
+/// Writes a file behind the maps' back, as of `time`.
+fn write_as_of(path: &Path, byte: u8, time: SystemTime) {
+    fs::write(path, [byte; 5_000]).unwrap();
+    File::open(path).unwrap().set_modified(time).unwrap();
+}
+
 #[test]
 fn a_file_that_was_not_written_since_is_not_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    let write = |byte: u8, seconds_ago: u64| {
-        fs::write(&path, [byte; 5_000]).unwrap();
-        let then = UNIX_EPOCH + Duration::from_secs(1_700_000_000 - seconds_ago);
-        File::open(&path).unwrap().set_modified(then).unwrap();
-    };
-    write(1, 100);
+    let long_ago = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    write_as_of(&path, 1, long_ago);
     let first = map(&File::open(&path).unwrap());
     // Nobody can see this write, which shows that nobody looks.
-    write(2, 100);
+    write_as_of(&path, 2, long_ago);
     let again = map(&File::open(&path).unwrap());
     assert_eq!((again[0], again.as_ptr()), (1, first.as_ptr()));
-    write(3, 50);
+    write_as_of(&path, 3, long_ago + Duration::from_secs(50));
     let other = map(&File::open(&path).unwrap());
     assert_eq!((first[0], other[0]), (1, 3));
 }
@@ -99,14 +101,10 @@ fn a_file_that_was_just_written_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let now = SystemTime::now();
-    let write = |byte: u8| {
-        fs::write(&path, [byte; 5_000]).unwrap();
-        File::open(&path).unwrap().set_modified(now).unwrap();
-    };
-    write(1);
+    write_as_of(&path, 1, now);
     let first = map(&File::open(&path).unwrap());
     // Within one tick of a file system's clock, a second write has the time of the first.
-    write(2);
+    write_as_of(&path, 2, now);
     let second = map(&File::open(&path).unwrap());
     assert_eq!((first[0], second[0]), (1, 2));
 }
