@@ -437,10 +437,15 @@ impl Staging {
             shard
         } else {
             self.keep_config(&shard.config())?;
-            // Loaded again as it will be from now on: with the configuration that is in force.
-            shard.flush()?;
-            drop(shard);
-            load_shard(&self.directory, self.generation)?
+            let kept = load_config(&self.directory, self.generation)?;
+            if shard.runs_as(&kept)? {
+                shard
+            } else {
+                // As it will be from now on.
+                shard.flush()?;
+                drop(shard);
+                Shard::reopen(&target, &kept)?
+            }
         };
         self.shard = Some(shard);
         let replayed = match self.replaces {
@@ -483,7 +488,7 @@ impl Staging {
         let held = self.held(ids)?;
         let count = held.len() as u64;
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
-        shard.apply(&[Operation::DeletePoints { ids: held }])?;
+        shard.apply(vec![Operation::DeletePoints { ids: held }])?;
         Ok(count)
     }
 

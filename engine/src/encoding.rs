@@ -202,8 +202,10 @@ fn write_vectors(bytes: &mut Vec<u8>, vectors: &Vectors) {
             Vector::Dense(values) => {
                 head(bytes, TAG, TAG_F32 as usize);
                 head(bytes, BYTES, 4 * values.len());
-                for value in values {
-                    bytes.extend_from_slice(&value.to_le_bytes());
+                let start = bytes.len();
+                bytes.resize(start + 4 * values.len(), 0);
+                for (bytes, value) in bytes[start..].chunks_exact_mut(4).zip(values) {
+                    bytes.copy_from_slice(&value.to_le_bytes());
                 }
             }
             other => write_tree(bytes, &vector_to_cbor(other)),

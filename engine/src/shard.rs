@@ -186,6 +186,14 @@ impl Shard {
         }
     }
 
+    /// Whether the engine runs as [`Shard::reopen`] with `stated` would have it run.
+    ///
+    /// Errors: as [`Shard::config_in`].
+    pub fn runs_as(&self, stated: &CollectionConfig) -> Result<bool> {
+        let reopened = Self::config_in(&self.dir, stated)?;
+        Ok(*reopened.edge() == *self.engine.config())
+    }
+
     fn open(dir: &Path, config: Option<&CollectionConfig>) -> Result<Self> {
         require_segments(dir)?;
         let recorded = EdgeConfig::load(dir)

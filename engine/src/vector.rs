@@ -194,9 +194,18 @@ fn document(node: &Node<'_>, embed: Embed) -> Result<Vector> {
 
 /// Checks what holds for a vector of its kind under any configuration.
 fn check_shape(vector: &Vector) -> Result<(), String> {
-    let finite = |values: &[f32]| match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(format!("value {at} is not a finite number")),
+    let finite = |values: &[f32]| {
+        // All of them, which takes vector instructions.
+        if values
+            .iter()
+            .fold(true, |all, value| all & value.is_finite())
+        {
+            return Ok(());
+        }
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(format!("value {at} is not a finite number")),
+        }
     };
     match vector {
         Vector::Dense(values) => finite(values),
@@ -245,6 +254,11 @@ fn check_shape(vector: &Vector) -> Result<(), String> {
 /// The error is the server's message.
 pub(crate) fn check(config: &EdgeConfig, name: &str, vector: &Vector) -> Result<(), String> {
     check_shape(vector)?;
+    check_place(config, name, vector)
+}
+
+/// As [`check`], of a vector that was checked before: whether there is still a place for it.
+pub(crate) fn check_place(config: &EdgeConfig, name: &str, vector: &Vector) -> Result<(), String> {
     let dimension = |size: usize, got: usize| {
         if size == got {
             Ok(())
@@ -367,14 +381,13 @@ pub(crate) fn into_query(vector: Vector) -> Result<VectorInternal> {
 }
 
 /// For the engine's writes.
-pub(crate) fn to_stored(vector: &Vector) -> VectorPersisted {
+pub(crate) fn into_stored(vector: Vector) -> VectorPersisted {
     match vector {
-        Vector::Dense(values) => VectorPersisted::Dense(values.clone()),
-        Vector::Sparse { indices, values } => VectorPersisted::Sparse(SparseVector {
-            indices: indices.clone(),
-            values: values.clone(),
-        }),
-        Vector::Multi(rows) => VectorPersisted::MultiDense(rows.clone()),
+        Vector::Dense(values) => VectorPersisted::Dense(values),
+        Vector::Sparse { indices, values } => {
+            VectorPersisted::Sparse(SparseVector { indices, values })
+        }
+        Vector::Multi(rows) => VectorPersisted::MultiDense(rows),
     }
 }
 

@@ -142,8 +142,7 @@ pub(crate) fn optimize(
         let stager = &stager;
         let staging = scope.spawn(move || {
             stager.stage_optimize(cancel, move |indexed, total| {
-                // Whoever is told may be slow, and is not waited for.
-                let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
+                tell_indexed(&told, indexed, total);
             })
         });
         for step in steps {
@@ -161,6 +160,11 @@ pub(crate) fn optimize(
     progress(OptimizeProgress::Switching);
     let opened = shard.promote(stager.into_inner()?, None)?;
     Ok(report(Some(opened), staged.replayed))
+}
+
+/// Whoever is told may be slow, and is not waited for.
+fn tell_indexed(told: &SyncSender<OptimizeProgress>, indexed: u64, total: u64) {
+    let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
 }
 
 /// Carries out all of the planned optimizations, so many at the same time. The first failure ends the
@@ -190,8 +194,7 @@ fn build_shares(
                     }
                     let indexed = graphs.iter().map(|(indexed, _)| indexed).sum();
                     let total = graphs.iter().map(|(_, total)| total).sum();
-                    // Whoever is told may be slow, and is not waited for.
-                    let _ = told.try_send(OptimizeProgress::Indexing { indexed, total });
+                    tell_indexed(&told, indexed, total);
                 },
             )?;
         }

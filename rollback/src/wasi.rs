@@ -198,12 +198,13 @@ pub fn unwatched<T>(run: impl FnOnce() -> T) -> T {
     guard::unguarded(run)
 }
 
-/// From where on a file is known to be zero, in maps too; its length, if that is not known. Reads nothing.
+/// From where on a file, of `length` bytes, is known to be zero, in maps too; `length`, if that is not
+/// known. Reads nothing.
 ///
 /// # Errors
-/// Those of asking for its length.
-pub fn data_length(file: &File) -> io::Result<u64> {
-    descriptor::data_length(file, file.metadata()?.len())
+/// Those of asking which file it is.
+pub fn data_length(file: &File, length: u64) -> io::Result<u64> {
+    descriptor::data_length(file, length)
 }
 
 /// Saves, with one sync, what all maps together are about to overwrite when they are flushed.

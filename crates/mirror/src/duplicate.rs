@@ -27,12 +27,12 @@ pub struct Duplicate {
     pub unsynced: Unsynced,
 }
 
-/// From where on a file is zero: its length, where that is not known.
-pub type DataLength<'a> = &'a dyn Fn(&File) -> io::Result<u64>;
+/// From where on a file of a given length is zero: its length, where that is not known.
+pub type DataLength<'a> = &'a dyn Fn(&File, u64) -> io::Result<u64>;
 
-/// The length of a file of which nobody knows from where on it is zero.
-fn whole_length(file: &File) -> io::Result<u64> {
-    Ok(file.metadata()?.len())
+/// Of a file of which nobody knows from where on it is zero.
+fn all_of_it(_file: &File, length: u64) -> io::Result<u64> {
+    Ok(length)
 }
 
 /// Makes `to`, which must not be there, a second tree of the shard in `from`: its files as they are
@@ -81,7 +81,7 @@ pub fn duplicate_mirrors(from: &Path, to: &Path, links: Links) -> Result<Duplica
     }
     let files = files_below(from)?;
     let is_linked = |file: &str| links == Links::Try && file.rsplit('/').next() != Some(RECORD);
-    duplicate(from, to, &files, is_linked, &whole_length)
+    duplicate(from, to, &files, is_linked, &all_of_it)
 }
 
 /// Whether a segment is known to have vectors. One that has none the engine (0.9) takes for one that
@@ -173,8 +173,8 @@ fn duplicate(
 fn copy(from: &Path, to: &Path, data_length: DataLength<'_>) -> Result<()> {
     let read = |source| Error::io("read", from, source);
     let source = File::open(from).map_err(read)?;
-    let length = whole_length(&source).map_err(read)?;
-    let mut data = (&source).take(data_length(&source).map_err(read)?);
+    let length = source.metadata().map_err(read)?.len();
+    let mut data = (&source).take(data_length(&source, length).map_err(read)?);
     let mut target = NewFile::create(to)?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
@@ -227,7 +227,7 @@ mod tests {
             put(&from, file, bytes);
         }
         fs::create_dir_all(from.join("segments/b/empty")).unwrap();
-        let made = duplicate_shard(&from, &to, Links::Try, &whole_length).unwrap();
+        let made = duplicate_shard(&from, &to, Links::Try, &all_of_it).unwrap();
         assert_eq!((made.linked_files, made.copied_files), (3, 8));
         assert!(to.join("segments/b/empty").is_dir());
         made.unsynced.sync().unwrap();
@@ -240,7 +240,7 @@ mod tests {
         }
 
         let copied = dir.path().join("copied");
-        let made = duplicate_shard(&from, &copied, Links::Never, &whole_length).unwrap();
+        let made = duplicate_shard(&from, &copied, Links::Never, &all_of_it).unwrap();
         assert_eq!((made.linked_files, made.copied_files), (0, 11));
     }
 
@@ -253,7 +253,7 @@ mod tests {
         // What nobody would find who looked no further.
         bytes[2 << 20] = 7;
         put(&from, "segments/b/payload_storage/page_0.dat", &bytes);
-        duplicate_shard(&from, &to, Links::Try, &|_| Ok(1 << 20)).unwrap();
+        duplicate_shard(&from, &to, Links::Try, &|_, _| Ok(1 << 20)).unwrap();
         bytes[2 << 20] = 0;
         let copied = fs::read(to.join("segments/b/payload_storage/page_0.dat")).unwrap();
         assert!(copied == bytes);

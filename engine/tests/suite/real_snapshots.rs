@@ -6,14 +6,14 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 
-use edge_sync_engine::{Error, PointId, Shard, SnapshotLimits, unpack_snapshot};
+use edge_sync_engine::{CollectionConfig, Error, PointId, Shard, SnapshotLimits, unpack_snapshot};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::common::{created, fixtures, read, snapshot_file, write};
+use crate::common::{created, fixtures, read, restored, snapshot_file, write};
 
 /// The contents of a gzipped fixture.
 fn gunzipped(name: &str) -> Vec<u8> {
@@ -84,6 +84,22 @@ fn a_stored_snapshot_restores_as_the_server_held_it() {
     );
     assert_eq!(shard.read_through().expect("readable"), 1017);
     assert_eq!(shard.remove_duplicates().expect("looks"), 0);
+}
+
+#[test]
+fn what_a_snapshot_shows_is_what_its_shard_is_opened_with_again() {
+    let stored = gunzipped("qdrant-1.19-stored/shard.snapshot.gz");
+    let (_dir, stored) = unpacked(&stored, SnapshotLimits::default()).expect("restores");
+    let (_other_dir, all_kinds) = restored();
+    for shard in [stored, all_kinds] {
+        let written = shard.config().to_json();
+        let kept = CollectionConfig::from_json(&written.to_string()).expect("it can be read");
+        assert!(shard.runs_as(&kept).expect("looks"), "{written}");
+        let mut other = written.clone();
+        other["hnsw_config"] = json!({ "m": 7 });
+        let other = CollectionConfig::from_value(&other).expect("a good configuration");
+        assert!(!shard.runs_as(&other).expect("looks"), "{written}");
+    }
 }
 
 #[test]

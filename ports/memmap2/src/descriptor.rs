@@ -25,7 +25,7 @@ pub(crate) struct Metadata {
     pub(crate) length: u64,
     pub(crate) is_file: bool,
     /// When the file was last written, after [`UNIX_EPOCH`]. Zero where the host does not say.
-    modified: Duration,
+    pub(crate) modified: Duration,
 }
 
 /// The coarsest clock of a file system in use, that of FAT.
@@ -36,11 +36,6 @@ impl Metadata {
     pub(crate) fn settled_since(&self) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         (!self.modified.is_zero() && self.modified + CLOCK_TICK < now).then_some(self.modified)
-    }
-
-    /// When the file was last written, after [`UNIX_EPOCH`].
-    pub(crate) fn modified(&self) -> Duration {
-        self.modified
     }
 }
 

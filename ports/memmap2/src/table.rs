@@ -647,7 +647,7 @@ impl SharedFile {
         if metadata.length != self.length {
             return Ok(false);
         }
-        if self.settled_since == Some(metadata.modified()) {
+        if self.settled_since == Some(metadata.modified) {
             return Ok(true);
         }
         let holds = self.has_bytes_of(fd)?;

@@ -338,7 +338,7 @@ pub fn order(count: usize, turn: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Share of `reference` that is also in `ids`, query by query.
-fn overlap(reference: &[Vec<u64>], ids: &[Vec<u64>]) -> f64 {
+pub fn overlap(reference: &[Vec<u64>], ids: &[Vec<u64>]) -> f64 {
     let wanted: usize = reference.iter().map(Vec::len).sum();
     let common: usize = reference
         .iter()

@@ -24,6 +24,7 @@ pub mod report;
 pub mod served;
 pub mod sizes;
 pub mod uploads;
+pub mod vectors;
 
 use std::path::Path;
 

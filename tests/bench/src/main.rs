@@ -10,7 +10,7 @@ use edge_sync_bench::figures::{Comparison, Told};
 use edge_sync_bench::footprint::{Filling, Stage};
 use edge_sync_bench::profiled::{self, Work};
 use edge_sync_bench::{
-    calls, clients, engines, folder, footprint, load, optimizing, pulls, sizes, uploads,
+    calls, clients, engines, folder, footprint, load, optimizing, pulls, sizes, uploads, vectors,
 };
 use edge_sync_host::Component;
 
@@ -75,6 +75,9 @@ struct Arguments {
     #[arg(long, group = "what", value_name = "N,...", value_delimiter = ',', num_args = 0..=1,
           default_missing_value = SIZES)]
     sizes: Option<Vec<usize>>,
+    /// Measure instead searches of every kind of vector and quantization, without a graph.
+    #[arg(long, group = "what")]
+    vectors: bool,
     /// Measure instead what following a server costs, with 100,000 points unless --points says
     /// otherwise.
     #[arg(long, group = "what")]
@@ -247,6 +250,16 @@ impl Arguments {
                 self.quick,
             )?;
             return Ok(Box::new(measured));
+        }
+        if self.vectors {
+            let amount = vectors::Amount {
+                points: self.points as u64,
+                dimensions: self.dimensions,
+                searches: self.searches,
+                repetitions: self.repetitions,
+                seed: self.seed,
+            };
+            return Ok(Box::new(vectors::measure(&component, folder, amount)?));
         }
         let contestants = Contestants::find(component);
         if self.calls {

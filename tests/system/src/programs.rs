@@ -141,6 +141,16 @@ fn the_benchmark_tells_memory_start_and_the_price_of_a_call() {
 }
 
 #[test]
+fn the_benchmark_finds_the_same_among_every_kind_of_vector() {
+    let report = bench(&["--vectors", "--points", "300", "--dimensions", "32"]);
+    assert_eq!(rows(&report).len(), 16, "{report:#}");
+    for row in rows(&report) {
+        assert!(row["agreement"].as_f64() > Some(0.9), "{row:#}");
+        assert!(row["ratio"]["of_medians"].as_f64() > Some(0.0), "{row:#}");
+    }
+}
+
+#[test]
 fn the_benchmark_of_uploads_is_over_both_links() {
     let report = bench(&["--uploads", "--points", "60"]);
     let requests = |link: &str, by: &str| {

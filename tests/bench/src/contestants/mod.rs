@@ -277,7 +277,10 @@ fn open<T>(slot: &Option<T>) -> Result<&T> {
 }
 
 /// What `work` gives, and how long it took.
-fn timed<T, E>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<(T, Duration)>
+///
+/// # Errors
+/// Those of `work`.
+pub fn timed<T, E>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<(T, Duration)>
 where
     Box<dyn std::error::Error>: From<E>,
 {
