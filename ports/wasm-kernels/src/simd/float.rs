@@ -7,7 +7,7 @@
 
 use core::arch::wasm32::*;
 
-use super::lanes::{load, store, sum_halves, sum_neighbours};
+use super::lanes::{load, store, sum_halves, sum_neighbours, write_now};
 use crate::scalar;
 
 /// Σ a·b.
@@ -72,11 +72,11 @@ fn sum(
     a: &[f32],
     b: &[f32],
     short: impl Fn(&[f32], &[f32]) -> f32,
-    step: impl Fn(v128, v128, v128) -> v128,
+    step: impl Fn(v128, v128, v128) -> v128 + Copy,
     term: impl Fn(f32, f32) -> f32,
 ) -> f32 {
     let (a, b) = crate::cut(a, b);
-    let (mut sum, block) = if a.len() >= 32 {
+    let (sum, block) = if a.len() >= 32 {
         let [l1, h1, l2, h2, l3, h3, l4, h4] = fold(a, b, step);
         let low = f32x4_add(f32x4_add(l1, l2), f32x4_add(l3, l4));
         let high = f32x4_add(f32x4_add(h1, h2), f32x4_add(h3, h4));
@@ -85,13 +85,26 @@ fn sum(
         let [s1, s2, s3, s4] = fold(a, b, step).map(sum_halves);
         (s1 + s2 + s3 + s4, 16)
     } else {
-        return short(a, b);
+        return apart(|| short(a, b));
     };
-    let summed = a.len() - a.len() % block;
-    for (a, b) in a[summed..].iter().zip(&b[summed..]) {
-        sum += term(*a, *b);
+    let rest = a.len() % block;
+    if rest == 0 {
+        return sum;
     }
-    sum
+    let summed = a.len() - rest;
+    apart(|| {
+        let mut sum = sum;
+        for (a, b) in a[summed..].iter().zip(&b[summed..]) {
+            sum += term(*a, *b);
+        }
+        sum
+    })
+}
+
+/// Keeps what is rarely done from taking registers of what is done often.
+#[inline(never)]
+fn apart(work: impl FnOnce() -> f32) -> f32 {
+    work()
 }
 
 /// `SUMS` vectors of sums: the first of every first four of `4 · SUMS` values, and so on.
@@ -99,14 +112,73 @@ fn sum(
 fn fold<const SUMS: usize>(
     a: &[f32],
     b: &[f32],
-    step: impl Fn(v128, v128, v128) -> v128,
+    step: impl Fn(v128, v128, v128) -> v128 + Copy,
 ) -> [v128; SUMS] {
     let (a, _) = a.as_chunks::<4>().0.as_chunks::<SUMS>();
     let (b, _) = b.as_chunks::<4>().0.as_chunks::<SUMS>();
-    let mut sums = [f32x4_splat(0.0); SUMS];
+    let (a, a_rest) = a.as_chunks::<UNROLLED>();
+    let (b, b_rest) = b.as_chunks::<UNROLLED>();
+    let mut many = a.iter().zip(b);
+    let mut rest = a_rest
+        .as_chunks::<1>()
+        .0
+        .iter()
+        .zip(b_rest.as_chunks::<1>().0);
+    let mut sums = if let Some((a, b)) = many.next() {
+        sum_blocks(a, b, step)
+    } else if let Some((a, b)) = rest.next() {
+        sum_blocks(a, b, step)
+    } else {
+        [f32x4_splat(0.0); SUMS]
+    };
+    for (a, b) in many {
+        add_blocks(&mut sums, a, b, step);
+    }
+    for (a, b) in rest {
+        add_blocks(&mut sums, a, b, step);
+    }
+    sums
+}
+
+/// Blocks of values that are added up in one call.
+const UNROLLED: usize = 4;
+
+/// From zero on. Not inlined: what the caller has in registers would take room.
+#[inline(never)]
+fn sum_blocks<const SUMS: usize, const BLOCKS: usize>(
+    a: &[[[f32; 4]; SUMS]; BLOCKS],
+    b: &[[[f32; 4]; SUMS]; BLOCKS],
+    step: impl Fn(v128, v128, v128) -> v128,
+) -> [v128; SUMS] {
+    in_turn([f32x4_splat(0.0); SUMS], a, b, step)
+}
+
+/// As [`sum_blocks`], on top of `sums`.
+#[inline(never)]
+fn add_blocks<const SUMS: usize, const BLOCKS: usize>(
+    sums: &mut [v128; SUMS],
+    a: &[[[f32; 4]; SUMS]; BLOCKS],
+    b: &[[[f32; 4]; SUMS]; BLOCKS],
+    step: impl Fn(v128, v128, v128) -> v128,
+) {
+    *sums = in_turn(*sums, a, b, step);
+}
+
+/// Without a loop, and with a store after each step: Cranelift (48) keeps on the stack what lives across the
+/// start of a loop, which may be interrupted there, and computes as late as it can, so that without the
+/// stores it would load everything first, which is more than the registers hold.
+#[inline(always)]
+fn in_turn<const SUMS: usize, const BLOCKS: usize>(
+    mut sums: [v128; SUMS],
+    a: &[[[f32; 4]; SUMS]; BLOCKS],
+    b: &[[[f32; 4]; SUMS]; BLOCKS],
+    step: impl Fn(v128, v128, v128) -> v128,
+) -> [v128; SUMS] {
+    let mut written = f32x4_splat(0.0);
     for (a, b) in a.iter().zip(b) {
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
             *sum = step(*sum, load(a), load(b));
+            write_now(&mut written, *sum);
         }
     }
     sums

@@ -34,6 +34,13 @@ pub fn store<T: Lanes>(lanes: &mut T, vector: v128) {
     unsafe { v128_store(core::ptr::from_mut(lanes).cast(), vector) }
 }
 
+/// Writes to memory, also where that is written to again and not read.
+#[inline(always)]
+pub fn write_now(place: &mut v128, vector: v128) {
+    // SAFETY: a reference is valid for writes, and aligned.
+    unsafe { core::ptr::from_mut(place).write_volatile(vector) }
+}
+
 /// Eight numbers of 16 bits.
 #[inline(always)]
 pub fn load_u8s(lanes: &[u8; 8]) -> v128 {
