@@ -292,17 +292,17 @@ impl Replayed {
         for done in history {
             digest = digest_after(digest, done);
             match done {
-                Done::Point(id, effect) => shard.apply(operations(&shard, *id, effect)?)?,
+                Done::Point(id, effect) => shard.apply(&operations(&shard, *id, effect)?)?,
                 Done::CreateIndex(field, schema) => {
                     built.forget(field, Some(schema));
-                    shard.apply(vec![Operation::CreatePayloadIndex {
+                    shard.apply(&[Operation::CreatePayloadIndex {
                         field: field.clone(),
                         schema: json!(schema),
                     }])?;
                 }
                 Done::DeleteIndex(field) => {
                     built.forget(field, None);
-                    shard.apply(vec![Operation::DeletePayloadIndex {
+                    shard.apply(&[Operation::DeletePayloadIndex {
                         field: field.clone(),
                     }])?;
                 }
