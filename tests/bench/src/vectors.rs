@@ -4,7 +4,6 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use edge_sync_engine as engine;
 use edge_sync_host::{self as host, Component, Durability, ShardOptions};
@@ -13,7 +12,7 @@ use fastrand::Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::contestants::{Result, timed};
+use crate::contestants::{self, Found, Result};
 use crate::engines::{LIMIT, order, overlap};
 use crate::figures::{Figure, Measured};
 use crate::report::{Ratio, Samples, Unit, machine, median};
@@ -279,12 +278,7 @@ impl Pair {
         Ok(())
     }
 
-    fn search_natively(
-        &self,
-        name: &str,
-        vector: engine::Vector,
-        params: &Value,
-    ) -> Result<(Vec<u64>, Duration)> {
+    fn search_natively(&self, name: &str, vector: engine::Vector, params: &Value) -> Result<Found> {
         let name = name.to_owned();
         let request = engine::SearchRequest {
             target: engine::Target::Vector { name, vector },
@@ -295,29 +289,14 @@ impl Pair {
             score_threshold: None,
             selection: engine::Selection::default(),
         };
-        let (found, elapsed) = timed(|| self.native.search(request))?;
-        let ids = found.iter().filter_map(|point| match point.id {
-            engine::PointId::Num(id) => Some(id),
-            engine::PointId::Uuid(_) => None,
-        });
-        Ok((ids.collect(), elapsed))
+        contestants::engine::search(&self.native, request)
     }
 
-    fn search_hosted(
-        &self,
-        name: &str,
-        vector: engine::Vector,
-        params: &Value,
-    ) -> Result<(Vec<u64>, Duration)> {
+    fn search_hosted(&self, name: &str, vector: engine::Vector, params: &Value) -> Result<Found> {
         let mut request = host::SearchRequest::nearest(name, hosted(vector), LIMIT);
         request.params = Some(params.to_string());
         request.selection = host::Selection::none();
-        let (found, elapsed) = timed(|| self.component.search(request))?;
-        let ids = found.iter().filter_map(|point| match &point.id {
-            host::PointId::Num(id) => Some(*id),
-            host::PointId::Uuid(_) => None,
-        });
-        Ok((ids.collect(), elapsed))
+        contestants::hosted::search(&self.component, request)
     }
 }
 
@@ -367,22 +346,19 @@ fn one(case: &Case, component: &Component, folder: &Path, amount: Amount) -> Res
     pair.optimize()?;
     let params = json!({ "quantization": { "rescore": false } });
     let mut times = [Samples::default(), Samples::default()];
-    let (mut reference, mut found) = (Vec::new(), Vec::new());
+    let mut ids = [Vec::new(), Vec::new()];
     for repetition in 0..amount.repetitions {
         let mut seconds = [Vec::new(), Vec::new()];
         for number in 0..amount.searches {
             let query = case.vector(&mut random, amount.dimensions);
             for turn in order(2, repetition + number) {
                 let query = query.clone();
-                let (ids, elapsed) = match turn {
+                let answer = match turn {
                     0 => pair.search_natively(name, query, &params)?,
                     _ => pair.search_hosted(name, query, &params)?,
                 };
-                seconds[turn].push(elapsed.as_secs_f64());
-                match turn {
-                    0 => reference.push(ids),
-                    _ => found.push(ids),
-                }
+                seconds[turn].push(answer.elapsed.as_secs_f64());
+                ids[turn].push(answer.ids);
             }
         }
         for (samples, seconds) in times.iter_mut().zip(seconds) {
@@ -390,6 +366,7 @@ fn one(case: &Case, component: &Component, folder: &Path, amount: Amount) -> Res
         }
     }
     let [native, component] = times;
+    let [reference, found] = ids;
     Ok(Row {
         what: case.what,
         ratio: Ratio::of(&native, &component),

@@ -47,6 +47,22 @@ impl Engine {
     }
 }
 
+/// Times a search.
+///
+/// # Errors
+/// The engine's.
+pub fn search(shard: &engine::Shard, request: engine::SearchRequest) -> Result<Found> {
+    let (found, elapsed) = timed(|| shard.search(request))?;
+    let ids = found.iter().filter_map(|point| match point.id {
+        engine::PointId::Num(id) => Some(id),
+        engine::PointId::Uuid(_) => None,
+    });
+    Ok(Found {
+        elapsed,
+        ids: ids.collect(),
+    })
+}
+
 impl Contestant for Engine {
     fn upsert(&self, batch: &[Record]) -> Result<Duration> {
         let points = batch
@@ -80,16 +96,7 @@ impl Contestant for Engine {
                 vectors: None,
             },
         };
-        let shard = open(&self.shard)?;
-        let (found, elapsed) = timed(|| shard.search(request))?;
-        let ids = found.iter().filter_map(|point| match point.id {
-            engine::PointId::Num(id) => Some(id),
-            engine::PointId::Uuid(_) => None,
-        });
-        Ok(Found {
-            elapsed,
-            ids: ids.collect(),
-        })
+        search(open(&self.shard)?, request)
     }
 
     fn flush(&self) -> Result<Duration> {

@@ -68,6 +68,22 @@ impl Hosted {
     }
 }
 
+/// Times a search.
+///
+/// # Errors
+/// The host library's.
+pub fn search(shard: &host::Shard, request: host::SearchRequest) -> Result<Found> {
+    let (found, elapsed) = timed(|| shard.search(request))?;
+    let ids = found.iter().filter_map(|point| match &point.id {
+        host::PointId::Num(id) => Some(*id),
+        host::PointId::Uuid(_) => None,
+    });
+    Ok(Found {
+        elapsed,
+        ids: ids.collect(),
+    })
+}
+
 impl Contestant for Hosted {
     fn upsert(&self, batch: &[Record]) -> Result<Duration> {
         let points = batch
@@ -85,16 +101,7 @@ impl Contestant for Hosted {
     fn search(&self, vector: &[f32], limit: u32, exact: bool) -> Result<Found> {
         let mut request = host::SearchRequest::nearest("", vector.to_vec(), limit);
         request.params = Some(json!({"exact": exact}).to_string());
-        let shard = open(&self.shard)?;
-        let (found, elapsed) = timed(|| shard.search(request))?;
-        let ids = found.iter().filter_map(|point| match &point.id {
-            host::PointId::Num(id) => Some(*id),
-            host::PointId::Uuid(_) => None,
-        });
-        Ok(Found {
-            elapsed,
-            ids: ids.collect(),
-        })
+        search(open(&self.shard)?, request)
     }
 
     fn flush(&self) -> Result<Duration> {

@@ -1,8 +1,8 @@
 //! One shard behind four doors: the engine as an application uses it, the engine behind this
 //! project's REST layer, the component in its host, and the engine's Python package.
 
-mod engine;
-mod hosted;
+pub mod engine;
+pub mod hosted;
 mod native;
 mod python;
 
@@ -277,10 +277,7 @@ fn open<T>(slot: &Option<T>) -> Result<&T> {
 }
 
 /// What `work` gives, and how long it took.
-///
-/// # Errors
-/// Those of `work`.
-pub fn timed<T, E>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<(T, Duration)>
+fn timed<T, E>(work: impl FnOnce() -> std::result::Result<T, E>) -> Result<(T, Duration)>
 where
     Box<dyn std::error::Error>: From<E>,
 {
