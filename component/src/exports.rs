@@ -67,7 +67,7 @@ impl shard::Guest for Component {
         with_store(|store| {
             let points = convert::points_in(points)?;
             let operations = store.shard()?.prepare_upsert(points)?;
-            store.commit(&operations)
+            store.commit(operations)
         })
     }
 

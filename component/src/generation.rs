@@ -111,11 +111,11 @@ pub fn replay(
         replayed.last = record.sequence;
         last = Some(record);
         if batch.len() == REPLAY_BATCH {
-            shard.apply(&batch)?;
-            batch.clear();
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(REPLAY_BATCH));
+            shard.apply(full)?;
         }
     }
-    shard.apply(&batch)?;
+    shard.apply(batch)?;
     replayed.last_mark = last.as_ref().map_or(0, mark);
     Ok(replayed)
 }

@@ -271,7 +271,7 @@ impl Store {
     fn write_gathered(&mut self, retry: &mut Retry) -> Result<()> {
         let gathered = std::mem::take(&mut retry.gathered);
         retry.counted = (0, 0);
-        self.commit(&gathered).map(drop)
+        self.commit(gathered).map(drop)
     }
 }
 

@@ -20,7 +20,7 @@ pub fn resend(store: &mut Store) -> Result<u64> {
     let before = store.log().last();
     let mut queued = 0;
     let mut commit = |store: &mut Store, operations: Vec<Operation>| -> Result<()> {
-        queued += u64::from(store.commit(&operations)?.operations);
+        queued += u64::from(store.commit(operations)?.operations);
         Ok(())
     };
     let description = describing_operations(store)?;

@@ -488,7 +488,7 @@ impl Staging {
         let held = self.held(ids)?;
         let count = held.len() as u64;
         let shard = self.shard.as_ref().ok_or(Error::NotOpen)?;
-        shard.apply(&[Operation::DeletePoints { ids: held }])?;
+        shard.apply(vec![Operation::DeletePoints { ids: held }])?;
         Ok(count)
     }
 

@@ -4,6 +4,8 @@
 use std::cell::Cell;
 use std::path::Path;
 
+use edge_sync_rollback::wasi as rollback;
+
 use crate::bindings::types::{MemoryShortage, StorageFailure, StorageKind};
 use crate::error::{Error, Result};
 
@@ -30,8 +32,36 @@ const MEMORY_FACTOR: u64 = 4;
 const AHEAD: u64 = 2 * PIECE;
 
 thread_local! {
-    /// What is left of the last look's [`AHEAD`].
-    static LEFT: Cell<u64> = const { Cell::new(0) };
+    static LOOK: Cell<Look> = const { Cell::new(Look { left: 0, memory: 0, maps: 0 }) };
+}
+
+/// The last look for memory, and how things stood after it.
+#[derive(Clone, Copy)]
+struct Look {
+    /// What is left of its [`AHEAD`].
+    left: u64,
+    /// Size of the linear memory.
+    memory: u64,
+    /// Bytes that maps had taken from what the allocator had free.
+    maps: usize,
+}
+
+impl Look {
+    /// One just now that found `left` more than was needed.
+    fn that_found(left: u64) -> Look {
+        Look {
+            left,
+            memory: memory_bytes(),
+            maps: rollback::bytes_allocated_for_maps(),
+        }
+    }
+
+    /// Whether nothing large was taken since: the map of a file that is full takes twice the file at
+    /// once, and more than was found ahead.
+    fn still_holds(&self) -> bool {
+        let now = Look::that_found(self.left);
+        now.memory == self.memory && now.maps == self.maps
+    }
 }
 
 /// Room on the disk that logged bytes take until the log forgets them: in the log, in the engine's
@@ -60,15 +90,20 @@ pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
 
 /// Whether the last look was for so much more, which is taken off then.
 fn is_left(taken: u64) -> bool {
-    let left = LEFT.get().checked_sub(taken);
-    LEFT.set(left.unwrap_or_default());
-    left.is_some()
+    let look = LOOK.get();
+    match look.left.checked_sub(taken) {
+        Some(left) if look.still_holds() => {
+            LOOK.set(Look { left, ..look });
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether there is so much, and perhaps some more for what comes.
 fn is_found(needed: u64) -> bool {
     let has_more = are_to_be_had(needed.saturating_add(AHEAD));
-    LEFT.set(if has_more { AHEAD } else { 0 });
+    LOOK.set(Look::that_found(if has_more { AHEAD } else { 0 }));
     has_more || are_to_be_had(needed)
 }
 

@@ -295,7 +295,7 @@ fn write(
     match parse_request_as(Strictness::Server, method, path, &body.to_string())? {
         EngineRequest::Write(write) => {
             for step in write.steps() {
-                shard.apply(&shard.prepare(step)?)?;
+                shard.apply(shard.prepare(step)?)?;
             }
             Ok(())
         }

@@ -29,31 +29,27 @@ impl Shard {
     /// Applying them again, or replaying a log from an earlier position, ends in the same state.
     ///
     /// Errors: storage errors; the shard must then be discarded and opened again.
-    pub fn apply(&self, ops: &[Operation]) -> Result<()> {
+    pub fn apply(&self, ops: Vec<Operation>) -> Result<()> {
         let _changing = self.begin_change();
-        let mut run = Vec::new();
-        let mut in_run = HashSet::new();
+        let mut run = Run::default();
         for op in ops {
             match op {
                 Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
-                    if !in_run.insert(point.id) {
-                        self.apply_upserts(std::mem::take(&mut run))?;
-                        in_run.clear();
-                        in_run.insert(point.id);
+                    if run.has(point.id) {
+                        self.apply_upserts(run.take())?;
                     }
                     run.push(point);
                 }
                 op => {
-                    self.apply_upserts(std::mem::take(&mut run))?;
-                    in_run.clear();
+                    self.apply_upserts(run.take())?;
                     self.apply_one(op)?;
                 }
             }
         }
-        self.apply_upserts(run)
+        self.apply_upserts(run.take())
     }
 
-    fn apply_upserts(&self, points: Vec<&Point>) -> Result<()> {
+    fn apply_upserts(&self, points: Vec<Point>) -> Result<()> {
         if points.is_empty() {
             return Ok(());
         }
@@ -63,8 +59,8 @@ impl Shard {
                 .into_iter()
                 .map(|point| PointStructPersisted {
                     id: point.id.into(),
-                    vector: fitting(&config, &point.vectors),
-                    payload: point.payload.clone().map(qdrant_edge::Payload),
+                    vector: fitting(&config, point.vectors),
+                    payload: point.payload.map(qdrant_edge::Payload),
                 })
                 .collect()
         };
@@ -73,7 +69,7 @@ impl Shard {
         ))
     }
 
-    fn apply_one(&self, op: &Operation) -> Result<()> {
+    fn apply_one(&self, op: Operation) -> Result<()> {
         match op {
             // Gathered by the caller.
             Operation::UpsertPoint(point) | Operation::UpsertPointIf { point, .. } => {
@@ -81,7 +77,7 @@ impl Shard {
             }
             Operation::DeletePoints { ids } => self.update(UpdateOperation::PointOperation(
                 PointOperations::DeletePoints {
-                    ids: engine_ids(ids),
+                    ids: engine_ids(&ids),
                 },
             )),
             Operation::UpdateVectors { id, vectors, .. } => {
@@ -89,11 +85,11 @@ impl Shard {
                 if vector_count(&vector) == 0 {
                     return Ok(());
                 }
-                self.update_existing(&[*id], |_| {
+                self.update_existing(&[id], |_| {
                     Ok(UpdateOperation::VectorOperation(
                         VectorOperations::UpdateVectors(UpdateVectorsOp {
                             points: vec![PointVectorsPersisted {
-                                id: (*id).into(),
+                                id: id.into(),
                                 vector: vector.clone(),
                             }],
                             update_filter: None,
@@ -104,39 +100,41 @@ impl Shard {
             Operation::DeleteVectors { ids, names } => {
                 let names: Vec<_> = {
                     let config = self.engine.config();
-                    let known = |name: &&String| {
-                        config.vectors.contains_key(*name)
-                            || config.sparse_vectors.contains_key(*name)
+                    let known = |name: &String| {
+                        config.vectors.contains_key(name)
+                            || config.sparse_vectors.contains_key(name)
                     };
-                    names.iter().filter(known).cloned().collect()
+                    names.into_iter().filter(known).collect()
                 };
                 if names.is_empty() {
                     return Ok(());
                 }
-                self.update_existing(ids, |ids| {
+                self.update_existing(&ids, |ids| {
                     Ok(UpdateOperation::VectorOperation(
                         VectorOperations::DeleteVectors(PointIdsList::from(ids), names.clone()),
                     ))
                 })
             }
-            Operation::SetPayload { ids, payload, key } => self.update_existing(ids, |ids| {
-                let op = set_payload(ids, payload, key.as_ref())?;
+            Operation::SetPayload { ids, payload, key } => self.update_existing(&ids, |ids| {
+                let op = set_payload(ids, &payload, key.as_ref())?;
                 Ok(UpdateOperation::PayloadOperation(PayloadOps::SetPayload(
                     op,
                 )))
             }),
-            Operation::OverwritePayload { ids, payload, key } => self.update_existing(ids, |ids| {
-                let op = set_payload(ids, payload, key.as_ref())?;
-                Ok(UpdateOperation::PayloadOperation(
-                    PayloadOps::OverwritePayload(op),
-                ))
-            }),
+            Operation::OverwritePayload { ids, payload, key } => {
+                self.update_existing(&ids, |ids| {
+                    let op = set_payload(ids, &payload, key.as_ref())?;
+                    Ok(UpdateOperation::PayloadOperation(
+                        PayloadOps::OverwritePayload(op),
+                    ))
+                })
+            }
             Operation::DeletePayload { ids, keys } => {
                 let keys = keys
                     .iter()
                     .map(|key| payload_path(key))
                     .collect::<Result<Vec<_>>>()?;
-                self.update_existing(ids, |ids| {
+                self.update_existing(&ids, |ids| {
                     Ok(UpdateOperation::PayloadOperation(
                         PayloadOps::DeletePayload(DeletePayloadOp {
                             keys: keys.clone(),
@@ -146,15 +144,15 @@ impl Shard {
                     ))
                 })
             }
-            Operation::ClearPayload { ids } => self.update_existing(ids, |points| {
+            Operation::ClearPayload { ids } => self.update_existing(&ids, |points| {
                 Ok(UpdateOperation::PayloadOperation(
                     PayloadOps::ClearPayload { points },
                 ))
             }),
             Operation::CreatePayloadIndex { field, schema } => {
-                let field_name = payload_path(field)?;
+                let field_name = payload_path(&field)?;
                 let schema: PayloadFieldSchema =
-                    field_schema(&Node::root("schema", schema), &field_name)?;
+                    field_schema(&Node::root("schema", &schema), &field_name)?;
                 self.update(UpdateOperation::FieldIndexOperation(
                     FieldIndexOperations::CreateIndex(CreateIndex {
                         field_name,
@@ -164,15 +162,15 @@ impl Shard {
             }
             Operation::DeletePayloadIndex { field } => {
                 self.update(UpdateOperation::FieldIndexOperation(
-                    FieldIndexOperations::DeleteIndex(payload_path(field)?),
+                    FieldIndexOperations::DeleteIndex(payload_path(&field)?),
                 ))
             }
             Operation::CreateVectorName { name, config } => {
                 let config: VectorNameConfig =
-                    crate::config::vector_name_config(&Node::root("config", config))?;
-                self.create_vector(name, config)
+                    crate::config::vector_name_config(&Node::root("config", &config))?;
+                self.create_vector(&name, config)
             }
-            Operation::DeleteVectorName { name } => self.delete_vector(name),
+            Operation::DeleteVectorName { name } => self.delete_vector(&name),
         }
     }
 
@@ -236,17 +234,47 @@ impl Shard {
     }
 }
 
+/// Points of different ids.
+#[derive(Default)]
+struct Run {
+    points: Vec<Point>,
+    greatest: Option<PointId>,
+    /// Of the first points. Made when it is needed: most runs are in order of id.
+    ids: HashSet<PointId>,
+}
+
+impl Run {
+    fn has(&mut self, id: PointId) -> bool {
+        if self.greatest.is_none_or(|greatest| greatest < id) {
+            return false;
+        }
+        let new = self.points.get(self.ids.len()..).unwrap_or_default();
+        self.ids.extend(new.iter().map(|point| point.id));
+        self.ids.contains(&id)
+    }
+
+    fn push(&mut self, point: Point) {
+        self.greatest = self.greatest.max(Some(point.id));
+        self.points.push(point);
+    }
+
+    /// All of them; it is empty then.
+    fn take(&mut self) -> Vec<Point> {
+        std::mem::take(self).points
+    }
+}
+
 fn engine_ids(ids: &[PointId]) -> Vec<qdrant_edge::PointId> {
     ids.iter().copied().map(Into::into).collect()
 }
 
 /// The vectors that the configuration has a place for now.
-fn fitting(config: &EdgeConfig, vectors: &Vectors) -> VectorStructPersisted {
+fn fitting(config: &EdgeConfig, vectors: Vectors) -> VectorStructPersisted {
     VectorStructPersisted::Named(
         vectors
-            .iter()
+            .into_iter()
             .filter(|(name, vector)| vector::check_place(config, name, vector).is_ok())
-            .map(|(name, vector)| (name.clone(), vector::to_stored(vector)))
+            .map(|(name, vector)| (name, vector::into_stored(vector)))
             .collect(),
     )
 }

@@ -146,7 +146,7 @@ impl Shard {
                     })
                 })
                 .collect();
-            self.apply(&points)?;
+            self.apply(points)?;
         }
         Ok(())
     }

@@ -381,14 +381,13 @@ pub(crate) fn into_query(vector: Vector) -> Result<VectorInternal> {
 }
 
 /// For the engine's writes.
-pub(crate) fn to_stored(vector: &Vector) -> VectorPersisted {
+pub(crate) fn into_stored(vector: Vector) -> VectorPersisted {
     match vector {
-        Vector::Dense(values) => VectorPersisted::Dense(values.clone()),
-        Vector::Sparse { indices, values } => VectorPersisted::Sparse(SparseVector {
-            indices: indices.clone(),
-            values: values.clone(),
-        }),
-        Vector::Multi(rows) => VectorPersisted::MultiDense(rows.clone()),
+        Vector::Dense(values) => VectorPersisted::Dense(values),
+        Vector::Sparse { indices, values } => {
+            VectorPersisted::Sparse(SparseVector { indices, values })
+        }
+        Vector::Multi(rows) => VectorPersisted::MultiDense(rows),
     }
 }
 

@@ -107,8 +107,8 @@ impl Instance {
     pub(crate) fn new(component: &Component, grants: Grants) -> Result<Instance> {
         let stderr = StderrTail::default();
         let mut wasi = WasiCtx::builder();
-        // The owner's thread serves nobody else, and a hop to another thread for each file access
-        // costs more than the access.
+        // Whose thread it is waits anyway, and a hop to another thread for each file access costs more
+        // than the access.
         wasi.allow_blocking_current_thread(true)
             .stderr(stderr.clone());
         for preopen in &grants.preopens {

@@ -113,6 +113,7 @@
 
 mod background;
 mod bindings;
+mod call_stack;
 mod cancel;
 mod client;
 mod clock;

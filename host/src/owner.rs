@@ -1,17 +1,18 @@
-//! A thread that owns a value; closures are sent to it and run one after the other.
+//! A thread that owns a value; closures are sent to it and run one after the other. Where that was
+//! asked for, a caller who finds nobody else there runs its closure itself: two threads that wake each
+//! other take longer than a short call.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::call_stack::CallStack;
 use crate::error::{Error, Result};
-
-/// The component's calls run on the owner's stack: what Wasmtime grants the guest, and the host's
-/// own frames above it.
-const STACK_BYTES: usize = crate::component::GUEST_STACK_BYTES + (4 << 20);
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
@@ -19,6 +20,9 @@ pub(crate) struct Owner<S> {
     what: &'static str,
     jobs: Option<mpsc::Sender<Job<S>>>,
     thread: Option<JoinHandle<Option<S>>>,
+    value: Arc<Mutex<Option<S>>>,
+    /// What callers run their calls on; none where all calls go to the thread. Locked after the value.
+    stack: Option<Mutex<CallStack>>,
     /// Set when the value is wanted back at the end. Otherwise it is dropped on the owner's
     /// thread, since dropping may call the guest, which needs the stack.
     wanted: Arc<AtomicBool>,
@@ -34,6 +38,14 @@ impl Counted {
     fn begin(waiting: &Arc<AtomicUsize>) -> Counted {
         waiting.fetch_add(1, Ordering::AcqRel);
         Counted(Arc::clone(waiting))
+    }
+
+    /// Counts the call if it is the only one.
+    fn begin_alone(waiting: &Arc<AtomicUsize>) -> Option<Counted> {
+        waiting
+            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire)
+            .ok()?;
+        Some(Counted(Arc::clone(waiting)))
     }
 }
 
@@ -51,39 +63,54 @@ struct Idle<S> {
 
 impl<S: Send + 'static> Owner<S> {
     /// `what` names the thread, and the owner in errors.
-    pub(crate) fn spawn(what: &'static str, state: S) -> Result<Owner<S>> {
-        Owner::start(what, state, None)
+    pub(crate) fn spawn(what: &'static str, value: S) -> Result<Owner<S>> {
+        Owner::start(what, value, None)
+    }
+
+    /// [`Owner::spawn`]; whoever calls while no other call is there runs it on its own thread.
+    pub(crate) fn spawn_lending(what: &'static str, value: S) -> Result<Owner<S>> {
+        let mut owner = Owner::start(what, value, None)?;
+        owner.stack = CallStack::new()
+            .map_err(Error::io("get a stack for", what))?
+            .map(Mutex::new);
+        Ok(owner)
     }
 
     /// [`Owner::spawn`]; `then` is called when nothing was asked of it for as long as `after`.
     pub(crate) fn spawn_idle(
         what: &'static str,
-        state: S,
+        value: S,
         after: Duration,
         then: fn(&mut S),
     ) -> Result<Owner<S>> {
-        Owner::start(what, state, Some(Idle { after, then }))
+        Owner::start(what, value, Some(Idle { after, then }))
     }
 
-    fn start(what: &'static str, mut state: S, idle: Option<Idle<S>>) -> Result<Owner<S>> {
+    fn start(what: &'static str, value: S, idle: Option<Idle<S>>) -> Result<Owner<S>> {
         let waiting = Arc::new(AtomicUsize::new(0));
         let (jobs, inbox) = mpsc::channel::<Job<S>>();
         let wanted = Arc::new(AtomicBool::new(false));
         let give_back = Arc::clone(&wanted);
+        let value = Arc::new(Mutex::new(Some(value)));
+        let owned = Arc::clone(&value);
         let thread = Builder::new()
             .name(format!("edge-sync {what}"))
-            .stack_size(STACK_BYTES)
+            .stack_size(CallStack::BYTES)
             .spawn(move || {
-                while let Some(job) = next(&inbox, &mut state, idle.as_ref()) {
-                    job(&mut state);
-                }
-                give_back.load(Ordering::Acquire).then_some(state)
+                // A panic is an error for its caller and for those after.
+                let _ = catch_unwind(AssertUnwindSafe(|| work(&inbox, &owned, idle.as_ref())));
+                drop(inbox);
+                let is_sound = !owned.is_poisoned();
+                let value = lock(&owned).take();
+                value.filter(|_| is_sound && give_back.load(Ordering::Acquire))
             })
             .map_err(Error::io("start a thread for", what))?;
         Ok(Owner {
             what,
             jobs: Some(jobs),
             thread: Some(thread),
+            value,
+            stack: None,
             wanted,
             waiting,
         })
@@ -104,12 +131,19 @@ impl<S: Send + 'static> Owner<S> {
         }));
     }
 
-    /// Runs `job` on the owner's thread after those sent before it, and waits for the outcome.
+    /// Runs `job` after those sent before it, and waits for the outcome.
     pub(crate) fn call<R, F>(&self, job: F) -> Result<R>
     where
         R: Send + 'static,
         F: FnOnce(&mut S) -> Result<R> + Send + 'static,
     {
+        // WASI's calls wait within a runtime, which a thread of another runtime must not.
+        if let Some(stack) = &self.stack
+            && Handle::try_current().is_err()
+            && let Some(counted) = Counted::begin_alone(&self.waiting)
+        {
+            return self.call_here(stack, counted, job);
+        }
         let (reply, outcome) = mpsc::sync_channel(1);
         let counted = Counted::begin(&self.waiting);
         self.send(Box::new(move |state| {
@@ -119,6 +153,22 @@ impl<S: Send + 'static> Owner<S> {
             let _ = reply.send(outcome);
         }))?;
         outcome.recv().map_err(|_| Error::Closed(self.what))?
+    }
+
+    /// Runs `job` on this thread.
+    fn call_here<R, F>(&self, stack: &Mutex<CallStack>, counted: Counted, job: F) -> Result<R>
+    where
+        F: FnOnce(&mut S) -> Result<R>,
+    {
+        let closed = || Error::Closed(self.what);
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut value = self.value.lock().map_err(|_| closed())?;
+            let value = value.as_mut().ok_or_else(closed)?;
+            let outcome = lock(stack).run(|| job(value));
+            drop(counted);
+            outcome
+        }))
+        .unwrap_or_else(|_| Err(closed()))
     }
 
     /// [`Owner::call`] for async callers. The job runs even if the future is dropped.
@@ -162,20 +212,40 @@ impl<S: Send + 'static> Owner<S> {
     }
 }
 
+/// Runs jobs until nobody can send one.
+fn work<S>(inbox: &mpsc::Receiver<Job<S>>, value: &Mutex<Option<S>>, idle: Option<&Idle<S>>) {
+    // Poisoned by a caller's job that panicked.
+    let value = || value.lock().ok();
+    while let Some(job) = next(inbox, value, idle) {
+        match value().as_deref_mut() {
+            Some(Some(value)) => job(value),
+            _ => return,
+        }
+    }
+}
+
 /// The next job; none once nobody can send one.
-fn next<S>(
+fn next<'a, S: 'a>(
     inbox: &mpsc::Receiver<Job<S>>,
-    state: &mut S,
+    value: impl Fn() -> Option<MutexGuard<'a, Option<S>>>,
     idle: Option<&Idle<S>>,
 ) -> Option<Job<S>> {
     if let Some(idle) = idle {
         match inbox.recv_timeout(idle.after) {
             Ok(job) => return Some(job),
             Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-            Err(mpsc::RecvTimeoutError::Timeout) => (idle.then)(state),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(value) = value()?.as_mut() {
+                    (idle.then)(value);
+                }
+            }
         }
     }
     inbox.recv().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S> Drop for Owner<S> {
@@ -213,10 +283,91 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_runs_its_call_itself_unless_another_is_there() {
+        let owner = Arc::new(Owner::spawn_lending("test", Vec::new()).unwrap());
+        let here = std::thread::current().id();
+        let push = |n| {
+            move |values: &mut Vec<i32>| {
+                values.push(n);
+                Ok(std::thread::current().id())
+            }
+        };
+        assert_eq!(owner.call(push(0)).unwrap(), here);
+        // In the order sent, though the first of these holds the thread up.
+        let (go_on, held_up) = mpsc::channel::<()>();
+        owner.tell(move |values| {
+            held_up.recv().unwrap();
+            values.push(1);
+        });
+        let other = Arc::clone(&owner);
+        let caller = std::thread::spawn(move || {
+            let at = other.call(push(2)).unwrap();
+            (at, std::thread::current().id())
+        });
+        while owner.waiting() < 2 {
+            std::thread::yield_now();
+        }
+        go_on.send(()).unwrap();
+        let (at, caller) = caller.join().unwrap();
+        assert!(at != caller && at != here);
+        let owner = Arc::into_inner(owner).unwrap();
+        assert_eq!(owner.into_inner().unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn within_a_runtime_the_thread_runs_the_call() {
+        let owner = Owner::spawn_lending("test", ()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let at = runtime.block_on(async { owner.call(|()| Ok(std::thread::current().id())) });
+        assert_ne!(at.unwrap(), std::thread::current().id());
+    }
+
+    #[test]
+    fn calls_of_many_threads_are_all_made() {
+        let owner = Owner::spawn_lending("test", 0).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        let add = |value: &mut u32| {
+                            *value += 1;
+                            Ok(())
+                        };
+                        owner.call(add).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(owner.into_inner().unwrap(), 4000);
+    }
+
+    #[test]
+    fn a_call_has_the_stack_that_the_component_needs_on_a_thread_with_less() {
+        fn deep(left: usize) -> usize {
+            let frame = std::hint::black_box([left; 128]);
+            match left {
+                0 => 0,
+                _ => deep(left - 1) + usize::from(frame[127] == left),
+            }
+        }
+        let owner = Arc::new(Owner::spawn_lending("test", ()).unwrap());
+        let small = Builder::new()
+            .stack_size(256 << 10)
+            .spawn(move || owner.call(|()| Ok(deep(crate::component::GUEST_STACK_BYTES / 1024))));
+        assert!(small.unwrap().join().unwrap().unwrap() > 0);
+    }
+
+    #[test]
     fn a_panicking_call_is_an_error_for_it_and_those_after() {
-        let owner = Owner::spawn("test", ()).unwrap();
-        let outcome: Result<()> = owner.call(|_| panic!("deliberate"));
-        assert!(matches!(outcome, Err(Error::Closed("test"))));
-        assert!(matches!(owner.call(|_| Ok(())), Err(Error::Closed("test"))));
+        for spawn in [Owner::spawn, Owner::spawn_lending] {
+            let owner = spawn("test", ()).unwrap();
+            let outcome: Result<()> = owner.call(|_| panic!("deliberate"));
+            assert!(matches!(outcome, Err(Error::Closed("test"))));
+            assert!(matches!(owner.call(|_| Ok(())), Err(Error::Closed("test"))));
+            owner.tell(|_| ());
+            assert!(matches!(owner.into_inner(), Err(Error::Closed("test"))));
+        }
     }
 }

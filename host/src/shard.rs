@@ -52,7 +52,7 @@ struct Inner {
     restoring: Mutex<()>,
 }
 
-/// What is called after each write, on the owner's thread.
+/// What is called after each write, on the thread that made it.
 #[derive(Default)]
 struct WriteHooks(RwLock<Vec<Box<dyn Fn() + Send + Sync>>>);
 
@@ -145,7 +145,7 @@ impl Shard {
         };
         let notes = Notes::default();
         let standing = Arc::new(Standing::default());
-        let owner = Arc::new(Owner::spawn(
+        let owner = Arc::new(Owner::spawn_lending(
             "shard",
             ShardState::new(
                 component,
@@ -455,7 +455,7 @@ impl Shard {
         }
     }
 
-    /// A call as the owner's thread makes it.
+    /// A call as the owner makes it.
     fn job<R, F>(
         &self,
         name: &'static str,
@@ -545,7 +545,7 @@ fn is_empty(directory: &Path) -> Result<bool> {
 }
 
 /// Makes each WIT function a method and its async twin. `[limit effect]` are the field of
-/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the owner's thread, and how the guest gets it.
+/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the owner, and how the guest gets it.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*

@@ -80,7 +80,7 @@ impl Effect {
     }
 }
 
-/// What lives on the owner's thread.
+/// What the owner owns.
 pub(crate) struct ShardState {
     component: Component,
     options: ShardOptions,

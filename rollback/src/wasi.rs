@@ -221,6 +221,12 @@ pub fn abandon_changes() {
     memmap2::abandon_changes();
 }
 
+/// Bytes that maps have taken from what the allocator had free; see
+/// [`allocated_bytes`](memmap2::allocated_bytes).
+pub fn bytes_allocated_for_maps() -> usize {
+    memmap2::allocated_bytes()
+}
+
 /// What the maps and handles tell.
 struct Changes;
 

@@ -17,10 +17,10 @@ impl Store {
     /// them logged and applied as a whole; all of it is validated before the first.
     pub fn write(&mut self, write: Write) -> Result<Receipt> {
         self.shard()?.validate(&write)?;
-        let mut receipt = self.commit(&[])?;
+        let mut receipt = self.commit(Vec::new())?;
         for step in write.steps() {
             let operations = self.shard()?.prepare(step)?;
-            let committed = self.commit(&operations)?;
+            let committed = self.commit(operations)?;
             receipt.sequence = committed.sequence;
             receipt.operations = receipt.operations.saturating_add(committed.operations);
         }
@@ -28,8 +28,9 @@ impl Store {
     }
 
     /// Logs and applies operations that were prepared by this store's engine.
-    pub fn commit(&mut self, operations: &[Operation]) -> Result<Receipt> {
+    pub fn commit(&mut self, operations: Vec<Operation>) -> Result<Receipt> {
         self.shard()?;
+        let committed = count(operations.len());
         if !operations.is_empty() {
             let before = self.log.last();
             let payloads: Vec<Vec<u8>> = operations.iter().map(Operation::encode).collect();
@@ -48,7 +49,7 @@ impl Store {
         }
         Ok(Receipt {
             sequence: self.log.last(),
-            operations: count(operations.len()),
+            operations: committed,
         })
     }
 

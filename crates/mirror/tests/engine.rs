@@ -27,7 +27,7 @@ fn write(shard: &Shard, method: &str, path: &str, body: &Value) {
     };
     for step in write.steps() {
         match shard.prepare(step) {
-            Ok(operations) => shard.apply(&operations).unwrap(),
+            Ok(operations) => shard.apply(operations).unwrap(),
             Err(_) => return,
         }
     }

@@ -77,8 +77,8 @@ pub fn write(shard: &Shard, method: &str, path: &str, body: &Value) -> Result<Ve
     let mut all = Vec::new();
     for step in write.steps() {
         let operations = shard.prepare(step)?;
-        shard.apply(&operations)?;
-        all.extend(operations);
+        all.extend_from_slice(&operations);
+        shard.apply(operations)?;
     }
     Ok(all)
 }

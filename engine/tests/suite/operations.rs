@@ -631,7 +631,7 @@ fn a_life_is_as_the_requests_say_and_replays_from_anywhere() {
 
     // A crash loses what was not flushed; a flush may have come at any point.
     for from in 0..log.len() {
-        shard.apply(&log[from..]).expect("replays");
+        shard.apply(log[from..].to_vec()).expect("replays");
         assert_eq!(everything(&shard), end, "replayed from {from}");
     }
     shard.flush().expect("flushes");
@@ -642,7 +642,7 @@ fn a_life_is_as_the_requests_say_and_replays_from_anywhere() {
 
     // And onto nothing at all.
     let (_dir, fresh) = self::shard();
-    fresh.apply(&log).expect("replays");
+    fresh.apply(log).expect("replays");
     assert_eq!(everything(&fresh), end);
 }
 
@@ -763,15 +763,15 @@ proptest! {
         let end = everything(&shard);
         let schema = shard.info().expect("info").payload_schema.to_string();
         for from in (0..log.len()).rev() {
-            shard.apply(&log[from..]).expect("applies");
+            shard.apply(log[from..].to_vec()).expect("applies");
             prop_assert_eq!(&everything(&shard), &end, "from {} of {:?}", from, &log);
         }
         prop_assert_eq!(shard.info().expect("info").payload_schema.to_string(), schema);
         // Each operation twice in a row is the operation.
         let (_dir, twice) = self::shard();
         for operation in &log {
-            twice.apply(std::slice::from_ref(operation)).expect("applies");
-            twice.apply(std::slice::from_ref(operation)).expect("applies");
+            twice.apply(vec![operation.clone()]).expect("applies");
+            twice.apply(vec![operation.clone()]).expect("applies");
         }
         prop_assert_eq!(&everything(&twice), &end);
     }
@@ -808,8 +808,9 @@ fn a_batch_that_reads_its_own_writes_is_prepared_in_steps() {
         .into_iter()
         .map(|step| {
             let operations = shard.prepare(step).expect("a step");
-            shard.apply(&operations).expect("applies");
-            operations.len()
+            let count = operations.len();
+            shard.apply(operations).expect("applies");
+            count
         })
         .collect();
     assert_eq!(lengths, [2, 1]);

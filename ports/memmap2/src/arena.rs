@@ -7,8 +7,17 @@
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::page::{self, PAGE};
+
+/// Bytes that came from the program's allocator.
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+/// See [`crate::allocated_bytes`].
+pub(crate) fn allocated_bytes() -> usize {
+    ALLOCATED.load(Ordering::Relaxed)
+}
 
 /// Blocks of whole pages. Addresses have their provenance exposed.
 #[derive(Debug, Default)]
@@ -25,7 +34,7 @@ impl Arena {
             Some(address) => address,
             None => {
                 // At the limit of the memory, what the allocator has free is the last there is.
-                let (address, got) = system::grow(length).or_else(|| allocated(length))?;
+                let (address, got) = system::grow(length).or_else(|| last_resort(length))?;
                 self.insert(address, got);
                 self.smallest_that_fits(length)?
             }
@@ -104,6 +113,13 @@ impl Arena {
     fn free_bytes(&self) -> usize {
         self.free.values().sum()
     }
+}
+
+/// [`allocated`], and counted.
+fn last_resort(length: usize) -> Option<(usize, usize)> {
+    let block = allocated(length)?;
+    ALLOCATED.fetch_add(length, Ordering::Relaxed);
+    Some(block)
 }
 
 /// `length` zero bytes (a multiple of [`PAGE`]) from the program's allocator, for good.

@@ -236,6 +236,14 @@ pub fn note_data_length(file: &File, length: u64) -> io::Result<()> {
     table::with(|table| table.note_data_length(file.as_raw_fd(), length))
 }
 
+/// Bytes that maps have taken from the program's allocator, for good: what it had free, once the
+/// memory could not grow any more.
+///
+/// Not in `memmap2`.
+pub fn allocated_bytes() -> usize {
+    arena::allocated_bytes()
+}
+
 /// A map to be read.
 pub struct Mmap(Region);
 

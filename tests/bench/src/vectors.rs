@@ -267,7 +267,7 @@ impl Pair {
                 payload: None,
             })
             .collect();
-        self.native.apply(&self.native.prepare_upsert(natively)?)?;
+        self.native.apply(self.native.prepare_upsert(natively)?)?;
         Ok(())
     }
 

@@ -286,7 +286,7 @@ impl Collection {
         let shard = self.shard()?;
         let operations = shard.prepare(operation).map_err(refusal)?;
         if let Err(error) = shard
-            .apply(&operations)
+            .apply(operations.clone())
             .and_then(|()| self.parts.apply(&operations))
         {
             if let Some(shard) = self.shard.take() {

@@ -78,7 +78,7 @@ impl Parts {
                 .iter()
                 .filter_map(|operation| only(operation, own))
                 .collect();
-            shard.apply(&operations)?;
+            shard.apply(operations)?;
         }
         Ok(())
     }

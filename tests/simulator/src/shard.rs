@@ -292,17 +292,17 @@ impl Replayed {
         for done in history {
             digest = digest_after(digest, done);
             match done {
-                Done::Point(id, effect) => shard.apply(&operations(&shard, *id, effect)?)?,
+                Done::Point(id, effect) => shard.apply(operations(&shard, *id, effect)?)?,
                 Done::CreateIndex(field, schema) => {
                     built.forget(field, Some(schema));
-                    shard.apply(&[Operation::CreatePayloadIndex {
+                    shard.apply(vec![Operation::CreatePayloadIndex {
                         field: field.clone(),
                         schema: json!(schema),
                     }])?;
                 }
                 Done::DeleteIndex(field) => {
                     built.forget(field, None);
-                    shard.apply(&[Operation::DeletePayloadIndex {
+                    shard.apply(vec![Operation::DeletePayloadIndex {
                         field: field.clone(),
                     }])?;
                 }

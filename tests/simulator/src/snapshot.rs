@@ -45,12 +45,12 @@ fn make(
             vectors: [(String::new(), Vector::Dense(point.vector.clone()))].into(),
             payload: Some(point.payload.clone()),
         };
-        shard.apply(&shard.prepare_upsert(vec![point])?)?;
+        shard.apply(shard.prepare_upsert(vec![point])?)?;
     }
     for (field, schema) in &state.indexes {
         let body = json!({"field_name": field, "field_schema": schema}).to_string();
         if let Request::Write(write) = parse_request("PUT", "/index", &body)? {
-            shard.apply(&shard.prepare(write)?)?;
+            shard.apply(shard.prepare(write)?)?;
         }
     }
     shard.flush()?;

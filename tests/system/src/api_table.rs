@@ -81,7 +81,7 @@ impl Trio {
                 self.native.validate(&write)?;
                 for step in write.steps() {
                     let operations = self.native.prepare(step)?;
-                    self.native.apply(&operations)?;
+                    self.native.apply(operations)?;
                 }
                 Ok(Value::Null)
             }

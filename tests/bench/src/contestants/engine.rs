@@ -76,7 +76,7 @@ impl Contestant for Engine {
         let shard = open(&self.shard)?;
         let started = Instant::now();
         let operations = shard.prepare_upsert(points)?;
-        shard.apply(&operations)?;
+        shard.apply(operations)?;
         Ok(started.elapsed())
     }
 

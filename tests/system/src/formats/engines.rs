@@ -71,7 +71,7 @@ impl Native {
     fn write(&self, write: edge_sync_engine::Write) -> edge_sync_engine::Result<()> {
         self.shard.validate(&write)?;
         for step in write.steps() {
-            self.shard.apply(&self.shard.prepare(step)?)?;
+            self.shard.apply(self.shard.prepare(step)?)?;
         }
         Ok(())
     }
