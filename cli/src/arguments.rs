@@ -259,7 +259,7 @@ pub struct Upsert {
     pub format: Option<Format>,
     #[command(flatten)]
     pub columns: Columns,
-    /// Most points a write, which ends before it has more than 4 MiB of them: each write is durable
+    /// Most points in one write, which ends before it has more than 4 MiB of them: each write is durable
     /// when its receipt is printed
     #[arg(long, default_value_t = 100, value_parser = from_1_to(100_000))]
     pub batch_size: u32,

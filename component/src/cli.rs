@@ -54,7 +54,7 @@ enum Command {
     Upsert {
         /// A JSON Lines file; standard input without it.
         file: Option<PathBuf>,
-        /// Points a write.
+        /// Points in each write.
         #[arg(long, default_value_t = 100)]
         batch_size: usize,
     },

@@ -419,7 +419,7 @@ impl Download {
             .as_ref()
             .and_then(|stored| stored.checksum.as_ref())
         {
-            let found = hex(&self.hash.clone().finalize());
+            let found = hex::encode(self.hash.clone().finalize());
             if !expected.eq_ignore_ascii_case(&found) {
                 return Err(Error::BadSnapshot(format!(
                     "its SHA-256 is {found}, the server announced {expected}"
@@ -663,8 +663,4 @@ pub fn create(path: &Path) -> Result<File> {
             .map_err(|error: io::Error| storage("create staging folder", parent, &error))?;
     }
     File::create(path).map_err(|error| storage("create snapshot file", path, &error))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

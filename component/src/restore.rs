@@ -44,7 +44,7 @@ pub struct Staging {
     shard: Option<Shard>,
     /// Over the engine's files; there while the engine is.
     watch: Option<Watch>,
-    /// What the snapshot has of records up to here is all that there will be of them.
+    /// Records up to here are not replayed: what the snapshot lacks of them stays away.
     barrier: u64,
     replayed_to: u64,
     /// Points that operations above the barrier wrote: they are not the snapshot's any more.

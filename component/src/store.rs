@@ -225,8 +225,8 @@ impl Store {
         let Some(watch) = &self.watch else {
             return Ok(0);
         };
-        // A failure that the engine took lightly while it was loaded: what it holds is not what the
-        // files do.
+        // The engine may have gone on after a write that failed while it was loaded: then its memory and
+        // its files differ.
         let tree = self.directory.shard(self.current.generation);
         check_watch(watch, "open after a failure in", &tree)?;
         let replayed = match replay(self.shard()?, self.log.read(self.current.applied + 1)) {

@@ -267,7 +267,14 @@ impl Builder {
         };
         let optimizer = match (&server, self.auto_optimize) {
             (None, Some(options)) => Some(Optimizer::start(&shard, options, hub.clone())?),
-            _ => None,
+            (Some(_), Some(_)) => {
+                tracing::warn!(
+                    "the shard is not optimized by itself: its server builds the indexes, and pulls \
+                     bring them"
+                );
+                None
+            }
+            (_, None) => None,
         };
         let told = hub.clone();
         shard.on_write(move || told.tell(Event::Queued));

@@ -83,8 +83,9 @@
 //!   meanwhile.
 //! - [`Peek`]: an instance that may only read, beside whatever process has the directory.
 //!
-//! Each instance lives on a thread of its own; calls are sent to it and answered one by one. A call that
-//! traps, or runs past its time or memory limit, costs that call only: the instance is made anew, the
+//! Each instance answers one call after the other. A call to the shard runs on its caller's thread while no
+//! other is under way, with a stack of its own; otherwise, within an async runtime, and for the other
+//! instances, on a thread that is the instance's. A call that traps, or runs past its time or memory limit, costs that call only: the instance is made anew, the
 //! shard opened again, and a write that was not answered taken back. A shard that cannot be loaded,
 //! because there is too little memory or disk for it, still hands out what waits for upload. The contract
 //! with the component is the WIT package `edge-sync:shard`.

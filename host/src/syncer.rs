@@ -64,7 +64,7 @@ type Shared = Watched<Control>;
 struct Control {
     /// There may be something to upload.
     dirty: bool,
-    /// Go now, whatever was waited for.
+    /// Somebody asked for a sync at once: no wait runs its course.
     now: bool,
     pauses: usize,
     end: bool,

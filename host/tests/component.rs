@@ -1,7 +1,7 @@
 //! The library over the real component: what it does when a call goes wrong.
 //!
 //! `EDGE_SYNC_COMPONENT` names the component, as `cargo xtask test` does; without it the tests
-//! pass with a message.
+//! fail.
 
 use std::path::Path;
 use std::time::Duration;

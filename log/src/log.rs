@@ -18,7 +18,7 @@ use crate::segment::{self, HEADER_BYTES, MAX_SEQUENCE, Marks};
 /// When appended records reach the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Before [`Log::append`] returns, with one fsync a call.
+    /// Before [`Log::append`] returns, with one fsync for each call.
     #[default]
     Always,
     /// By the first append after this time since the last fsync. A power cut loses at most the

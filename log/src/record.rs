@@ -19,7 +19,7 @@ const HEADER_LEN: usize = HEADER_BYTES as usize;
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its place in the log; grows by one a record.
+    /// Its place in the log; one more than that of the record before.
     pub sequence: u64,
     /// When it was appended, in milliseconds since 1970 (UTC), by the device's clock.
     pub time_ms: u64,

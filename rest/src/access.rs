@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use subtle::ConstantTimeEq as _;
 
 use crate::{Error, envelope};
 
@@ -28,7 +29,7 @@ pub(crate) async fn require_key(
         None => envelope::plain_failure(&Error::Unauthorized(
             "Must provide an API key or an Authorization bearer token".to_owned(),
         )),
-        Some(presented) if same_secret(presented.as_bytes(), key.as_bytes()) => {
+        Some(presented) if presented.as_bytes().ct_eq(key.as_bytes()).into() => {
             next.run(request).await
         }
         Some(_) => {
@@ -42,16 +43,6 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     text("api-key")
         .or_else(|| text(header::AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer ")))
-}
-
-/// Compares in time that depends on the presented length only.
-fn same_secret(presented: &[u8], secret: &[u8]) -> bool {
-    let mut difference = presented.len() ^ secret.len();
-    for (index, byte) in presented.iter().enumerate() {
-        let expected = secret.get(index).copied().unwrap_or_default();
-        difference |= usize::from(byte ^ expected);
-    }
-    difference == 0
 }
 
 /// Turns away requests that were meant for another host. A browser sends the name that the page

@@ -25,7 +25,7 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// Name of the folder, in that of the journal, for what was removed from the tree.
 const TRASH: &str = "trash";
 
-/// Its name from when all that was moved has been found again until the tree is brought back.
+/// The trash's name once every file that was moved is back in its place, until the rest of the tree is.
 const FOUND: &str = "found";
 
 /// The journal's log is synced when a change needs it, and is never split.

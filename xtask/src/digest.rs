@@ -1,12 +1,10 @@
 //! Short names for contents.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of `bytes` in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// 16 hexadecimal digits over parts, whose borders count.
@@ -23,17 +21,8 @@ impl Short {
 
     /// The digits for all parts so far.
     pub fn finish(self) -> String {
-        hexadecimal(&self.0.finalize()).chars().take(16).collect()
+        hex::encode(self.0.finalize()).chars().take(16).collect()
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

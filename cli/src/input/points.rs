@@ -31,7 +31,7 @@ const UNIT: &str = "line";
 /// What the points stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// One after another; most often one a line.
+    /// One after another; most often one on each line.
     Lines,
     /// `[...]`.
     Array,

@@ -759,7 +759,7 @@ impl Uploader {
                 Ok(Step::Again)
             }
             Class::Reject => {
-                // An answer, whatever it says, ends a row of failures to get one.
+                // Any answer ends a row of requests that got none.
                 self.answered();
                 // Strict mode limits the ids of a filter.
                 let points = if self.head.present_only {

@@ -19,7 +19,7 @@
 //! server writes these without the two blocks of zeros that end an archive: the entry's size says
 //! where such an archive ends. Old servers put the files there directly.
 //!
-//! A collection's snapshot (`POST /collections/{c}/snapshots`) has one folder a shard, named by the
+//! A collection's snapshot (`POST /collections/{c}/snapshots`) has one folder for each shard, named by the
 //! shard's number, each laid out as a stored snapshot and with the shard's write-ahead log; beside
 //! the folders `config.json`, `version.info`, `shard_key_mapping.json`, `payload_index.json`. One of
 //! a single shard is as good as that shard's own.

@@ -5,11 +5,18 @@
 //!
 //! Invariant: every byte of a free block is zero.
 
-use std::alloc::{Layout, alloc_zeroed};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::page::{self, PAGE};
+
+/// What growing buffers leave of the program's allocator, once memory cannot grow any more: reads, deletes
+/// and a checkpoint have to be possible then.
+const SPARED: usize = 12 << 20;
+
+/// Size of the pieces in which free memory is looked for.
+const PIECE: usize = 2 << 20;
 
 /// Bytes that came from the program's allocator.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -29,6 +36,26 @@ pub(crate) struct Arena {
 impl Arena {
     /// `length` zero bytes (a multiple of [`PAGE`]), or `None` if memory is exhausted.
     pub(crate) fn allocate(&mut self, length: usize) -> Option<usize> {
+        self.allocate_or(length, last_resort)
+    }
+
+    /// [`Self::allocate`] that takes from the program's allocator only what leaves [`SPARED`] bytes there.
+    pub(crate) fn allocate_sparingly(&mut self, length: usize) -> Option<usize> {
+        self.allocate_or(length, |length| {
+            let block = allocated(length)?;
+            if are_free(SPARED) {
+                return Some(counted(block));
+            }
+            give_back(block);
+            None
+        })
+    }
+
+    fn allocate_or(
+        &mut self,
+        length: usize,
+        last_resort: impl FnOnce(usize) -> Option<(usize, usize)>,
+    ) -> Option<usize> {
         debug_assert!(length > 0 && length.is_multiple_of(PAGE));
         let address = match self.smallest_that_fits(length) {
             Some(address) => address,
@@ -115,19 +142,45 @@ impl Arena {
     }
 }
 
-/// [`allocated`], and counted.
-fn last_resort(length: usize) -> Option<(usize, usize)> {
-    let block = allocated(length)?;
-    ALLOCATED.fetch_add(length, Ordering::Relaxed);
-    Some(block)
+/// A block that stays with the arena, for good.
+fn counted(block: (usize, usize)) -> (usize, usize) {
+    ALLOCATED.fetch_add(block.1, Ordering::Relaxed);
+    block
 }
 
-/// `length` zero bytes (a multiple of [`PAGE`]) from the program's allocator, for good.
+fn last_resort(length: usize) -> Option<(usize, usize)> {
+    allocated(length).map(counted)
+}
+
+/// Whether so many bytes could be allocated now, in pieces.
+fn are_free(bytes: usize) -> bool {
+    let count = bytes.div_ceil(PIECE);
+    let pieces: Vec<Vec<u8>> = (0..count)
+        .map_while(|_| {
+            let mut piece = Vec::new();
+            piece.try_reserve_exact(PIECE).ok()?;
+            Some(piece)
+        })
+        .collect();
+    // A compiler that sees that nothing is done with them could leave them out.
+    std::hint::black_box(&pieces);
+    pieces.len() == count
+}
+
+/// `length` zero bytes (a multiple of [`PAGE`]) from the program's allocator.
 fn allocated(length: usize) -> Option<(usize, usize)> {
     let layout = Layout::from_size_align(length, PAGE).ok()?;
     // SAFETY: `length` is not zero, as no block is empty.
     let pointer = unsafe { alloc_zeroed(layout) };
     (!pointer.is_null()).then(|| (pointer.expose_provenance(), length))
+}
+
+/// Frees what [`allocated`] gave just now.
+fn give_back((address, length): (usize, usize)) {
+    if let Ok(layout) = Layout::from_size_align(length, PAGE) {
+        // SAFETY: allocated with this layout, and nobody has been given it.
+        unsafe { dealloc(std::ptr::with_exposed_provenance_mut(address), layout) };
+    }
 }
 
 #[cfg(target_arch = "wasm32")]

@@ -590,12 +590,15 @@ impl SharedFile {
         } else {
             whole_pages((wanted / 4).min(16 * 1024 * 1024))
         };
-        let (address, capacity) = match arena.allocate(wanted + slack) {
+        // What is opened has to fit; what grows leaves some.
+        let is_first = self.buffers.is_empty();
+        let mut allocate = |length| match is_first {
+            true => arena.allocate(length),
+            false => arena.allocate_sparingly(length),
+        };
+        let (address, capacity) = match allocate(wanted + slack) {
             Some(address) => (address, wanted + slack),
-            None => (
-                arena.allocate(wanted).ok_or_else(|| out_of_memory(end))?,
-                wanted,
-            ),
+            None => (allocate(wanted).ok_or_else(|| out_of_memory(end))?, wanted),
         };
         let mut buffer = Buffer {
             id,

@@ -417,16 +417,17 @@ fn bits_of_planes() {
     let mut random = Random(9);
     for length in LENGTHS {
         for planes in [0, 1, 4, 8] {
-            let vector = random.many(length, Random::byte);
-            let query = random.many(length * planes, Random::byte);
-            check::<1>(&vector, &query, planes);
-            check::<16>(&vector, &query, planes);
+            let [skip, query_skip] = [random.below(5), random.below(5)];
+            let vector = &random.many(skip + length, Random::byte)[skip..];
+            let query = &random.many(query_skip + length * planes, Random::byte)[query_skip..];
+            check::<1>(vector, query, planes);
+            check::<16>(vector, query, planes);
             let opposite: Vec<u8> = vec![255; length * planes];
             check::<1>(&vec![0; length], &opposite, planes);
             check::<16>(&vec![0; length], &opposite, planes);
             let cut = random.below(query.len() + 1);
-            check::<1>(&vector, &query[cut..], planes);
-            check::<16>(&vector, &query[cut..], planes);
+            check::<1>(vector, &query[cut..], planes);
+            check::<16>(vector, &query[cut..], planes);
         }
     }
     check::<16>(&[0; 1600], &[255; 12_800], 8);
@@ -436,30 +437,36 @@ fn bits_of_planes() {
 #[test]
 fn codes_of_product_quantization() {
     let mut random = Random(10);
-    for parts in LENGTHS {
+    for (parts, extreme) in LENGTHS.flat_map(|parts| [(parts, false), (parts, true)]) {
         let centroids = random.one_of(&[1, 2, 16, 255, 256]);
-        let table = random.many(parts * centroids, Random::float);
-        let codes = random.many(parts, |random| random.below(centroids) as u8);
+        let [skip, codes_skip] = [random.below(5), random.below(5)];
+        let entry = |random: &mut Random| match extreme {
+            false => random.float(),
+            true => random.one_of(&EXTREMES),
+        };
+        let table = &random.many(skip + parts * centroids, entry)[skip..];
+        let code = |random: &mut Random| random.below(centroids) as u8;
+        let codes = &random.many(codes_skip + parts, code)[codes_skip..];
         let terms: Vec<f32> = codes
             .iter()
             .enumerate()
             .map(|(part, code)| table[part * centroids + usize::from(*code)])
             .collect();
-        let result = product::look_up(&table, centroids, &codes);
+        let result = product::look_up(table, centroids, codes);
         let exact: Vec<f64> = terms.iter().map(|term| f64::from(*term)).collect();
         close(result, terms.iter().sum(), &exact, "product");
         // A table or a vector that is too short.
         let cut = &table[..random.below(table.len() + 1)];
         let parts_left = cut.len() / centroids;
         assert_eq!(
-            product::look_up(cut, centroids, &codes),
-            product::look_up(&table, centroids, &codes[..parts_left])
+            product::look_up(cut, centroids, codes),
+            product::look_up(table, centroids, &codes[..parts_left])
         );
         if parts > 0 && centroids < 256 {
-            let mut codes = codes;
+            let mut codes = codes.to_vec();
             codes[random.below(parts)] = centroids as u8;
             assert_eq!(
-                product::look_up(&table, centroids, &codes),
+                product::look_up(table, centroids, &codes),
                 f32::NEG_INFINITY
             );
         }
@@ -484,16 +491,17 @@ fn turbo_queries<const PLANES: usize, const QUERY_BYTES: usize>() {
         let plane_length = length.next_multiple_of(64);
         let codebook = random.one_of(&CODEBOOKS);
         for extreme in [false, true] {
-            let mut query = vec![0; PLANES * QUERY_BYTES * plane_length];
-            for plane in query.chunks_exact_mut(plane_length.max(1)) {
+            let [skip, vector_skip] = [random.below(5), random.below(5)];
+            let mut query = vec![0; skip + PLANES * QUERY_BYTES * plane_length];
+            for plane in query[skip..].chunks_exact_mut(plane_length.max(1)) {
                 for byte in &mut plane[..length] {
                     *byte = if extreme { -128 } else { random.next() as i8 };
                 }
             }
             let make = |random: &mut Random| if extreme { 255 } else { random.byte() };
-            let vector = random.many(length, make);
-            for vector in [&vector[..], &vector[..length / 2]] {
-                let arguments = (&query[..], plane_length, &codebook, vector);
+            let vector = &random.many(vector_skip + length, make)[vector_skip..];
+            for vector in [vector, &vector[..length / 2]] {
+                let arguments = (&query[skip..], plane_length, &codebook, vector);
                 let (query, plane_length, codebook, vector) = arguments;
                 assert_eq!(
                     turbo::query::<PLANES, QUERY_BYTES>(query, plane_length, codebook, vector),
@@ -587,11 +595,22 @@ fn hadamard_transforms_are_equal_to_the_bit() {
     let mut random = Random(12);
     let lengths = (0..=300).chain([512, 1024, 2048, 4096, 8192]);
     for length in lengths {
-        for scale in [1.0, 0.088_388_347_648_318_45] {
-            let values = random.many(length, |random| f64::from(random.float()));
+        for (scale, extreme) in [
+            (1.0, false),
+            (0.088_388_347_648_318_45, false),
+            (0.088_388_347_648_318_45, true),
+        ] {
+            let skip = random.below(3);
+            let value = |random: &mut Random| {
+                f64::from(match extreme {
+                    false => random.float(),
+                    true => random.one_of(&EXTREMES),
+                })
+            };
+            let values = random.many(skip + length, value);
             let [mut result, mut expected] = [values.clone(), values];
-            hadamard::transform(&mut result, scale);
-            scalar::hadamard::transform(&mut expected, scale);
+            hadamard::transform(&mut result[skip..], scale);
+            scalar::hadamard::transform(&mut expected[skip..], scale);
             let bits = |values: &[f64]| {
                 values
                     .iter()
@@ -607,23 +626,35 @@ fn hadamard_transforms_are_equal_to_the_bit() {
 fn quantiles() {
     let mut random = Random(13);
     for length in LENGTHS {
-        let mut values = random.many(length, |random| f64::from(random.float()));
-        let limit = f64::from(random.float());
-        for limit in [
-            limit,
-            values.first().copied().unwrap_or(limit),
-            f64::INFINITY,
-        ] {
-            assert_eq!(
-                quantile::count_below(&values, limit),
-                scalar::quantile::count_below(&values, limit)
-            );
+        let [skip, probabilities_skip] = [random.below(3), random.below(3)];
+        for extreme in [true, false] {
+            let value = |random: &mut Random| {
+                f64::from(match extreme {
+                    false => random.float(),
+                    true => random.one_of(&EXTREMES),
+                })
+            };
+            let mut values = random.many(skip + length, value);
+            let limit = f64::from(random.float());
+            for limit in [
+                limit,
+                values.last().copied().unwrap_or(limit),
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+            ] {
+                assert_eq!(
+                    quantile::count_below(&values[skip..], limit),
+                    scalar::quantile::count_below(&values[skip..], limit)
+                );
+            }
+            let steps = random.many(probabilities_skip + length, value);
+            let steps = &steps[probabilities_skip..];
+            let mut expected = values.clone();
+            quantile::desired_positions(&mut values[skip..], steps, 12_345.0);
+            scalar::quantile::desired_positions(&mut expected[skip..], steps, 12_345.0);
+            assert_eq!(values, expected);
         }
         let probabilities = random.many(length, |random| f64::from(random.float().abs()));
-        let mut expected = values.clone();
-        quantile::desired_positions(&mut values, &probabilities, 12_345.0);
-        scalar::quantile::desired_positions(&mut expected, &probabilities, 12_345.0);
-        assert_eq!(values, expected);
         // What has no probability stays.
         let mut short = vec![-1.0; length];
         quantile::desired_positions(&mut short, &probabilities[length / 2..], 1.0);
@@ -640,14 +671,14 @@ fn quantiles() {
 fn scores_above_a_threshold() {
     let mut random = Random(14);
     for length in LENGTHS {
-        let scores = random.many(length, |random| {
-            if random.below(8) == 0 {
-                random.float()
-            } else {
-                random.one_of(&[0.0, -0.0, -0.9])
-            }
+        let skip = random.below(5);
+        let scores = random.many(skip + length, |random| match random.below(16) {
+            0 => random.float(),
+            1 => random.one_of(&EXTREMES),
+            _ => random.one_of(&[0.0, -0.0, -0.9]),
         });
-        for threshold in [f32::NEG_INFINITY, -0.5, 0.0, 0.5, 2.0] {
+        let scores = &scores[skip..];
+        for threshold in [f32::NEG_INFINITY, -0.5, 0.0, 0.5, 2.0, f32::INFINITY] {
             for from in [
                 0,
                 1,
@@ -657,8 +688,8 @@ fn scores_above_a_threshold() {
                 usize::MAX,
             ] {
                 assert_eq!(
-                    sparse::next_above(&scores, from, threshold),
-                    scalar::sparse::next_above(&scores, from, threshold),
+                    sparse::next_above(scores, from, threshold),
+                    scalar::sparse::next_above(scores, from, threshold),
                     "{length}, from {from}, above {threshold}"
                 );
             }

@@ -81,11 +81,11 @@ pub struct Row {
     pub door: String,
     /// How many.
     pub clients: usize,
-    /// Seconds a search, all clients together, one a repetition.
+    /// Seconds for each search, all clients together; one number for each repetition.
     pub search: Samples,
     /// What a client waited for.
     pub waited: Latencies,
-    /// Seconds a written point, one a repetition.
+    /// Seconds for each written point; one number for each repetition.
     pub written: Samples,
     /// What the writer waited for, from when a write was due.
     pub writes: Latencies,

@@ -26,7 +26,7 @@ const ONES_A_TURN: usize = 50;
 /// How much is done.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
-    /// Points a write.
+    /// Points in each write.
     pub batch: usize,
     /// How often everything is done.
     pub repetitions: usize,

@@ -47,7 +47,7 @@ struct Arguments {
     /// Kind of the vectors.
     #[arg(long, value_enum, default_value_t = data::Kind::Random)]
     data: data::Kind,
-    /// Points a write.
+    /// Points in each write.
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch: usize,
     /// Searches a repetition, of each kind.

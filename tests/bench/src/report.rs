@@ -38,7 +38,7 @@ impl Unit {
     }
 }
 
-/// The times of one contestant at one kind of work, one a repetition.
+/// The times of one contestant at one kind of work, one for each repetition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Samples(Vec<f64>);
 
@@ -289,7 +289,7 @@ pub struct Report {
     pub points: usize,
     /// Dimensions of the vectors.
     pub dimensions: usize,
-    /// Points a write.
+    /// Points in each write.
     pub batch: usize,
     /// Searches a repetition.
     pub searches: usize,

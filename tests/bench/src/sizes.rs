@@ -70,7 +70,7 @@ pub struct Amount {
     pub data: data::Kind,
     /// Their dimensions.
     pub dimensions: usize,
-    /// Points a write.
+    /// Points in each write.
     pub batch: usize,
     /// Searches a repetition.
     pub searches: usize,

@@ -17,7 +17,7 @@ use crate::engines::{LIMIT, order, overlap};
 use crate::figures::{Figure, Measured};
 use crate::report::{Ratio, Samples, Unit, machine, median};
 
-/// Points a write.
+/// Points in each write.
 const BATCH: u64 = 500;
 
 /// Name of the sparse vectors.

@@ -40,7 +40,7 @@ struct Arguments {
     /// Searches to draw.
     #[arg(long, value_name = "N", default_value_t = 3)]
     show: usize,
-    /// Points a write.
+    /// Points in each write.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch_size: u32,
     /// The component [default: $EDGE_SYNC_COMPONENT].

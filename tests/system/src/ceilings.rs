@@ -52,13 +52,13 @@ fn options(memory_mib: usize) -> ShardOptions {
     ShardOptions::default().memory_bytes(memory_mib << 20)
 }
 
-/// Writes points until there is no memory for more; answers how many there are then.
-fn fill(shard: &Shard) -> u64 {
+/// Writes points, so many at once, until there is no memory for more; answers how many there are then.
+fn fill(shard: &Shard, at_once: u64) -> u64 {
     let mut written = 0;
     loop {
-        let points = (written..written + 500).map(wide_point).collect();
+        let points = (written..written + at_once).map(wide_point).collect();
         match shard.upsert(points) {
-            Ok(_) => written += 500,
+            Ok(_) => written += at_once,
             Err(Error::NoMemory(shortage)) => {
                 assert!(shortage.free_bytes < shortage.needed_bytes, "{shortage:?}");
                 assert_eq!(shortage.limit_bytes, (SMALL_MIB as u64) << 20);
@@ -72,15 +72,22 @@ fn fill(shard: &Shard) -> u64 {
 
 #[test]
 fn at_the_memory_limit_only_writes_that_add_are_refused() {
+    // Writes of different sizes meet the growth of a file's map with more or less memory left.
+    for at_once in [500, 350, 800, 1300] {
+        only_writes_that_add_are_refused(at_once);
+    }
+}
+
+fn only_writes_that_add_are_refused(at_once: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let options = options(SMALL_MIB);
     let shard = Shard::create(&component(), folder.path(), WIDE, options.clone()).expect("a shard");
-    let written = fill(&shard);
+    let written = fill(&shard, at_once);
     assert!(written > 0);
     shard.notes();
     // Every time, at once, and without an instance lost.
     for _ in 0..20 {
-        let refused = shard.upsert((0..500).map(wide_point).collect());
+        let refused = shard.upsert((0..at_once).map(wide_point).collect());
         assert!(matches!(refused, Err(Error::NoMemory(_))), "{refused:?}");
     }
     assert_eq!(shard.notes(), Vec::<String>::new());
