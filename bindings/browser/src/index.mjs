@@ -21,19 +21,24 @@ function modules() {
   return compiled;
 }
 
+/** How long a page that was closed, or is loaded again, may take to give its lock up. */
+const LOCK_PATIENCE_MS = 1_000;
+
 /** Holds the lock of a place as long as this page lives, or until it is given up. */
 function lock(place) {
   return new Promise((taken, failed) => {
-    const held = navigator.locks.request(`edge-sync:${place}`, { ifAvailable: true }, (lock) => {
-      if (!lock) throw { holder: "another tab or worker of this site" };
-      return new Promise((release) => {
+    const options = { signal: AbortSignal.timeout(LOCK_PATIENCE_MS) };
+    const hold = () =>
+      new Promise((release) => {
         taken(async () => {
           release();
           await held;
         });
       });
-    });
-    held.catch(failed);
+    const held = navigator.locks.request(`edge-sync:${place}`, options, hold);
+    held.catch((error) =>
+      failed(options.signal.aborted ? { holder: "another tab or worker of this site" } : error),
+    );
   });
 }
 

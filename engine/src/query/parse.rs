@@ -1,5 +1,7 @@
 //! From the JSON of a request to a query. Needs no shard.
 
+use std::collections::HashMap;
+
 use ordered_float::OrderedFloat;
 use qdrant_edge::{
     Bm25Params, DecayKind, Expression, Formula, Fusion, NaiveFeedbackStrategy, Sample,
@@ -14,7 +16,6 @@ use crate::filter::{
     with_payload, with_vector,
 };
 use crate::json::{MAX_NESTING, Node, weight};
-use crate::point::{PointId, Vector};
 use crate::vector::{self, Embed};
 
 /// The server's defaults.
