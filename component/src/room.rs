@@ -19,24 +19,20 @@ const RESERVED_PART: u64 = 3;
 const LEAST_RESERVED: u64 = 16 << 20;
 const MOST_RESERVED: u64 = 128 << 20;
 
-/// Size of the pieces that it is looked for in: what small allocations take of one large piece would
-/// make the next look get another.
-const PIECE: u64 = 2 << 20;
-
 /// Memory that an operation takes in the engine, against its bytes in the log: its own, those of
 /// the update that the engine makes of it, and those of its tables.
 const MEMORY_FACTOR: u64 = 4;
 
 /// What is looked for beyond what a write needs, so that the small ones after it need not look: looking
 /// takes longer than writing one point.
-const AHEAD: u64 = 2 * PIECE;
+const AHEAD: u64 = 4 << 20;
 
 thread_local! {
     static LOOK: Cell<Look> = const { Cell::new(Look { left: 0, memory: 0, maps: 0 }) };
 }
 
 /// The last look for memory, and how things stood after it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
     /// What is left of its [`AHEAD`].
     left: u64,
@@ -59,8 +55,7 @@ impl Look {
     /// Whether nothing large was taken since: the map of a file that is full takes twice the file at
     /// once, and more than was found ahead.
     fn still_holds(&self) -> bool {
-        let now = Look::that_found(self.left);
-        now.memory == self.memory && now.maps == self.maps
+        *self == Look::that_found(self.left)
     }
 }
 
@@ -107,21 +102,9 @@ fn is_found(needed: u64) -> bool {
     has_more || are_to_be_had(needed)
 }
 
-/// Whether so many bytes could be allocated now, in pieces. What the allocator has to get for that
-/// stays with it, for later.
+/// Whether so many bytes could be allocated now. More than fits an address cannot.
 fn are_to_be_had(bytes: u64) -> bool {
-    let pieces = bytes.div_ceil(PIECE);
-    let found: Vec<Vec<u8>> = (0..pieces).map_while(|_| piece()).collect();
-    // A compiler that sees that nothing is done with them could leave them out.
-    std::hint::black_box(&found);
-    found.len() as u64 == pieces
-}
-
-/// A piece of memory, if there is one.
-fn piece() -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(PIECE as usize).ok()?;
-    Some(bytes)
+    usize::try_from(bytes).is_ok_and(rollback::are_free)
 }
 
 /// Refuses a write that logs `bytes` if the disk, of which `free` bytes are free, would not have

@@ -227,6 +227,11 @@ pub fn bytes_allocated_for_maps() -> usize {
     memmap2::allocated_bytes()
 }
 
+/// Whether so many bytes could be allocated now; see [`are_free`](memmap2::are_free).
+pub fn are_free(bytes: usize) -> bool {
+    memmap2::are_free(bytes)
+}
+
 /// What the maps and handles tell.
 struct Changes;
 

@@ -11,11 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::page::{self, PAGE};
 
-/// What growing buffers leave of the program's allocator, once memory cannot grow any more: reads, deletes
-/// and a checkpoint have to be possible then.
-const SPARED: usize = 12 << 20;
-
-/// Size of the pieces in which free memory is looked for.
+/// Size of the pieces in which free memory is looked for: what small allocations take of one large piece
+/// would make the next look get another.
 const PIECE: usize = 2 << 20;
 
 /// Bytes that came from the program's allocator.
@@ -34,34 +31,16 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// `length` zero bytes (a multiple of [`PAGE`]), or `None` if memory is exhausted.
-    pub(crate) fn allocate(&mut self, length: usize) -> Option<usize> {
-        self.allocate_or(length, last_resort)
-    }
-
-    /// [`Self::allocate`] that takes from the program's allocator only what leaves [`SPARED`] bytes there.
-    pub(crate) fn allocate_sparingly(&mut self, length: usize) -> Option<usize> {
-        self.allocate_or(length, |length| {
-            let block = allocated(length)?;
-            if are_free(SPARED) {
-                return Some(counted(block));
-            }
-            give_back(block);
-            None
-        })
-    }
-
-    fn allocate_or(
-        &mut self,
-        length: usize,
-        last_resort: impl FnOnce(usize) -> Option<(usize, usize)>,
-    ) -> Option<usize> {
+    /// `length` zero bytes (a multiple of [`PAGE`]), or `None` if memory is exhausted: if what the
+    /// program's allocator has free would have to be taken, and `spared` bytes of it would not be left.
+    pub(crate) fn allocate(&mut self, length: usize, spared: usize) -> Option<usize> {
         debug_assert!(length > 0 && length.is_multiple_of(PAGE));
         let address = match self.smallest_that_fits(length) {
             Some(address) => address,
             None => {
                 // At the limit of the memory, what the allocator has free is the last there is.
-                let (address, got) = system::grow(length).or_else(|| last_resort(length))?;
+                let (address, got) =
+                    system::grow(length).or_else(|| last_resort(length, spared))?;
                 self.insert(address, got);
                 self.smallest_that_fits(length)?
             }
@@ -142,18 +121,19 @@ impl Arena {
     }
 }
 
-/// A block that stays with the arena, for good.
-fn counted(block: (usize, usize)) -> (usize, usize) {
-    ALLOCATED.fetch_add(block.1, Ordering::Relaxed);
-    block
+/// [`allocated`] for good, if `spared` bytes are left.
+fn last_resort(length: usize, spared: usize) -> Option<(usize, usize)> {
+    let block = allocated(length)?;
+    if !are_free(spared) {
+        give_back(block);
+        return None;
+    }
+    ALLOCATED.fetch_add(length, Ordering::Relaxed);
+    Some(block)
 }
 
-fn last_resort(length: usize) -> Option<(usize, usize)> {
-    allocated(length).map(counted)
-}
-
-/// Whether so many bytes could be allocated now, in pieces.
-fn are_free(bytes: usize) -> bool {
+/// See [`crate::are_free`].
+pub(crate) fn are_free(bytes: usize) -> bool {
     let count = bytes.div_ceil(PIECE);
     let pieces: Vec<Vec<u8>> = (0..count)
         .map_while(|_| {
@@ -226,7 +206,7 @@ mod tests {
     fn blocks_are_zero_and_merge_when_freed() {
         let mut arena = Arena::default();
         let blocks: Vec<_> = [1, 7, 3, 64]
-            .map(|pages| (arena.allocate(pages * PAGE).unwrap(), pages * PAGE))
+            .map(|pages| (arena.allocate(pages * PAGE, 0).unwrap(), pages * PAGE))
             .into();
         let total = arena.free_bytes() + blocks.iter().map(|block| block.1).sum::<usize>();
         for &(address, length) in &blocks {
@@ -241,7 +221,7 @@ mod tests {
         }
         assert_eq!(arena.free_bytes(), total);
         assert_eq!(arena.free.len(), 1);
-        let again = arena.allocate(75 * PAGE).unwrap();
+        let again = arena.allocate(75 * PAGE, 0).unwrap();
         // SAFETY: the block was just allocated.
         assert!(page::is_zero(unsafe { page::bytes_mut(again, 75 * PAGE) }));
     }
@@ -249,9 +229,9 @@ mod tests {
     #[test]
     fn extends_into_free_space_only() {
         let mut arena = Arena::default();
-        let first = arena.allocate(2 * PAGE).unwrap();
+        let first = arena.allocate(2 * PAGE, 0).unwrap();
         assert!(arena.extend(first, 2 * PAGE, 5 * PAGE));
-        let second = arena.allocate(PAGE).unwrap();
+        let second = arena.allocate(PAGE, 0).unwrap();
         assert_eq!(second, first + 5 * PAGE);
         assert!(!arena.extend(first, 5 * PAGE, 6 * PAGE));
         assert!(arena.extend(second, PAGE, 2 * PAGE));

@@ -244,6 +244,14 @@ pub fn allocated_bytes() -> usize {
     arena::allocated_bytes()
 }
 
+/// Whether the program's allocator could give so many bytes now, in pieces. What it has to get from the
+/// system for that stays with it, for later.
+///
+/// Not in `memmap2`.
+pub fn are_free(bytes: usize) -> bool {
+    arena::are_free(bytes)
+}
+
 /// A map to be read.
 pub struct Mmap(Region);
 

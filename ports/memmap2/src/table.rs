@@ -34,6 +34,10 @@ const PIECE: usize = 256 * 1024;
 /// Pages in one write to a file, at most.
 const RUN: usize = 256;
 
+/// What growing buffers leave of the program's allocator, once memory cannot grow any more: reads, deletes
+/// and a checkpoint have to be possible then.
+const SPARED: usize = 12 << 20;
+
 /// How many files' known zeros are remembered; they are only a way to read less.
 const MOST_ZERO_TAILS: usize = 1024;
 
@@ -414,7 +418,7 @@ impl Table {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         self.arena
-            .allocate(whole_pages(length))
+            .allocate(whole_pages(length), 0)
             .ok_or_else(|| out_of_memory(length))
     }
 
@@ -591,14 +595,15 @@ impl SharedFile {
             whole_pages((wanted / 4).min(16 * 1024 * 1024))
         };
         // What is opened has to fit; what grows leaves some.
-        let is_first = self.buffers.is_empty();
-        let mut allocate = |length| match is_first {
-            true => arena.allocate(length),
-            false => arena.allocate_sparingly(length),
-        };
-        let (address, capacity) = match allocate(wanted + slack) {
+        let spared = if self.buffers.is_empty() { 0 } else { SPARED };
+        let (address, capacity) = match arena.allocate(wanted + slack, spared) {
             Some(address) => (address, wanted + slack),
-            None => (allocate(wanted).ok_or_else(|| out_of_memory(end))?, wanted),
+            None => (
+                arena
+                    .allocate(wanted, spared)
+                    .ok_or_else(|| out_of_memory(end))?,
+                wanted,
+            ),
         };
         let mut buffer = Buffer {
             id,

@@ -41,6 +41,13 @@ impl Random {
     fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
+
+    fn float_or_extreme(&mut self, extreme: bool) -> f32 {
+        match extreme {
+            false => self.float(),
+            true => self.one_of(&EXTREMES),
+        }
+    }
 }
 
 /// Finite values of all magnitudes whose products add up to finite sums.
@@ -440,10 +447,7 @@ fn codes_of_product_quantization() {
     for (parts, extreme) in LENGTHS.flat_map(|parts| [(parts, false), (parts, true)]) {
         let centroids = random.one_of(&[1, 2, 16, 255, 256]);
         let [skip, codes_skip] = [random.below(5), random.below(5)];
-        let entry = |random: &mut Random| match extreme {
-            false => random.float(),
-            true => random.one_of(&EXTREMES),
-        };
+        let entry = |random: &mut Random| random.float_or_extreme(extreme);
         let table = &random.many(skip + parts * centroids, entry)[skip..];
         let code = |random: &mut Random| random.below(centroids) as u8;
         let codes = &random.many(codes_skip + parts, code)[codes_skip..];
@@ -601,12 +605,7 @@ fn hadamard_transforms_are_equal_to_the_bit() {
             (0.088_388_347_648_318_45, true),
         ] {
             let skip = random.below(3);
-            let value = |random: &mut Random| {
-                f64::from(match extreme {
-                    false => random.float(),
-                    true => random.one_of(&EXTREMES),
-                })
-            };
+            let value = |random: &mut Random| f64::from(random.float_or_extreme(extreme));
             let values = random.many(skip + length, value);
             let [mut result, mut expected] = [values.clone(), values];
             hadamard::transform(&mut result[skip..], scale);
@@ -628,12 +627,7 @@ fn quantiles() {
     for length in LENGTHS {
         let [skip, probabilities_skip] = [random.below(3), random.below(3)];
         for extreme in [true, false] {
-            let value = |random: &mut Random| {
-                f64::from(match extreme {
-                    false => random.float(),
-                    true => random.one_of(&EXTREMES),
-                })
-            };
+            let value = |random: &mut Random| f64::from(random.float_or_extreme(extreme));
             let mut values = random.many(skip + length, value);
             let limit = f64::from(random.float());
             for limit in [
