@@ -2,9 +2,12 @@
 //!
 //! Cargo takes an artifact for fresh if it is younger than the sources it was made from. A clone's
 //! files are as old as the clone, whatever is in them: those of a new clone would have everything
-//! built again, those of an old one would take another clone's artifacts for theirs. So before
-//! anything is built, each file gets the age of its content: a file that is as it was at the last
-//! build, in whichever clone, gets the time that it had then, and every other file is young.
+//! built again, those of an old one would take another clone's artifacts for theirs. So where the last
+//! build was of another clone, each file gets the age of its content before anything is built: a file
+//! that is as it was then gets the time that it had then, and every other file is young.
+//!
+//! The clone that was built last keeps the ages that its files have, for there cargo is right; but
+//! for an edit that is older than that build, as `mv` and `cp -p` make.
 
 use std::{
     collections::BTreeMap,
@@ -31,9 +34,17 @@ pub const SMALL: &str = "small";
 /// Files below this are read by macros, which cargo learns of only if they have been there before.
 const READ_BY_MACROS: &str = "wit";
 
-/// Content and age of the sources of the last build, by relative path.
+/// In a clone: when it was built last.
+const LAST_BUILD: &str = "target/last-build";
+
+/// The last build's sources.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Sources(BTreeMap<String, Source>);
+struct Sources {
+    /// Since 1970; the clone that was built says the same in [`LAST_BUILD`].
+    built: Duration,
+    /// Content and age, by relative path.
+    files: BTreeMap<String, Source>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
@@ -42,8 +53,8 @@ struct Source {
     age: Duration,
 }
 
-/// Gives the clone's files the ages of their contents. To be called before anything is built,
-/// with the cache locked.
+/// Sees to it that cargo builds again what it has to and no more. To be called before anything is
+/// built, with the cache locked.
 ///
 /// # Errors
 /// Where files cannot be read or touched.
@@ -57,7 +68,21 @@ pub fn age_sources(cache: &Cache, repository: &Repository) -> Result<()> {
         .duration_since(UNIX_EPOCH)
         .context("the clock is before 1970")?;
     let sources = Sources::of(repository, before.as_ref(), now)?;
-    if before.is_none_or(|before| before.read_by_macros() != sources.read_by_macros()) {
+    let last_build = repository.root().join(LAST_BUILD);
+    // The last build, if it was of this clone.
+    let here = before.as_ref().filter(|before| {
+        let built = std::fs::read_to_string(&last_build);
+        built.is_ok_and(|built| built == before.built.as_nanos().to_string())
+    });
+    let wrong = match before {
+        Some(_) => sources.wrong_ages(repository, here)?,
+        // There will be no artifact for cargo to compare with.
+        None => Vec::new(),
+    };
+    if before
+        .as_ref()
+        .is_none_or(|before| before.read_by_macros() != sources.read_by_macros())
+    {
         // First, so that a crash in between leaves too little rather than too much.
         remove(&record)?;
         forget_our_artifacts(cache)?;
@@ -65,17 +90,21 @@ pub fn age_sources(cache: &Cache, repository: &Repository) -> Result<()> {
     // Before the files: a file that is older than the record says is taken for unchanged.
     std::fs::write(&record, sources.text())
         .with_context(|| format!("writing {}", record.display()))?;
-    for (path, source) in &sources.0 {
-        let path = repository.root().join(path);
-        set_age(&path, UNIX_EPOCH + source.age)
+    for (path, age) in wrong {
+        File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(age))
             .with_context(|| format!("setting the age of {}", path.display()))?;
     }
-    Ok(())
+    create_folder(last_build.parent().context("a path with a folder")?)?;
+    std::fs::write(&last_build, sources.built.as_nanos().to_string())
+        .with_context(|| format!("writing {}", last_build.display()))
 }
 
 impl Sources {
     fn of(repository: &Repository, before: Option<&Self>, now: Duration) -> Result<Self> {
-        let mut sources = BTreeMap::new();
+        let mut files = BTreeMap::new();
         for relative in repository.files()? {
             let path = repository.root().join(&relative);
             // What is not a file, or has an odd name, is no source.
@@ -88,28 +117,58 @@ impl Sources {
             let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
             let digest = digest::sha256(&bytes);
             let known = before
-                .and_then(|before| before.0.get(name))
+                .and_then(|before| before.files.get(name))
                 .filter(|source| source.digest == digest);
             let age = known.map_or(now, |source| source.age);
-            sources.insert(name.to_owned(), Source { digest, age });
+            files.insert(name.to_owned(), Source { digest, age });
         }
-        Ok(Self(sources))
+        Ok(Self { built: now, files })
+    }
+
+    /// The files whose age would mislead cargo, and what it should be. `here`: the last build, if it
+    /// was of this clone.
+    fn wrong_ages(
+        &self,
+        repository: &Repository,
+        here: Option<&Self>,
+    ) -> Result<Vec<(PathBuf, SystemTime)>> {
+        let mut wrong = Vec::new();
+        for (path, source) in &self.files {
+            let file = repository.root().join(path);
+            let age = file
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .with_context(|| file.display().to_string())?;
+            let is_right = match here {
+                Some(last) => {
+                    let before = last.files.get(path);
+                    let is_as_built = before.is_some_and(|before| before.digest == source.digest);
+                    is_as_built || age > UNIX_EPOCH + last.built
+                }
+                None => age == UNIX_EPOCH + source.age,
+            };
+            if !is_right {
+                wrong.push((file, UNIX_EPOCH + source.age));
+            }
+        }
+        Ok(wrong)
     }
 
     fn read_by_macros(&self) -> Vec<(&String, &String)> {
-        let sources = self.0.iter();
-        sources
+        let files = self.files.iter();
+        files
             .filter(|(path, _)| Path::new(path).starts_with(READ_BY_MACROS))
             .map(|(path, source)| (path, &source.digest))
             .collect()
     }
 
     fn text(&self) -> String {
-        let lines = self.0.iter().map(|(path, source)| {
+        let lines = self.files.iter().map(|(path, source)| {
             let (digest, age) = (&source.digest, source.age.as_nanos());
             format!("{digest}\t{age}\t{path}\n")
         });
-        lines.collect()
+        let built = format!("{}\n", self.built.as_nanos());
+        std::iter::once(built).chain(lines).collect()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -119,15 +178,12 @@ impl Sources {
             let age = Duration::from_nanos(parts.next()?.parse().ok()?);
             Some((parts.next()?.to_owned(), Source { digest, age }))
         };
-        text.lines().map(line).collect::<Option<_>>().map(Self)
+        let (built, files) = text.split_once('\n')?;
+        Some(Self {
+            built: Duration::from_nanos(built.parse().ok()?),
+            files: files.lines().map(line).collect::<Option<_>>()?,
+        })
     }
-}
-
-fn set_age(path: &Path, age: SystemTime) -> std::io::Result<()> {
-    if path.metadata()?.modified()? == age {
-        return Ok(());
-    }
-    File::options().append(true).open(path)?.set_modified(age)
 }
 
 /// Makes cargo build again what the record cannot speak for.
@@ -203,6 +259,35 @@ mod tests {
         metadata.modified().expect("a time")
     }
 
+    fn set_age(repository: &Repository, path: &str, age: SystemTime) {
+        let file = File::options()
+            .append(true)
+            .open(repository.root().join(path));
+        file.and_then(|file| file.set_modified(age))
+            .expect("an age");
+    }
+
+    #[test]
+    fn the_clone_that_was_built_last_keeps_its_ages() {
+        let place = Place::new();
+        let one = place.clone("one", &[("a.rs", "a"), ("b.rs", "b")]);
+        let as_cloned = SystemTime::now() - Duration::from_secs(60);
+        set_age(&one, "a.rs", as_cloned);
+        place.age_sources(&one);
+        assert_eq!(age(&one, "a.rs"), as_cloned, "nothing was built before");
+        let later = SystemTime::now() + Duration::from_secs(60);
+        std::fs::write(one.root().join("b.rs"), "edited").expect("a file");
+        for path in ["a.rs", "b.rs"] {
+            set_age(&one, path, later);
+        }
+        place.age_sources(&one);
+        assert_eq!([age(&one, "a.rs"), age(&one, "b.rs")], [later, later]);
+        // Another clone in between: what is unchanged is as old as at the last build.
+        place.age_sources(&place.clone("two", &[("a.rs", "a"), ("b.rs", "b")]));
+        place.age_sources(&one);
+        assert!(age(&one, "a.rs") < later && age(&one, "b.rs") < later);
+    }
+
     #[test]
     fn what_is_unchanged_keeps_its_age_in_another_clone_and_what_is_not_is_young() {
         let place = Place::new();
@@ -210,7 +295,7 @@ mod tests {
         place.age_sources(&one);
         let two = place.clone("two", &[("a.rs", "a"), ("b.rs", "changed")]);
         place.age_sources(&two);
-        assert_eq!(age(&two, "a.rs"), age(&one, "a.rs"));
+        assert!(age(&two, "a.rs") < age(&two, "b.rs"));
         assert!(age(&two, "b.rs") > age(&one, "b.rs"));
         // Back in the first: the last build's `b.rs` was another one.
         let last = age(&two, "b.rs");
@@ -227,7 +312,7 @@ mod tests {
         let built = age(&one, "a.rs");
         let path = one.root().join("a.rs");
         std::fs::write(&path, "edited").expect("a file");
-        set_age(&path, built - Duration::from_secs(60)).expect("an age");
+        set_age(&one, "a.rs", built - Duration::from_secs(60));
         place.age_sources(&one);
         assert!(age(&one, "a.rs") > built);
     }
@@ -256,7 +341,10 @@ mod tests {
             digest: digest::sha256(b"a"),
             age: Duration::from_nanos(1_700_000_000_123_456_789),
         };
-        let sources = Sources(BTreeMap::from([("a b.rs".to_owned(), source)]));
+        let sources = Sources {
+            built: Duration::from_nanos(1_700_000_001_123_456_789),
+            files: BTreeMap::from([("a b.rs".to_owned(), source)]),
+        };
         assert_eq!(Sources::parse(&sources.text()), Some(sources));
         assert_eq!(Sources::parse("damaged"), None);
     }

@@ -15,7 +15,7 @@ use anyhow::Result;
 use crate::{cache::Cache, chores::Chores, ports, repository::Repository, toolchain::Toolchain};
 
 /// What of the clone is compiled into the component.
-const OURS: [&str; 5] = ["component", "crates", "engine", "log", "rollback"];
+const OURS: [&str; 2] = ["component", "crates"];
 
 /// The compiler flags. Of several that fit, the compiler takes the last.
 ///
@@ -91,10 +91,10 @@ mod tests {
     fn folders_of_this_machine_are_found() {
         let chores = Chores::new().expect("a clone and a cache");
         let left = |text: &str| left(&chores, text.as_bytes()).expect("folders");
-        let ours = chores.repository.root().join("engine");
-        let text = format!("panicked at {}/src/lib.rs:1:1", ours.display());
+        let ours = chores.repository.root().join("crates");
+        let text = format!("panicked at {}/engine/src/lib.rs:1:1", ours.display());
         assert_eq!(left(&text), [ours]);
-        assert!(left("panicked at .clone/engine/src/lib.rs:1:1").is_empty());
+        assert!(left("panicked at .clone/crates/engine/src/lib.rs:1:1").is_empty());
     }
 
     #[test]

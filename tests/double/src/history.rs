@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use edge_sync_engine::Lineage;
 use edge_sync_rest::{Error, Result};
+use edge_sync_snapshots::Lineage;
 
 const FILE: &str = "operations";
 

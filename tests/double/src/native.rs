@@ -13,12 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use edge_sync_engine::{
-    CollectionConfig, Lineage, Shard, SnapshotLimits, Strictness, unpack_snapshot,
-};
+use edge_sync_engine::{CollectionConfig, Shard, SnapshotLimits, Strictness, unpack_snapshot};
 use edge_sync_rest::{
     Backend, CollectionState, Error, Result, SnapshotDescription, SnapshotScope, StoredSnapshot,
 };
+use edge_sync_snapshots::{self as snapshots, Layout, Lineage};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -417,10 +416,8 @@ impl Backend for NativeBackend {
                 .map_err(|error| internal("create", &directory, &error))?;
             let name = Self::snapshot_name(&directory, scope.collection, shard, Utc::now());
             let path = directory.join(&name);
-            collection
-                .numbered(shard)?
-                .create_stored_snapshot(&path)
-                .map_err(refusal)?;
+            let shard = collection.numbered(shard)?;
+            snapshots::create(shard, &path, Layout::Stored).map_err(refusal)?;
             let checksum = sha256(&path).map_err(|error| internal("read", &path, &error))?;
             let beside = checksum_file(&path);
             fs::write(&beside, checksum).map_err(|error| internal("write", &beside, &error))?;
@@ -464,10 +461,8 @@ impl Backend for NativeBackend {
             let folder = tempfile::tempdir_in(&self.directory)
                 .map_err(|error| internal("create a folder in", &self.directory, &error))?;
             let path = folder.path().join("shard.snapshot");
-            collection
-                .numbered(shard)?
-                .create_snapshot(&path)
-                .map_err(refusal)?;
+            let shard = collection.numbered(shard)?;
+            snapshots::create(shard, &path, Layout::Streamed).map_err(refusal)?;
             // The open file outlives its name.
             File::open(&path).map_err(|error| internal("open", &path, &error))
         })
@@ -516,10 +511,9 @@ impl Backend for NativeBackend {
                 .map_err(|error| internal("create a folder in", &self.directory, &error))?;
             let path = folder.path().join("shard.snapshot");
             let lineage = collection.lineage(shard, self.peer);
-            let changed = collection
-                .numbered(shard)?
-                .create_partial_snapshot(manifest, &path, lineage)
-                .map_err(refusal)?;
+            let shard = collection.numbered(shard)?;
+            let changed =
+                snapshots::create_partial(shard, manifest, &path, lineage).map_err(refusal)?;
             if !changed {
                 return Ok(None);
             }

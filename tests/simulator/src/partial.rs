@@ -5,8 +5,8 @@ use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 
 use axum::body::Body;
-use edge_sync_engine::Lineage;
 use edge_sync_rest::{Backend, CollectionState, ContentTypes, Error, Options, Result, router};
+use edge_sync_snapshots::Lineage;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;

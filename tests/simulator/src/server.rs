@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use edge_sync_engine::SnapshotLayout;
+use edge_sync_snapshots::Layout;
 use serde_json::{Map, Value, json};
 
 use crate::exchange::{Answer, Asked};
@@ -504,7 +504,7 @@ impl Server {
             ("POST", ["points"]) => self.retrieve(&body),
             ("POST", ["points", "count"]) => self.count(&body),
             ("GET", ["shards", "0", "snapshot"]) => {
-                let bytes = self.make_snapshot(SnapshotLayout::Streamed);
+                let bytes = self.make_snapshot(Layout::Streamed);
                 // Made while it is sent, so its length is not known.
                 let mut answer = file(&bytes, None);
                 answer.headers.retain(|(name, _)| *name != "content-length");
@@ -519,7 +519,7 @@ impl Server {
                 )
             }
             ("POST", ["shards", "0", "snapshots"]) => {
-                let bytes = self.make_snapshot(SnapshotLayout::Stored);
+                let bytes = self.make_snapshot(Layout::Stored);
                 let name = format!("c-shard-0-{}.snapshot", self.snapshots.len());
                 let answer = success(description(&name, &bytes));
                 self.stored.insert(name, Arc::new(bytes));
@@ -546,7 +546,7 @@ impl Server {
         refusal(501, "the simulated server does not know that")
     }
 
-    fn make_snapshot(&mut self, layout: SnapshotLayout) -> Vec<u8> {
+    fn make_snapshot(&mut self, layout: Layout) -> Vec<u8> {
         let config = self.config.as_ref().unwrap_or(&Value::Null);
         let bytes = match &self.maker {
             Snapshots::OfState(maker) => maker(config, &self.state),

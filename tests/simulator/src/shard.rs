@@ -17,10 +17,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use edge_sync_engine::{
-    CollectionConfig, Lineage, Operation, Point, PointId, Shard, SnapshotLayout, Vector,
-    write_partial_snapshot, write_snapshot,
-};
+use edge_sync_engine::{CollectionConfig, Operation, Point, PointId, Shard, Vector};
+use edge_sync_snapshots::{self as snapshots, Layout, Lineage};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -128,7 +126,7 @@ impl Files {
         // Lives ask at the same time.
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("partial");
-        let changed = write_partial_snapshot(&shard, &self.manifest, old, &file, lineage)?;
+        let changed = snapshots::write_partial(&shard, &self.manifest, old, &file, lineage)?;
         Ok(if changed {
             Some(fs::read(&file)?)
         } else {
@@ -137,10 +135,10 @@ impl Files {
     }
 
     /// A snapshot of everything.
-    pub(super) fn snapshot(&self, layout: SnapshotLayout) -> Result<Vec<u8>, Failed> {
+    pub(super) fn snapshot(&self, layout: Layout) -> Result<Vec<u8>, Failed> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("snapshot");
-        write_snapshot(&shard_folder(self.folder.path()), &file, layout)?;
+        snapshots::write(&shard_folder(self.folder.path()), &file, layout)?;
         Ok(fs::read(&file)?)
     }
 

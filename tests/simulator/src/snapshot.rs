@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use edge_sync_engine::{CollectionConfig, Point, PointId, Request, Shard, Vector, parse_request};
+use edge_sync_snapshots::{Layout, create};
 use serde_json::{Value, json};
 
 use crate::model::State;
@@ -59,7 +60,7 @@ fn make(
     settle_fields(&shard_folder.join("segments"))?;
     let shard = Shard::load_as(&shard_folder, &config)?;
     let file = folder.path().join("snapshot");
-    shard.create_snapshot(&file)?;
+    create(&shard, &file, Layout::Streamed)?;
     Ok(fs::read(&file)?)
 }
 

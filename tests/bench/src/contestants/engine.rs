@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use edge_sync_engine as engine;
+use edge_sync_snapshots::{Layout, create};
 use serde_json::json;
 
 use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
@@ -35,7 +36,7 @@ impl Engine {
 
     /// Writes a snapshot as a server would.
     pub fn snapshot(&self, file: &Path) -> Result<()> {
-        Ok(open(&self.shard)?.create_snapshot(file)?)
+        Ok(create(open(&self.shard)?, file, Layout::Streamed)?)
     }
 
     /// Times checking and unpacking a snapshot and loading it.

@@ -11,6 +11,7 @@ use edge_sync_host::{
 };
 use edge_sync_log::Current;
 use edge_sync_rollback::Journal;
+use edge_sync_snapshots::{Layout, create};
 use serde_json::{Value, json};
 
 use crate::support::component;
@@ -65,7 +66,7 @@ impl Native {
     }
 
     pub fn snapshot(&self, file: &Path) {
-        self.shard.create_snapshot(file).expect("a snapshot");
+        create(&self.shard, file, Layout::Streamed).expect("a snapshot");
     }
 
     fn write(&self, write: edge_sync_engine::Write) -> edge_sync_engine::Result<()> {

@@ -19,7 +19,7 @@ pub fn fixture(name: &str) -> PathBuf {
 pub fn fixtures() -> PathBuf {
     // As cargo says it when it runs the test: the build may be another clone's.
     let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    Path::new(&package).join("../tests/fixtures")
+    Path::new(&package).join("../../tests/fixtures")
 }
 
 pub fn gunzipped(name: &str) -> GzDecoder<File> {

@@ -13,7 +13,7 @@ use super::{SnapshotLimits, bad};
 use crate::error::{Error, Result};
 
 /// Tar's unit.
-pub(super) const BLOCK: usize = 512;
+const BLOCK: usize = 512;
 
 /// Longest entry name; the engine's are about 150 bytes.
 const MAX_NAME: u64 = 1024;

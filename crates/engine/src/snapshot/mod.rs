@@ -1,4 +1,4 @@
-//! Snapshots: reading what a server makes, writing what a server would.
+//! Snapshots: reading what a server makes.
 //!
 //! A shard snapshot is a GNU tar archive, as Qdrant 1.19 streams it from
 //! `GET /collections/{c}/shards/{s}/snapshot`:
@@ -30,14 +30,10 @@
 mod check;
 mod content;
 mod unpack;
-mod write;
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
-
-pub use write::{Layout, Lineage, write, write_changes};
-pub(crate) use write::{Versions, manifest_of, write_partial};
 
 /// Bounds on what a snapshot may unpack to.
 #[derive(Debug, Clone, Copy)]

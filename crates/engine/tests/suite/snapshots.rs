@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{created, read, restored, snapshot_file, write};
 use edge_sync_engine::{Error, Shard, SnapshotLimits, unpack_snapshot};
+use edge_sync_snapshots::{Layout, create};
 use serde_json::json;
 use tar::{Builder, EntryType, Header};
 
@@ -281,7 +282,7 @@ fn a_snapshot_holds_what_the_shard_held() {
     assert_eq!(before["points"].as_array().map(Vec::len), Some(400));
 
     let file = dir.path().join("snapshot");
-    shard.create_snapshot(&file).expect("a snapshot");
+    create(&shard, &file, Layout::Streamed).expect("a snapshot");
     let target = dir.path().join("other");
     unpack_snapshot(&file, &target, SnapshotLimits::default()).expect("unpacks");
     assert!(!target.join("wal").exists(), "a log without entries");
@@ -361,7 +362,7 @@ fn entries_of_the_write_ahead_log_are_unpacked() {
 fn other_tools_read_the_archive() {
     let (dir, shard) = restored();
     let file = dir.path().join("snapshot");
-    shard.create_snapshot(&file).expect("a snapshot");
+    create(&shard, &file, Layout::Streamed).expect("a snapshot");
     let out = dir.path().join("out");
     fs::create_dir(&out).expect("a directory");
     let status = std::process::Command::new("tar")
@@ -454,7 +455,7 @@ fn stored_snapshots_have_archives_within() {
     let all = json!({ "limit": 10, "with_vector": true });
     let expected = read(&shard, "POST", "/points/scroll", &all).expect("scrolls");
     let streamed = dir.path().join("streamed");
-    shard.create_snapshot(&streamed).expect("a snapshot");
+    create(&shard, &streamed, Layout::Streamed).expect("a snapshot");
     // As the server writes them, and as it did long ago.
     for inner in ["snapshot/files/", ""] {
         let file = dir.path().join("stored");

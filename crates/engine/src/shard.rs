@@ -6,14 +6,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use qdrant_edge::internal::SnapshotManifest;
 use qdrant_edge::{EdgeConfig, EdgeShard, SEGMENT_STATE_FILE, SegmentState, ShardInfo};
 use serde_json::{Map, Value};
 
 use crate::config::{CollectionConfig, runtime};
 use crate::error::{Error, Result, from_engine, from_loading};
 use crate::point::{PointId, StoredPoint, Vector};
-use crate::snapshot;
 
 /// What a search compares points with.
 #[derive(Debug, Clone)]
@@ -340,19 +338,15 @@ impl Shard {
             .map_err(|error| from_engine("inspect the shard in", &self.dir, error))
     }
 
-    /// Writes a snapshot of the shard to `file`, in the layout that a server streams and restores.
-    /// Flushes first; writes wait meanwhile.
+    /// Flushes, and calls `work` with the shard's folder; writes wait meanwhile.
     ///
-    /// Errors: storage errors.
-    pub fn create_snapshot(&self, file: &Path) -> Result<()> {
-        self.create_snapshot_as(file, snapshot::Layout::Streamed)
-    }
-
-    /// As [`Shard::create_snapshot`], in the layout that a server stores.
-    ///
-    /// Errors: storage errors.
-    pub fn create_stored_snapshot(&self, file: &Path) -> Result<()> {
-        self.create_snapshot_as(file, snapshot::Layout::Stored)
+    /// Errors: storage errors; those of `work`.
+    pub fn at_rest<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        let _changing = self.begin_change();
+        self.engine
+            .flush()
+            .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
+        work(&self.dir)
     }
 
     /// What the shard holds, file by file with versions: `result` of
@@ -360,51 +354,12 @@ impl Shard {
     ///
     /// Errors: storage errors.
     pub fn snapshot_manifest(&self) -> Result<Value> {
-        serde_json::to_value(self.file_versions()?)
-            .map_err(|error| Error::Internal(format!("snapshot manifest: {error}")))
-    }
-
-    /// Writes what changed since `old`, an earlier [`Shard::snapshot_manifest`], to `file`, as a
-    /// server streams it. False if nothing did; then there is no file. Flushes first; writes wait
-    /// meanwhile.
-    ///
-    /// Errors: [`Error::InvalidInput`] if `old` is no manifest; storage errors.
-    pub fn create_partial_snapshot(
-        &self,
-        old: &Value,
-        file: &Path,
-        lineage: snapshot::Lineage,
-    ) -> Result<bool> {
-        let old = snapshot::manifest_of(old)?;
-        let _changing = self.begin_change();
-        // Compared before anything is flushed, as the server does. A version that is not there is
-        // not equal to the segment's, though it counts as that.
-        if self.file_versions()? == old {
-            return Ok(false);
-        }
-        self.engine
-            .flush()
-            .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
-        let versions = snapshot::Versions {
-            old: &old,
-            new: &self.file_versions()?,
-        };
-        snapshot::write_partial(&self.dir, file, versions, lineage)?;
-        Ok(true)
-    }
-
-    fn file_versions(&self) -> Result<SnapshotManifest> {
-        self.engine
+        let versions = self
+            .engine
             .snapshot_manifest()
-            .map_err(|error| from_engine("list the files of", &self.dir, error))
-    }
-
-    fn create_snapshot_as(&self, file: &Path, layout: snapshot::Layout) -> Result<()> {
-        let _changing = self.begin_change();
-        self.engine
-            .flush()
-            .map_err(|error| from_engine("flush the shard in", &self.dir, error))?;
-        snapshot::write(&self.dir, file, layout)
+            .map_err(|error| from_engine("list the files of", &self.dir, error))?;
+        serde_json::to_value(versions)
+            .map_err(|error| Error::Internal(format!("snapshot manifest: {error}")))
     }
 
     /// Drops the shard without flushing, for a shard whose memory is in doubt.

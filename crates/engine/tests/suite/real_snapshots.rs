@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 
 use edge_sync_engine::{CollectionConfig, Error, PointId, Shard, SnapshotLimits, unpack_snapshot};
+use edge_sync_snapshots::{Layout, create};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -356,7 +357,7 @@ fn our_stored_snapshots_are_as_the_servers() {
     .expect("unpacks");
     let shard = Shard::load(&target).expect("loads");
     let file = dir.path().join("stored.snapshot");
-    shard.create_stored_snapshot(&file).expect("a snapshot");
+    create(&shard, &file, Layout::Stored).expect("a snapshot");
     let bytes = fs::read(&file).expect("a file");
     let mut inner = 0;
     let mut archive = Archive::new(bytes.as_slice());

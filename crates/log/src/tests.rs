@@ -485,7 +485,7 @@ fn example() -> Vec<u8> {
 /// Hex digits of the first code block after `heading` in the specification; text after `|` is
 /// explanation.
 fn specified(heading: &str) -> Vec<u8> {
-    let text = include_str!("../../docs/log-format.md");
+    let text = include_str!("../../../docs/log-format.md");
     let (_, text) = text.split_once(heading).expect("heading");
     let block = text.split("```").nth(1).expect("code block");
     let digits: String = block
@@ -543,7 +543,7 @@ fn the_positions_example_is_what_the_code_writes_and_reads() {
     let directory = tempdir().expect("temporary directory");
     current.store(directory.path()).expect("stores");
     let stored = fs::read_to_string(directory.path().join("CURRENT")).expect("reads");
-    let text = include_str!("../../docs/log-format.md");
+    let text = include_str!("../../../docs/log-format.md");
     assert!(text.contains(&stored), "{stored}");
     assert_eq!(
         Current::load(directory.path()).expect("loads"),

@@ -43,7 +43,4 @@ pub use shard::PlannedOptimization;
 pub use shard::{
     CONFIG_FILE, Info, ScrollPage, ScrollRequest, SearchRequest, Selection, Shard, Target,
 };
-pub use snapshot::{
-    Layout as SnapshotLayout, Lineage, SnapshotLimits, unpack_snapshot, write as write_snapshot,
-    write_changes as write_partial_snapshot,
-};
+pub use snapshot::{SnapshotLimits, unpack_snapshot};

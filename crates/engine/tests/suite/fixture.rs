@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::common::{created, json_file, json_lines, read, restored, write};
 use edge_sync_engine::{CollectionConfig, Shard};
+use edge_sync_snapshots::{Layout, create};
 use serde_json::{Value, json};
 
 /// Relative difference that scores may have.
@@ -202,7 +203,7 @@ fn a_restored_snapshot_answers_as_the_server_did() {
 fn a_snapshot_of_ours_answers_as_the_server_did() {
     let (dir, shard) = restored();
     let file = dir.path().join("ours.snapshot");
-    shard.create_snapshot(&file).expect("a snapshot");
+    create(&shard, &file, Layout::Streamed).expect("a snapshot");
     let size = std::fs::metadata(&file).expect("written").len();
     assert!(size < 16 << 20, "{size} bytes, holes were written out");
     drop(shard);
