@@ -12,13 +12,13 @@ use edge_sync_host::{
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::arguments::{Restore, Sync};
 use crate::input;
 use crate::output::{
     BYTES_BAR, BYTES_COUNTER, COUNT_BAR, SPINNER, bytes, counted, describe, exit, grouped,
     set_style, wait,
 };
+use crate::session::Session;
 use crate::shard::opened_json;
 use crate::status::{again, merge, record_json, shards_text};
 

@@ -1,8 +1,9 @@
 //! What `serve` adds to `/metrics`: the shard's numbers, its queue, and how the exchanges with the
 //! server went.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use edge_sync_clock::now_ms;
 use edge_sync_host::{EdgeSync, SyncRecord};
 use edge_sync_rest::Gauge;
 use tokio::runtime::Handle;
@@ -77,7 +78,7 @@ fn of_shard(edge: &EdgeSync, name: &str, record: &SyncRecord) -> Vec<Gauge> {
         None => (record.queued, record.oldest_queued_ms, record.rejected),
     };
     let age = match oldest_ms {
-        Some(oldest_ms) => (now() - seconds(oldest_ms)).max(0.0),
+        Some(oldest_ms) => seconds(now_ms().saturating_sub(oldest_ms)),
         None => 0.0,
     };
     let mut gauges = vec![
@@ -138,10 +139,4 @@ pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Gauge {
 
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1000.0
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -7,9 +7,9 @@ use edge_sync_host::{
 };
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::arguments::{Chosen, Page, Queue, Rejected, Skip};
 use crate::output::{bytes, counted, describe, exit_code, grouped, print_part};
+use crate::session::Session;
 use crate::status::{ago, holder_text, queue_json, queue_text, refusal};
 
 /// Refused operations of a list for people, unless they ask for more.

@@ -17,11 +17,11 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::Session;
 use crate::arguments::Serve;
 use crate::backend::{self, Devices, ShardBackend};
 use crate::collections::Collections;
 use crate::output::{exit, exit_code};
+use crate::session::Session;
 use crate::settings::Serving;
 use crate::signals::Signals;
 use crate::status::again;

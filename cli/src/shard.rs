@@ -7,10 +7,10 @@ use edge_sync_host::{
 };
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::arguments::{self, Count, Create, Index, Method, Optimize, Retrieve, Scroll, Search};
 use crate::input::{self, Body, Source, id_json};
 use crate::output::{COUNT_BAR, SPINNER, bytes, counted, exit, set_style};
+use crate::session::Session;
 use crate::settings::cores;
 use crate::status::mirror_json;
 

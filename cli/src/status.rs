@@ -1,16 +1,16 @@
 //! What is stored, what waits, what happened last and what comes next.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use edge_sync_clock::now_ms;
 use edge_sync_host::{
     EdgeSync, Error, Exchange, FailureNote, Info, Mirror, Peeked, QueueStatus, RejectedOperation,
     SyncRecord, WorkerState,
 };
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::output::{bytes, counted, describe, duration, grouped};
+use crate::session::Session;
 
 impl Session {
     pub fn status(&self) -> Result<u8, Error> {
@@ -453,14 +453,6 @@ fn since(milliseconds: u64, now: u64) -> String {
         None if milliseconds - now <= LITTLE_MS => format!("{} ago", duration(0)),
         None => "before the clock was set back".to_owned(),
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }
 
 #[cfg(test)]

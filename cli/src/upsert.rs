@@ -11,10 +11,10 @@ use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::arguments::Upsert;
 use crate::input::{self, Body, Incoming, Position, Source, Spot};
 use crate::output::{FILE_BAR, SPINNER, counted, exit, grouped, rate};
+use crate::session::Session;
 use crate::shard::receipt_json;
 
 /// Batches that are read ahead of the one that is written.

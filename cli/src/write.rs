@@ -4,10 +4,10 @@ use edge_sync_host::{Error, PointId, Selection, Shard};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::Session;
 use crate::arguments::{self, Delete, Payload, PayloadOperation, Vectors};
 use crate::input::{self, Body};
 use crate::output::{counted, grouped};
+use crate::session::Session;
 use crate::shard::{receipt_json, whole_body};
 
 /// Absent ids that are named one by one.

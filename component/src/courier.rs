@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::Duration;
 
+use edge_sync_clock::now_ms;
 use edge_sync_engine::encode_segment;
 use edge_sync_upload::{
     Answer, Class, Failure, NoAnswer, NoAnswerKind, Request, Routing, ServerCollection, Target,
@@ -17,7 +18,6 @@ use waki::Method;
 
 use crate::bindings::courier::Server as ServerSettings;
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::clock::now_ms;
 use crate::error::{Error, Result, invalid};
 use crate::http::{self, Origin, Outgoing, Response};
 

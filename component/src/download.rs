@@ -14,6 +14,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use edge_sync_clock::now_ms;
 use edge_sync_engine::encode_segment;
 use edge_sync_mirror::{Archive, Limits, SnapshotManifest};
 use edge_sync_upload::{Answer, Class, Request, judge_read, verdict::no_answer};
@@ -22,7 +23,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::bindings::courier::{Content, DownloadProgress, SnapshotSource};
 use crate::bindings::types::{FailureClass, ServerFailure};
-use crate::clock::now_ms;
 use crate::courier::{CHUNK_BYTES, Server, failure, server_error};
 use crate::error::{Error, Result, describe, storage};
 use crate::http::{Broken, Response};
@@ -49,7 +49,7 @@ pub struct Download {
     /// A 304 does not arrive on this way to the server, it seems.
     without_304: bool,
     nothing_new: bool,
-    stored: Option<Stored>,
+    stored: Option<StoredSnapshot>,
     /// What the server had stored, and its clock, before a request to store one more whose answer
     /// did not arrive.
     unanswered: Option<Before>,
@@ -64,7 +64,7 @@ pub struct Download {
 }
 
 /// A snapshot that the server keeps: it can be read from any offset.
-struct Stored {
+struct StoredSnapshot {
     name: String,
     checksum: Option<String>,
 }
@@ -440,7 +440,7 @@ impl Download {
 /// Stored snapshots.
 impl Download {
     /// Has the server make one, or finds the one that it made when its answer was lost.
-    fn make_snapshot(&mut self) -> Result<Stored> {
+    fn make_snapshot(&mut self) -> Result<StoredSnapshot> {
         let listed = self.list()?;
         if let Some(before) = &self.unanswered
             && let Some(made) = made_since(before, &listed.0)
@@ -469,7 +469,7 @@ impl Download {
     }
 
     /// Notes a snapshot, durably, before it is used.
-    fn keep(&mut self, made: &Value) -> Result<Stored> {
+    fn keep(&mut self, made: &Value) -> Result<StoredSnapshot> {
         let text = |name: &str| made.get(name).and_then(Value::as_str).map(str::to_owned);
         let name = text("name").unwrap_or_default();
         if let Err(error) = self.ledger.add(&self.server, &name) {
@@ -478,7 +478,7 @@ impl Download {
         }
         self.unanswered = None;
         self.total = made.get("size").and_then(Value::as_u64);
-        Ok(Stored {
+        Ok(StoredSnapshot {
             name,
             checksum: text("checksum"),
         })

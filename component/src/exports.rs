@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use edge_sync_clock::now_ms;
 use edge_sync_engine as engine;
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::bindings::shard::{Opened, ScoredPoint, ScrollPage, ScrollRequest, Sea
 use crate::bindings::shard::{Selection, ShardInfo, StoredPoint};
 use crate::bindings::types::{Options, Point, PointId, Receipt};
 use crate::bindings::{courier, peek, queue, reader, restore, shard, sync};
-use crate::clock::now_ms;
 use crate::convert;
 use crate::directory::Directory;
 use crate::download::Download;

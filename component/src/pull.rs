@@ -13,13 +13,13 @@ use crate::bindings::restore as wit;
 use crate::bindings::types::Options;
 use crate::directory::Directory;
 use crate::error::{Error, Result, invalid};
-use crate::part::{Answer, Part};
+use crate::pulled_shard::{Answer, PulledShard};
 use crate::restore::{Prepared, Staging};
 
 /// A pull between its offers and the answers.
 pub struct Pull {
     directory: Directory,
-    parts: Vec<Part>,
+    shards: Vec<PulledShard>,
 }
 
 impl Pull {
@@ -40,34 +40,34 @@ impl Pull {
             // The shard is to lose what came from these, which no answer of the others brings about.
             generation = None;
         }
-        let mut parts = origins
+        let mut shards = origins
             .into_iter()
-            .map(|origin| Part::begin(&directory, generation, origin))
+            .map(|origin| PulledShard::begin(&directory, generation, origin))
             .collect::<Result<Vec<_>>>()?;
-        if let (Some(part), false) = (parts.first_mut(), left.is_empty()) {
+        if let (Some(shard), false) = (shards.first_mut(), left.is_empty()) {
             let left: Vec<String> = left.iter().map(u32::to_string).collect();
-            part.doubts.push(format!(
+            shard.doubts.push(format!(
                 "shards that are not followed any more: {}",
                 left.join(", ")
             ));
         }
-        Ok(Self { directory, parts })
+        Ok(Self { directory, shards })
     }
 
     /// What to ask with, for each shard.
     pub fn offers(&self) -> Vec<wit::Offer> {
-        self.parts.iter().map(Part::told).collect()
+        self.shards.iter().map(PulledShard::to_wit).collect()
     }
 
     /// True if a shard does not go on from its mirror, so that what it lacks may be a mistake.
     pub fn starts_over(&self) -> bool {
-        self.parts.iter().any(|part| part.offer.is_everything())
+        self.shards.iter().any(|shard| shard.offer.is_everything())
     }
 
     /// The server has nothing new of any shard, and does not optimize: what is here is what it holds.
     pub fn settle(&mut self) -> Result<()> {
-        for part in &mut self.parts {
-            part.offer.settle()?;
+        for shard in &mut self.shards {
+            shard.offer.settle()?;
         }
         Ok(())
     }
@@ -81,7 +81,7 @@ impl Pull {
         settled: bool,
         options: Options,
     ) -> Result<Option<(Staging, wit::Staged)>> {
-        if snapshots.len() != self.parts.len() {
+        if snapshots.len() != self.shards.len() {
             return Err(invalid("snapshots", "not one for each offer"));
         }
         let archives = snapshots
@@ -92,11 +92,11 @@ impl Pull {
             })
             .collect::<std::result::Result<Vec<_>, _>>()?;
         let answers: Vec<Answer<'_>> = self
-            .parts
+            .shards
             .iter()
             .zip(&archives)
-            .map(|(part, archive)| Answer {
-                part,
+            .map(|(shard, archive)| Answer {
+                shard,
                 archive: archive.as_ref(),
                 settled,
             })
@@ -104,9 +104,9 @@ impl Pull {
         match Staging::stage_pull(self.directory.clone(), &answers, barrier, options)? {
             Prepared::Staged(staging, staged) => Ok(Some((*staging, staged))),
             Prepared::Again(at, offer, doubts) => {
-                if let Some(part) = self.parts.get_mut(at) {
-                    part.offer = offer;
-                    part.doubts = doubts;
+                if let Some(shard) = self.shards.get_mut(at) {
+                    shard.offer = offer;
+                    shard.doubts = doubts;
                 }
                 Ok(None)
             }

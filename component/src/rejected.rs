@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use edge_sync_clock::now_ms;
 use edge_sync_engine::{Operation, Point, PointId, Selection};
 use edge_sync_log::{RejectedOperation, SKIPPED_BY_HAND};
 use serde_json::Value;
 
 use crate::bindings::queue::{Retried, RetryFailure};
-use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::listing::{PAGE_BYTES, PAGE_OPERATIONS};
 use crate::store::Store;

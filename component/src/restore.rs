@@ -28,7 +28,7 @@ use crate::generation::{
 };
 use crate::optimize;
 use crate::optimized;
-use crate::part::{Answer, Part};
+use crate::pulled_shard::{Answer, PulledShard};
 use crate::share;
 use crate::store::{Store, check_options, load_current, log_options};
 use crate::tenant::PointsFile;
@@ -343,7 +343,7 @@ impl Staging {
         target: &Path,
         total: &mut Pulled,
     ) -> Result<std::result::Result<Mirror, (Offer, Vec<String>)>> {
-        let Part { origin, offer, .. } = answer.part;
+        let PulledShard { origin, offer, .. } = answer.shard;
         let folder = self.directory.mirror(self.generation, origin.shard);
         fs::create_dir_all(&folder)
             .map_err(|error| storage("create the mirror's folder", &folder, &error))?;

@@ -28,12 +28,12 @@ const MEMORY_FACTOR: u64 = 4;
 const AHEAD: u64 = 4 << 20;
 
 thread_local! {
-    static LOOK: Cell<Look> = const { Cell::new(Look { left: 0, memory: 0, maps: 0 }) };
+    static LOOK: Cell<Probe> = const { Cell::new(Probe { left: 0, memory: 0, maps: 0 }) };
 }
 
 /// The last look for memory, and how things stood after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Look {
+struct Probe {
     /// What is left of its [`AHEAD`].
     left: u64,
     /// Size of the linear memory.
@@ -42,10 +42,10 @@ struct Look {
     maps: usize,
 }
 
-impl Look {
+impl Probe {
     /// One just now that found `left` more than was needed.
-    fn that_found(left: u64) -> Look {
-        Look {
+    fn that_found(left: u64) -> Probe {
+        Probe {
             left,
             memory: memory_bytes(),
             maps: rollback::bytes_allocated_for_maps(),
@@ -55,7 +55,7 @@ impl Look {
     /// Whether nothing large was taken since: the map of a file that is full takes twice the file at
     /// once, and more than was found ahead.
     fn still_holds(&self) -> bool {
-        *self == Look::that_found(self.left)
+        *self == Probe::that_found(self.left)
     }
 }
 
@@ -88,7 +88,7 @@ fn is_left(taken: u64) -> bool {
     let look = LOOK.get();
     match look.left.checked_sub(taken) {
         Some(left) if look.still_holds() => {
-            LOOK.set(Look { left, ..look });
+            LOOK.set(Probe { left, ..look });
             true
         }
         _ => false,
@@ -98,7 +98,7 @@ fn is_left(taken: u64) -> bool {
 /// Whether there is so much, and perhaps some more for what comes.
 fn is_found(needed: u64) -> bool {
     let has_more = are_to_be_had(needed.saturating_add(AHEAD));
-    LOOK.set(Look::that_found(if has_more { AHEAD } else { 0 }));
+    LOOK.set(Probe::that_found(if has_more { AHEAD } else { 0 }));
     has_more || are_to_be_had(needed)
 }
 

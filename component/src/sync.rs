@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use edge_sync_clock::now_ms;
 use edge_sync_engine::PointId;
 use edge_sync_mirror::Origin;
 use edge_sync_upload::{
@@ -23,7 +24,6 @@ use crate::bindings::restore::{Pulled, Staged};
 use crate::bindings::shard::Opened;
 use crate::bindings::sync::{Direction, PullReport, SourceShard, SyncOptions, SyncReport};
 use crate::bindings::types::{FailureClass, Options, ServerFailure};
-use crate::clock::now_ms;
 use crate::courier::{Server, server_error};
 use crate::directory::Directory;
 use crate::download::Download;

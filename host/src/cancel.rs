@@ -1,45 +1,19 @@
 //! Cancelling a long operation, and waiting that ends when it is cancelled.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
 /// Asks a long operation to stop at the next good moment. Clones share the request.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Request>);
-
-#[derive(Debug, Default)]
-struct Request {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Keeps what it follows, whose own followers are told of the cancellation by it.
-    _follows: Option<Arc<Request>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    is_cancelled: bool,
-    /// Those that are cancelled with this one.
-    followers: Vec<Weak<Request>>,
-}
-
-impl Request {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cancel(&self) {
-        let mut state = self.lock();
-        state.is_cancelled = true;
-        let followers = std::mem::take(&mut state.followers);
-        drop(state);
-        self.changed.notify_all();
-        for follower in followers.iter().filter_map(Weak::upgrade) {
-            follower.cancel();
-        }
-    }
-}
+pub struct Cancel(CancellationToken);
 
 impl Cancel {
     /// Not cancelled yet.
@@ -54,24 +28,12 @@ impl Cancel {
 
     /// One that is cancelled with this one, and can be cancelled alone.
     pub(crate) fn follower(&self) -> Cancel {
-        let follower = Cancel(Arc::new(Request {
-            _follows: Some(Arc::clone(&self.0)),
-            ..Request::default()
-        }));
-        let mut state = self.0.lock();
-        if state.is_cancelled {
-            drop(state);
-            follower.cancel();
-        } else {
-            state.followers.retain(|other| other.strong_count() > 0);
-            state.followers.push(Arc::downgrade(&follower.0));
-        }
-        follower
+        Cancel(self.0.child_token())
     }
 
     /// True once [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.0.lock().is_cancelled
+        self.0.is_cancelled()
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -81,17 +43,31 @@ impl Cancel {
         Ok(())
     }
 
-    /// Sleeps; an error if cancelled before or meanwhile.
+    /// Sleeps; an error if cancelled before or meanwhile. Without a runtime, because callers may be
+    /// within one, which cannot be entered again.
     pub(crate) fn sleep(&self, duration: Duration) -> Result<()> {
-        let (state, _) = self
-            .0
-            .changed
-            .wait_timeout_while(self.0.lock(), duration, |state| !state.is_cancelled)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.is_cancelled {
-            return Err(Error::Cancelled);
+        let begun = Instant::now();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut cancelled = pin!(self.0.cancelled());
+        loop {
+            let polled = cancelled.as_mut().poll(&mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                return Err(Error::Cancelled);
+            }
+            match duration.checked_sub(begun.elapsed()) {
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                _ => return Ok(()),
+            }
         }
-        Ok(())
+    }
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

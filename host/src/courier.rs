@@ -10,6 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 use wasmtime_wasi::FsPerms;
 
+use crate::actor::Actor;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::courier::{
     DownloadProgress, OptimizerState, Placement, Server,
@@ -24,7 +25,6 @@ use crate::http_limits::HttpLimits;
 use crate::instance::{Grants, Instance, Preopen};
 use crate::origin::{Origin, is_loopback, server_url, server_url_text};
 use crate::outbound::{Outbound, Unanswered};
-use crate::owner::Owner;
 use crate::secret::Secret;
 use crate::setters::setters;
 use crate::tls::TlsSettings;
@@ -189,7 +189,7 @@ setters!(ServerSettings {
 
 /// Talks to one collection on one server. Calls wait for those before them.
 pub struct Courier {
-    owner: Owner<CourierState>,
+    actor: Actor<CourierState>,
     target: Target,
     client: Arc<Client>,
     /// The peer of a cluster that sent what is here.
@@ -214,7 +214,7 @@ impl Courier {
         if server.exposes_key() {
             tracing::warn!("the API key goes to {origin} in clear; https would hide it");
         }
-        let owner = Owner::spawn(
+        let actor = Actor::spawn(
             "courier",
             CourierState {
                 component: component.clone(),
@@ -230,7 +230,7 @@ impl Courier {
             },
         )?;
         Ok(Courier {
-            owner,
+            actor,
             target,
             client,
             peer: Mutex::default(),
@@ -263,8 +263,8 @@ impl Courier {
             path: request.path.clone(),
             body: request.body.clone(),
         };
-        let answer = self.owner.call(move |state| {
-            state.run("exchange", Body::Answer, |guest, store, server| {
+        let answer = self.actor.call(move |state| {
+            state.run("exchange", Expected::Answer, |guest, store, server| {
                 guest
                     .edge_sync_shard_courier()
                     .call_exchange(store, server, &request, server_wide)
@@ -283,8 +283,8 @@ impl Courier {
 
     /// What the server's optimizer does.
     pub(crate) fn optimizer(&self) -> Result<OptimizerState> {
-        self.owner.call(|state| {
-            state.run("optimizer", Body::Answer, |guest, store, server| {
+        self.actor.call(|state| {
+            state.run("optimizer", Expected::Answer, |guest, store, server| {
                 guest
                     .edge_sync_shard_courier()
                     .call_optimizer(store, server)
@@ -294,8 +294,8 @@ impl Courier {
 
     /// Those of the points that the server does not hold.
     pub(crate) fn absent(&self, ids: Vec<PointId>) -> Result<Vec<PointId>> {
-        self.owner.call(move |state| {
-            state.run("absent", Body::Answer, |guest, store, server| {
+        self.actor.call(move |state| {
+            state.run("absent", Expected::Answer, |guest, store, server| {
                 guest
                     .edge_sync_shard_courier()
                     .call_absent(store, server, &ids)
@@ -305,8 +305,8 @@ impl Courier {
 
     /// Which shards hold what is meant.
     pub(crate) fn locate(&self) -> Result<Placement> {
-        self.owner.call(|state| {
-            state.run("locate", Body::Answer, |guest, store, server| {
+        self.actor.call(|state| {
+            state.run("locate", Expected::Answer, |guest, store, server| {
                 guest.edge_sync_shard_courier().call_locate(store, server)
             })
         })
@@ -393,14 +393,15 @@ impl Courier {
     ) -> Result<Download<'_>> {
         let file = format!("{GUEST_STAGING}/{name}");
         let cancel = cancel.clone();
-        self.owner.call(move |state| {
+        self.actor.call(move |state| {
             state.end_download();
             state.cancel = cancel;
             // All that it asks of the server is to delete what earlier downloads left there.
-            let download =
-                state.run("start-download", Body::Deletion, |guest, store, server| {
-                    start(guest, store, server, &file)
-                })?;
+            let download = state.run(
+                "start-download",
+                Expected::Deletion,
+                |guest, store, server| start(guest, store, server, &file),
+            )?;
             state.download = Some(download);
             Ok(())
         })?;
@@ -419,11 +420,11 @@ pub(crate) struct Download<'a>(&'a Courier);
 impl Download<'_> {
     /// Reads on for a little while.
     pub(crate) fn step(&mut self) -> Result<DownloadProgress> {
-        self.0.owner.call(|state| {
+        self.0.actor.call(|state| {
             let download = state
                 .download
                 .ok_or(Error::Internal("the download was lost".into()))?;
-            state.run("download.step", Body::Snapshot, |guest, store, _| {
+            state.run("download.step", Expected::Snapshot, |guest, store, _| {
                 guest
                     .edge_sync_shard_courier()
                     .download()
@@ -435,7 +436,7 @@ impl Download<'_> {
 
 impl Drop for Download<'_> {
     fn drop(&mut self) {
-        let _ = self.0.owner.call(|state| {
+        let _ = self.0.actor.call(|state| {
             state.end_download();
             Ok(())
         });
@@ -444,7 +445,7 @@ impl Drop for Download<'_> {
 
 /// What a call expects from the server.
 #[derive(Clone, Copy)]
-enum Body {
+enum Expected {
     Answer,
     Snapshot,
     /// That a stored snapshot is deleted.
@@ -469,15 +470,15 @@ impl CourierState {
     fn run<R>(
         &mut self,
         name: &'static str,
-        body: Body,
+        expected: Expected,
         function: impl FnOnce(
             &EdgeSync,
             &mut Store<Guest>,
             &Server,
         ) -> wasmtime::Result<Result<R, GuestError>>,
     ) -> Result<R> {
-        let outbound = self.outbound(body);
-        let limit = self.call_limit(body);
+        let outbound = self.outbound(expected);
+        let limit = self.call_limit(expected);
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => {
@@ -514,19 +515,19 @@ impl CourierState {
         outcome
     }
 
-    fn outbound(&self, body: Body) -> Outbound {
+    fn outbound(&self, expected: Expected) -> Outbound {
         let mut limits = self.limits.clone();
         let mut first_body_byte = limits.between_bytes;
         let mut cancel = Cancel::new();
-        let response_bytes = match body {
-            Body::Answer => limits.response_bytes,
-            Body::Snapshot => {
+        let response_bytes = match expected {
+            Expected::Answer => limits.response_bytes,
+            Expected::Snapshot => {
                 limits.first_byte = limits.snapshot_first_byte;
                 first_body_byte = limits.snapshot_first_byte.max(first_body_byte);
                 cancel = self.cancel.clone();
                 limits.snapshot_bytes
             }
-            Body::Deletion => {
+            Expected::Deletion => {
                 limits.connect = limits.connect.min(DELETE_PATIENCE);
                 limits.first_byte = limits.first_byte.min(DELETE_PATIENCE);
                 first_body_byte = first_body_byte.min(DELETE_PATIENCE);
@@ -547,18 +548,18 @@ impl CourierState {
 
     /// The time-outs of the exchange end a call long before this does; it is against a guest that
     /// hangs. A call may make a few exchanges.
-    fn call_limit(&self, body: Body) -> Duration {
-        let first_byte = match body {
-            Body::Answer | Body::Deletion => self.limits.first_byte,
+    fn call_limit(&self, expected: Expected) -> Duration {
+        let first_byte = match expected {
+            Expected::Answer | Expected::Deletion => self.limits.first_byte,
             // Of the head and of the body.
-            Body::Snapshot => self.limits.snapshot_first_byte * 2,
+            Expected::Snapshot => self.limits.snapshot_first_byte * 2,
         };
         (self.limits.connect * 2 + first_byte + self.limits.between_bytes) * 4
             + Duration::from_secs(300)
     }
 
     fn end_download(&mut self) {
-        let outbound = self.outbound(Body::Deletion);
+        let outbound = self.outbound(Expected::Deletion);
         if let (Some(download), Some(instance)) = (self.download.take(), &mut self.instance) {
             let limit = Duration::from_secs(60);
             instance.guest_mut().outbound = outbound;

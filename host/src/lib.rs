@@ -112,12 +112,12 @@
 //! `host/examples`: `embed`, `background` (a worker and its events), `follow` (restore, then follow;
 //! async), `plugins` (two plugins that cannot touch each other), `service` (behind axum).
 
+mod actor;
 mod background;
 mod bindings;
 mod call_stack;
 mod cancel;
 mod client;
-mod clock;
 mod compiled;
 mod component;
 mod component_file;
@@ -142,7 +142,6 @@ mod optimize;
 mod optimizer;
 mod origin;
 mod outbound;
-mod owner;
 mod peek;
 mod progress;
 mod proxy;

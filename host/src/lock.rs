@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::clock::now_ms;
+use edge_sync_clock::now_ms;
+
 use crate::error::{Error, Result};
 use crate::holder::Holder;
 

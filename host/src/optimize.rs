@@ -1,11 +1,11 @@
 //! Optimizing while the shard goes on serving.
 //!
-//! 1. In one call on the shard's owner, the shard is flushed and copied: links to the files that no
+//! 1. In one call on the shard's actor, the shard is flushed and copied: links to the files that no
 //!    write touches, copies of the rest. From then on the log keeps what the copy lacks.
 //! 2. Fresh instances optimize the copy: the long part. It can be stopped at any moment. Where several
 //!    optimizations are due, of different segments, as many instances do one each, beside each other.
 //!    The last opens all of the copy, does what is left, and replays what the log holds by now.
-//! 3. In one job on the shard's owner, as at the end of a restore: the old instance closes the shard,
+//! 3. In one job on the shard's actor, as at the end of a restore: the old instance closes the shard,
 //!    the new one replays the rest and switches generations with one rename.
 //!
 //! Until the rename, any failure leaves the old generation in force, and the copy is removed.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use wasmtime_wasi::FsPerms;
 
+use crate::actor::Actor;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::instance::{Grants, Instance, Preopen};
 use crate::outbound::Outbound;
-use crate::owner::Owner;
 use crate::shard_options::ShardOptions;
 use crate::shard_state::{GUEST_DATA, no_shard};
 use crate::types::{Peeked, RejectedOperation, WaitingOperation};
@@ -20,7 +20,7 @@ use crate::types::{Peeked, RejectedOperation, WaitingOperation};
 /// engine; what it tells was on disk when it was asked. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Peek {
-    owner: Arc<Owner<Instance>>,
+    actor: Arc<Actor<Instance>>,
     folder: PathBuf,
     limit: Duration,
 }
@@ -47,7 +47,7 @@ impl Peek {
             },
         )?;
         Ok(Peek {
-            owner: Arc::new(Owner::spawn("peek", instance)?),
+            actor: Arc::new(Actor::spawn("peek", instance)?),
             folder,
             limit: options.times.read,
         })
@@ -59,7 +59,7 @@ impl Peek {
     /// [`Error::Corrupt`]; [`Error::Storage`].
     pub fn status(&self) -> Result<Peeked> {
         let limit = self.limit;
-        self.outcome(self.owner.call(move |instance| {
+        self.outcome(self.actor.call(move |instance| {
             instance.call("status", limit, |guest, store| {
                 guest.edge_sync_shard_peek().call_status(store, GUEST_DATA)
             })
@@ -69,7 +69,7 @@ impl Peek {
     /// As [`Shard::waiting`](crate::Shard::waiting).
     pub fn waiting(&self, after: u64, count: u32) -> Result<Vec<WaitingOperation>> {
         let limit = self.limit;
-        self.outcome(self.owner.call(move |instance| {
+        self.outcome(self.actor.call(move |instance| {
             instance.call("waiting", limit, |guest, store| {
                 guest
                     .edge_sync_shard_peek()
@@ -81,7 +81,7 @@ impl Peek {
     /// As [`Shard::rejected`](crate::Shard::rejected).
     pub fn rejected(&self, after: u64, count: u32) -> Result<Vec<RejectedOperation>> {
         let limit = self.limit;
-        self.outcome(self.owner.call(move |instance| {
+        self.outcome(self.actor.call(move |instance| {
             instance.call("rejected", limit, |guest, store| {
                 guest
                     .edge_sync_shard_peek()

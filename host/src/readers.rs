@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 use wasmtime_wasi::FsPerms;
 
+use crate::actor::Actor;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::types::Error as GuestError;
 use crate::component::Component;
@@ -20,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::guest::Guest;
 use crate::instance::{Grants, GuestCall, Instance, Preopen};
 use crate::outbound::Outbound;
-use crate::owner::Owner;
 use crate::shard_options::ShardOptions;
 use crate::shard_state::{GUEST_DATA, ShardState};
 use crate::standing::{Position, Standing};
@@ -55,7 +55,7 @@ pub(crate) struct Readers {
 }
 
 struct Slot {
-    owner: Owner<Reader>,
+    actor: Actor<Reader>,
     shared: Arc<Shared>,
 }
 
@@ -90,7 +90,7 @@ impl Readers {
         options: &ShardOptions,
         folder: &std::path::Path,
         standing: &Arc<Standing>,
-        writer: &Arc<Owner<ShardState>>,
+        writer: &Arc<Actor<ShardState>>,
     ) -> Result<Readers> {
         let slots = (0..options.readers)
             .map(|number| {
@@ -106,8 +106,8 @@ impl Readers {
                     open: None,
                     last_read: Instant::now(),
                 };
-                let owner = Owner::spawn_idle("reader", reader, IDLE, Reader::end)?;
-                Ok(Slot { owner, shared })
+                let actor = Actor::spawn_idle("reader", reader, IDLE, Reader::end)?;
+                Ok(Slot { actor, shared })
             })
             .collect::<Result<_>>()?;
         Ok(Readers {
@@ -136,7 +136,7 @@ impl Readers {
             .slots
             .iter()
             .filter(ready)
-            .map(|slot| (slot.owner.waiting(), slot))
+            .map(|slot| (slot.actor.waiting(), slot))
             .min_by_key(|(waits, _)| *waits);
         if let Some((waits, slot)) = least
             && waits < waiting
@@ -166,7 +166,7 @@ impl Readers {
         if let Some(slot) = idle
             && !slot.shared.starting.swap(true, Ordering::AcqRel)
         {
-            slot.owner.tell(Reader::start);
+            slot.actor.tell(Reader::start);
         }
     }
 
@@ -181,9 +181,9 @@ impl Readers {
                     .last
                     .saturating_sub(slot.shared.followed.load(Ordering::Relaxed))
                     > BEHIND
-                && slot.owner.waiting() == 0
+                && slot.actor.waiting() == 0
             {
-                slot.owner.tell(move |reader| reader.keep_up(position));
+                slot.actor.tell(move |reader| reader.keep_up(position));
             }
         }
     }
@@ -191,7 +191,7 @@ impl Readers {
     /// Ends all of them; waits for what they are doing.
     pub(crate) fn end(&self) {
         for slot in &self.slots {
-            let _ = slot.owner.call(|reader| {
+            let _ = slot.actor.call(|reader| {
                 reader.end();
                 Ok(())
             });
@@ -216,7 +216,7 @@ impl Chosen<'_> {
         function: &Arc<impl GuestCall<R>>,
     ) -> Option<Result<R>> {
         let read = self.read(name, limit, function);
-        self.slot.owner.call(read).ok().flatten()
+        self.slot.actor.call(read).ok().flatten()
     }
 
     /// [`Chosen::call`] for async callers.
@@ -227,7 +227,7 @@ impl Chosen<'_> {
         function: &Arc<impl GuestCall<R>>,
     ) -> Option<Result<R>> {
         let read = self.read(name, limit, function);
-        self.slot.owner.call_async(read).await.ok().flatten()
+        self.slot.actor.call_async(read).await.ok().flatten()
     }
 
     /// The call, as the reader's thread makes it.
@@ -252,7 +252,7 @@ struct Reader {
     options: ShardOptions,
     /// The shard's data directory.
     folder: PathBuf,
-    writer: Arc<Owner<ShardState>>,
+    writer: Arc<Actor<ShardState>>,
     shared: Arc<Shared>,
     open: Option<Open>,
     last_read: Instant,

@@ -11,7 +11,7 @@
 //!    points that this device had deleted may be in it again: those that the server says it does not
 //!    hold are deleted. A second instance, because linear memory never shrinks and ends at 4 GiB.
 //!    Unless forced, a generation that would lack many of the shard's points is given up.
-//! 4. In one job on the shard's owner, so that callers wait and none fails: the old instance
+//! 4. In one job on the shard's actor, so that callers wait and none fails: the old instance
 //!    closes the shard, the new one replays the rest and switches generations with one rename.
 //!
 //! Until the rename, any failure leaves the old generation in force.
@@ -24,6 +24,7 @@ use edge_sync_upload::{
 };
 use wasmtime::Store;
 
+use crate::actor::Actor;
 use crate::background;
 use crate::bindings::exports::edge_sync::shard::courier::{
     Content, DownloadProgress, OptimizerState, Placement,
@@ -37,7 +38,6 @@ use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::guest::Guest;
 use crate::instance::Instance;
-use crate::owner::Owner;
 use crate::progress::RestoreProgress;
 use crate::reports::{RestoreReport, SourceShard};
 use crate::shard::Shard;
@@ -799,16 +799,16 @@ fn persist<T>(
     }
 }
 
-/// An instance that stages a generation. On an owner of its own, for the stack that guest calls need.
+/// An instance that stages a generation. On an actor of its own, for the stack that guest calls need.
 pub(crate) struct Stager {
-    owner: Owner<Instance>,
+    actor: Actor<Instance>,
     options: ShardOptions,
 }
 
 impl Stager {
     pub(crate) fn start(shard: &Shard) -> Result<Stager> {
         Ok(Stager {
-            owner: Owner::spawn("restore", shard.fresh_instance()?)?,
+            actor: Actor::spawn("restore", shard.fresh_instance()?)?,
             options: shard.options().clone(),
         })
     }
@@ -816,7 +816,7 @@ impl Stager {
     /// [`Stager::start`] for work of minutes: what it does waits for the threads that answer.
     pub(crate) fn start_behind(shard: &Shard) -> Result<Stager> {
         let stager = Stager::start(shard)?;
-        stager.owner.tell(|_| background::step_back());
+        stager.actor.tell(|_| background::step_back());
         Ok(stager)
     }
 
@@ -831,7 +831,7 @@ impl Stager {
         + Send
         + 'static,
     ) -> Result<R> {
-        self.owner.call(move |instance| {
+        self.actor.call(move |instance| {
             instance.call(name, limit, |guest, store| {
                 function(guest.edge_sync_shard_restore(), store)
             })
@@ -903,7 +903,7 @@ impl Stager {
     ) -> Result<bool> {
         let (limit, options) = (self.options.times.optimize, self.options.for_guest());
         let cancel = cancel.clone();
-        self.owner.call(move |instance| {
+        self.actor.call(move |instance| {
             instance.on_indexed(Some(Box::new(told)));
             let built = instance.call_or_cancel("build-share", limit, &cancel, |guest, store| {
                 guest
@@ -923,7 +923,7 @@ impl Stager {
     ) -> Result<Option<Staged>> {
         let (limit, options) = (self.options.times.optimize, self.options.for_guest());
         let cancel = cancel.clone();
-        self.owner.call(move |instance| {
+        self.actor.call(move |instance| {
             instance.on_indexed(Some(Box::new(told)));
             let staged =
                 instance.call_or_cancel("stage-optimize", limit, &cancel, |guest, store| {
@@ -962,7 +962,7 @@ impl Stager {
     }
 
     pub(crate) fn into_inner(self) -> Result<Instance> {
-        self.owner.into_inner()
+        self.actor.into_inner()
     }
 }
 

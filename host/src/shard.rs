@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wasmtime::Store;
 
+use crate::actor::Actor;
 use crate::background;
 use crate::bindings::EdgeSync;
 use crate::bindings::exports::edge_sync::shard::restore::PlannedOptimization;
@@ -16,10 +17,9 @@ use crate::error::{Error, Result};
 use crate::guest::Guest;
 use crate::instance::{GuestCall, Instance};
 use crate::lock::DirectoryLock;
-use crate::owner::Owner;
 use crate::readers::{Chosen, Readers};
 use crate::shard_options::ShardOptions;
-use crate::shard_state::{Effect, Notes, ShardState, fresh, no_shard};
+use crate::shard_state::{Access, Notes, ShardState, fresh, no_shard};
 use crate::standing::Standing;
 use crate::types::{
     Binding, Difference, Info, Opened, Point, PointId, QueueLimits, QueueProgress, QueueStanding,
@@ -41,9 +41,9 @@ pub struct Shard {
 }
 
 struct Inner {
-    /// They call the owner, and so are gone before it.
+    /// They call the actor, and so are gone before it.
     readers: Readers,
-    owner: Arc<Owner<ShardState>>,
+    actor: Arc<Actor<ShardState>>,
     component: Component,
     options: ShardOptions,
     folder: PathBuf,
@@ -98,7 +98,7 @@ impl Shard {
             return Err(no_shard(directory));
         }
         let shard = Shard::start(component, directory, options)?;
-        shard.inner.owner.call(ShardState::open)?;
+        shard.inner.actor.call(ShardState::open)?;
         Ok(shard)
     }
 
@@ -110,7 +110,7 @@ impl Shard {
         options: ShardOptions,
     ) -> Result<Shard> {
         let shard = Shard::start(component, directory.as_ref(), options)?;
-        match shard.inner.owner.call(ShardState::open) {
+        match shard.inner.actor.call(ShardState::open) {
             Ok(_) | Err(Error::NotFound(_)) => Ok(shard),
             Err(error) => Err(error),
         }
@@ -122,7 +122,7 @@ impl Shard {
     pub fn create_here(&self, config: &str) -> Result<Opened> {
         let _alone = self.no_restore()?;
         let config = config.to_owned();
-        self.inner.owner.call(move |state| state.create(&config))
+        self.inner.actor.call(move |state| state.create(&config))
     }
 
     /// Removes the shard and its log. Calls fail with [`Error::NotFound`] until
@@ -131,7 +131,7 @@ impl Shard {
     pub(crate) fn remove(&self, discard_unsent: bool) -> Result<()> {
         let _alone = self.no_restore()?;
         self.inner
-            .owner
+            .actor
             .call(move |state| state.remove(discard_unsent))
     }
 
@@ -145,7 +145,7 @@ impl Shard {
         };
         let notes = Notes::default();
         let standing = Arc::new(Standing::default());
-        let owner = Arc::new(Owner::spawn_lending(
+        let actor = Arc::new(Actor::spawn_lending(
             "shard",
             ShardState::new(
                 component,
@@ -156,11 +156,11 @@ impl Shard {
                 lock,
             ),
         )?);
-        let readers = Readers::new(component, &options, directory, &standing, &owner)?;
+        let readers = Readers::new(component, &options, directory, &standing, &actor)?;
         Ok(Shard {
             inner: Arc::new(Inner {
                 readers,
-                owner,
+                actor,
                 component: component.clone(),
                 options,
                 folder: directory.to_owned(),
@@ -191,7 +191,7 @@ impl Shard {
     /// True if there is a shard to work with: not before the first restore into an empty
     /// directory.
     pub fn is_present(&self) -> Result<bool> {
-        self.inner.owner.call(|state| Ok(!state.is_absent()))
+        self.inner.actor.call(|state| Ok(!state.is_absent()))
     }
 
     /// What happened that a person should know, since the last call: repairs at opening,
@@ -206,7 +206,7 @@ impl Shard {
     /// Errors: [`Error::Storage`] if the log could not be synced.
     pub fn close(&self) -> Result<()> {
         self.inner.readers.end();
-        let closed = self.inner.owner.call(ShardState::close);
+        let closed = self.inner.actor.call(ShardState::close);
         // Those that were started meanwhile.
         self.inner.readers.end();
         closed
@@ -226,10 +226,10 @@ impl Shard {
         let mut next = Some(0);
         // What is refused meanwhile comes after `last`, and must not be gone after for ever.
         while let Some(after) = next.filter(|after| *after < last) {
-            let retried = self.inner.owner.call(self.job(
+            let retried = self.inner.actor.call(self.job(
                 "retry_rejected_after",
                 limit,
-                Effect::Retries,
+                Access::Retries,
                 move |guest, store| {
                     guest.edge_sync_shard_queue().call_retry_rejected_after(
                         store,
@@ -274,7 +274,7 @@ impl Shard {
     /// `binding`: the collection that the snapshot came from.
     pub(crate) fn promote(&self, staged: Instance, binding: Option<Binding>) -> Result<Opened> {
         self.inner
-            .owner
+            .actor
             .call(move |state| state.promote(staged, binding))
     }
 
@@ -282,8 +282,8 @@ impl Shard {
     /// no copy since there is nothing to do. See `restore.begin-optimize`.
     pub(crate) fn begin_optimize(&self) -> Result<Option<Vec<PlannedOptimization>>> {
         let limit = self.inner.options.times.write;
-        self.inner.owner.call(
-            self.job("begin-optimize", limit, Effect::Looks, |guest, store| {
+        self.inner.actor.call(
+            self.job("begin-optimize", limit, Access::Looks, |guest, store| {
                 let restore = guest.edge_sync_shard_restore();
                 let planned = match restore.call_plan_optimize(&mut *store)? {
                     Ok(planned) => planned,
@@ -298,8 +298,8 @@ impl Shard {
     /// Removes the copy, unless it has come into force.
     pub(crate) fn end_optimize(&self) -> Result<()> {
         let limit = self.inner.options.times.write;
-        self.inner.owner.call(
-            self.job("end-optimize", limit, Effect::Queue, |guest, store| {
+        self.inner.actor.call(
+            self.job("end-optimize", limit, Access::Queue, |guest, store| {
                 guest.edge_sync_shard_restore().call_end_optimize(store)
             }),
         )
@@ -307,7 +307,7 @@ impl Shard {
 
     /// Opens the shard in a fresh instance if its memory was full: what was deleted is gone from there.
     pub(crate) fn shed_memory(&self) -> Result<()> {
-        self.inner.owner.call(ShardState::shed_memory)
+        self.inner.actor.call(ShardState::shed_memory)
     }
 
     /// Any request of Qdrant's points API, and `PATCH` of the collection's parameters: `path` below `/collections/{c}` with its query string,
@@ -356,8 +356,8 @@ impl Shard {
         let _alone = is_configuration(method, path)
             .then(|| self.no_restore())
             .transpose()?;
-        let (limit, effect) = self.cost(method, path);
-        self.carry_out(name, limit, effect, call)
+        let (limit, access) = self.cost(method, path);
+        self.carry_out(name, limit, access, call)
     }
 
     /// [`Shard::ask`] for async callers.
@@ -374,16 +374,16 @@ impl Shard {
             let ask = move |_: &Cancel| shard.ask(name, &method, &path, call);
             return background::run("configuration", ask).await;
         }
-        let (limit, effect) = self.cost(method, path);
-        self.carry_out_async(name, limit, effect, call).await
+        let (limit, access) = self.cost(method, path);
+        self.carry_out_async(name, limit, access, call).await
     }
 
     /// How long a request of the points API may take, and whether it may leave something to upload.
-    fn cost(&self, method: &str, path: &str) -> (Duration, Effect) {
+    fn cost(&self, method: &str, path: &str) -> (Duration, Access) {
         let times = &self.inner.options.times;
         match is_read(method, path) {
-            true => (times.read, Effect::Reads),
-            false => (times.write, Effect::Writes),
+            true => (times.read, Access::Reads),
+            false => (times.write, Access::Writes),
         }
     }
 
@@ -392,7 +392,7 @@ impl Shard {
         &self,
         name: &'static str,
         limit: Duration,
-        effect: Effect,
+        access: Access,
         function: F,
     ) -> Result<R>
     where
@@ -400,18 +400,18 @@ impl Shard {
         F: GuestCall<R>,
     {
         let function = Arc::new(function);
-        if let Some(reader) = self.reader(effect)
+        if let Some(reader) = self.reader(access)
             && let Some(answer) = reader.call(name, limit, &function)
         {
             return answer;
         }
         let outcome = self
             .inner
-            .owner
-            .call(self.job(name, limit, effect, move |guest, store| {
+            .actor
+            .call(self.job(name, limit, access, move |guest, store| {
                 function(guest, store)
             }));
-        self.after(effect);
+        self.after(access);
         outcome
     }
 
@@ -420,7 +420,7 @@ impl Shard {
         &self,
         name: &'static str,
         limit: Duration,
-        effect: Effect,
+        access: Access,
         function: F,
     ) -> Result<R>
     where
@@ -428,39 +428,39 @@ impl Shard {
         F: GuestCall<R>,
     {
         let function = Arc::new(function);
-        if let Some(reader) = self.reader(effect)
+        if let Some(reader) = self.reader(access)
             && let Some(answer) = reader.call_async(name, limit, &function).await
         {
             return answer;
         }
-        let job = self.job(name, limit, effect, move |guest, store| {
+        let job = self.job(name, limit, access, move |guest, store| {
             function(guest, store)
         });
-        let outcome = self.inner.owner.call_async(job).await;
-        self.after(effect);
+        let outcome = self.inner.actor.call_async(job).await;
+        self.after(access);
         outcome
     }
 
     /// The reader that a call goes to, if one is the better place.
-    fn reader(&self, effect: Effect) -> Option<Chosen<'_>> {
-        match effect {
-            Effect::Reads => self.inner.readers.choose(self.inner.owner.waiting()),
+    fn reader(&self, access: Access) -> Option<Chosen<'_>> {
+        match access {
+            Access::Reads => self.inner.readers.choose(self.inner.actor.waiting()),
             _ => None,
         }
     }
 
-    fn after(&self, effect: Effect) {
-        if effect.logs() {
+    fn after(&self, access: Access) {
+        if access.logs() {
             self.inner.readers.written();
         }
     }
 
-    /// A call as the owner makes it.
+    /// A call as the actor makes it.
     fn job<R, F>(
         &self,
         name: &'static str,
         limit: Duration,
-        effect: Effect,
+        access: Access,
         function: F,
     ) -> impl FnOnce(&mut ShardState) -> Result<R> + use<R, F>
     where
@@ -468,9 +468,9 @@ impl Shard {
     {
         let on_write = Arc::clone(&self.inner.on_write);
         move |state| {
-            let outcome = state.run(name, limit, effect, function);
+            let outcome = state.run(name, limit, access, function);
             // Here, so that it is done for a caller who did not wait, too.
-            if effect.logs() {
+            if access.logs() {
                 if outcome.is_ok() {
                     state.tell_position();
                 }
@@ -544,12 +544,12 @@ fn is_empty(directory: &Path) -> Result<bool> {
     }
 }
 
-/// Makes each WIT function a method and its async twin. `[limit effect]` are the field of
-/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the owner, and how the guest gets it.
+/// Makes each WIT function a method and its async twin. `[limit access]` are the field of
+/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the actor, and how the guest gets it.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*
-        [$limit:ident $effect:ident]
+        [$limit:ident $access:ident]
         $name:ident / $name_async:ident = $interface:ident . $function:ident
         ($($argument:ident: $type:ty = $own:expr => $pass:expr),*) -> $result:ty;
     )*) => {
@@ -563,7 +563,7 @@ macro_rules! calls {
                     self.carry_out(
                         stringify!($name),
                         limit,
-                        Effect::$effect,
+                        Access::$access,
                         move |guest, store| guest.$interface().$function(store, $($pass),*),
                     )
                 }
@@ -575,7 +575,7 @@ macro_rules! calls {
                     self.carry_out_async(
                         stringify!($name),
                         limit,
-                        Effect::$effect,
+                        Access::$access,
                         move |guest, store| guest.$interface().$function(store, $($pass),*),
                     ).await
                 }

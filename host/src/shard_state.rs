@@ -60,7 +60,7 @@ impl Notes {
 
 /// What a call works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub(crate) enum Access {
     /// The shard's data alone, which a reader has too.
     Reads,
     /// The shard, without logging anything.
@@ -73,14 +73,14 @@ pub(crate) enum Effect {
     Queue,
 }
 
-impl Effect {
+impl Access {
     /// Whether a call may write to the log.
     pub(crate) fn logs(self) -> bool {
-        matches!(self, Effect::Writes | Effect::Retries)
+        matches!(self, Access::Writes | Access::Retries)
     }
 }
 
-/// What the owner owns.
+/// What the shard's actor owns.
 pub(crate) struct ShardState {
     component: Component,
     options: ShardOptions,
@@ -183,7 +183,7 @@ impl ShardState {
             Error::AlreadyExists(_) => already_a_shard(&self.folder),
             other => other,
         })?;
-        self.took(instance, &opened);
+        self.adopt(instance, &opened);
         Ok(opened)
     }
 
@@ -228,7 +228,7 @@ impl ShardState {
                 Error::NotFound(_) => no_shard(&self.folder),
                 other => other,
             })?;
-        self.took(instance, &opened);
+        self.adopt(instance, &opened);
         Ok(opened)
     }
 
@@ -271,7 +271,7 @@ impl ShardState {
         self.notes.add(format!(
             "the shard cannot be loaded: {error}; what waits for upload can be uploaded all the same"
         ));
-        self.took(instance, &opened);
+        self.adopt(instance, &opened);
         self.leave_readers();
         if let Phase::Open(instance) = std::mem::replace(&mut self.phase, Phase::Lost) {
             self.phase = Phase::QueueOnly {
@@ -290,7 +290,7 @@ impl ShardState {
             .add(note.replace(&guest, &host.to_string_lossy()));
     }
 
-    fn took(&mut self, instance: Instance, opened: &Opened) {
+    fn adopt(&mut self, instance: Instance, opened: &Opened) {
         for note in &opened.notes {
             self.add_guest_note(note);
         }
@@ -333,7 +333,7 @@ impl ShardState {
     /// Makes a copy for a reader.
     pub(crate) fn lend(&mut self, number: u32) -> Result<Position> {
         let limit = self.options.times.write;
-        let last = self.run("lend", limit, Effect::Looks, |guest, store| {
+        let last = self.run("lend", limit, Access::Looks, |guest, store| {
             guest.edge_sync_shard_reader().call_lend(store, number)
         })?;
         let opening = self.openings;
@@ -344,29 +344,29 @@ impl ShardState {
         &mut self,
         name: &'static str,
         limit: Duration,
-        effect: Effect,
+        access: Access,
         function: impl Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
     ) -> Result<R> {
-        self.be_open(effect)?;
+        self.be_open(access)?;
         let had_grown = self.has_grown() || self.writes_since_open >= WRITES_AN_OPENING;
         // Until a fresh instance has been tried.
-        self.may_retry = had_grown && effect == Effect::Writes;
-        let outcome = self.call(name, limit, effect, &function);
+        self.may_retry = had_grown && access == Access::Writes;
+        let outcome = self.call(name, limit, access, &function);
         self.may_retry = false;
-        if effect == Effect::Writes && outcome.is_ok() {
+        if access == Access::Writes && outcome.is_ok() {
             self.writes_since_open += 1;
         }
         match &outcome {
             // A fresh instance holds the same in less, and nothing of the call has stayed.
             Err(Error::NoMemory(_)) if had_grown || self.has_grown() => self.close_instance()?,
-            Err(Error::MemoryLimit { .. }) if had_grown && effect == Effect::Writes => {}
-            Err(error) if error.is_no_memory() && effect == Effect::Writes => {
+            Err(Error::MemoryLimit { .. }) if had_grown && access == Access::Writes => {}
+            Err(error) if error.is_no_memory() && access == Access::Writes => {
                 return outcome.map_err(|error| self.or_shortage(error));
             }
             _ => return outcome,
         }
-        self.be_open(effect)?;
-        let outcome = self.call(name, limit, effect, &function);
+        self.be_open(access)?;
+        let outcome = self.call(name, limit, access, &function);
         if matches!(&outcome, Err(error) if error.is_no_memory()) {
             // This is the least that the data takes.
             self.memory_at_open = usize::MAX;
@@ -411,10 +411,10 @@ impl ShardState {
         &mut self,
         name: &'static str,
         limit: Duration,
-        effect: Effect,
+        access: Access,
         function: impl Fn(&EdgeSync, &mut Store<Guest>) -> wasmtime::Result<Result<R, GuestError>>,
     ) -> Result<R> {
-        let logged = self.before(effect)?;
+        let logged = self.before(access)?;
         let returned = self.failed_at.map_or(logged, |failed| failed.min(logged));
         let mut outcome = self.instance()?.call(name, limit, &function);
         if let Err(Error::NeedsReopen(why)) = outcome {
@@ -425,24 +425,24 @@ impl ShardState {
                 "the shard was opened again ({} operations replayed) after: {why}",
                 opened.replayed
             ));
-            self.be_open(effect)?;
+            self.be_open(access)?;
             // What a batch of several steps has done by now may be flushed, and then it stays.
-            if self.before(effect)? != returned && returned != ALL_RETURNED {
+            if self.before(access)? != returned && returned != ALL_RETURNED {
                 return Err(Error::NeedsReopen(why));
             }
             outcome = self.instance()?.call(name, limit, &function);
         }
         match &outcome {
             // The queue says nothing of whether the shard is in doubt.
-            Ok(_) if effect != Effect::Queue => self.failed_at = None,
+            Ok(_) if access != Access::Queue => self.failed_at = None,
             Ok(_) => {}
             Err(error) if error.ends_instance() => {
                 self.phase = Phase::Lost;
                 // What a retry has logged may be gone from the rejected log already.
-                let is_retry = effect == Effect::Retries;
+                let is_retry = access == Access::Retries;
                 self.returned = if is_retry { ALL_RETURNED } else { returned };
                 self.recover(error);
-                self.settle_memory(effect, error);
+                self.settle_memory(access, error);
                 if is_retry && !matches!(self.phase, Phase::Open(_)) {
                     // It ended where it was applied, before that.
                     self.phase = Phase::Lost;
@@ -450,7 +450,7 @@ impl ShardState {
                     self.recover(error);
                 }
             }
-            Err(_) if effect == Effect::Writes => self.failed_at = Some(returned),
+            Err(_) if access == Access::Writes => self.failed_at = Some(returned),
             Err(_) => {}
         }
         outcome
@@ -458,12 +458,12 @@ impl ShardState {
 
     /// After a write ran out of memory: whether that was for want of room for any, and not for what it
     /// asked. Then the shard is opened with a limit that is passed already.
-    fn settle_memory(&mut self, effect: Effect, error: &Error) {
+    fn settle_memory(&mut self, access: Access, error: &Error) {
         let limit = self.options.memory_bytes;
         let needed = self
             .memory_at_open
             .saturating_add(2 * reserved_memory(limit));
-        if effect != Effect::Writes
+        if access != Access::Writes
             || self.is_full
             || self.may_retry
             || !matches!(error, Error::MemoryLimit { .. })
@@ -495,14 +495,14 @@ impl ShardState {
     }
 
     /// Sees to it that the shard is open as far as a call needs it.
-    fn be_open(&mut self, effect: Effect) -> Result<()> {
+    fn be_open(&mut self, access: Access) -> Result<()> {
         if matches!(self.phase, Phase::Lost) {
             self.open()?;
         }
         let Phase::QueueOnly { cause, since, .. } = &self.phase else {
             return Ok(());
         };
-        if effect == Effect::Queue {
+        if access == Access::Queue {
             return Ok(());
         }
         let cause = Arc::clone(cause);
@@ -518,8 +518,8 @@ impl ShardState {
     }
 
     /// What has to be known before a call: the log's last sequence, if the call may log.
-    fn before(&mut self, effect: Effect) -> Result<u64> {
-        if !matches!(effect, Effect::Writes | Effect::Retries) {
+    fn before(&mut self, access: Access) -> Result<u64> {
+        if !matches!(access, Access::Writes | Access::Retries) {
             return Ok(ALL_RETURNED);
         }
         let free = disk::free_bytes(&self.folder);
@@ -600,7 +600,7 @@ impl ShardState {
     pub(crate) fn remove(&mut self, discard_unsent: bool) -> Result<()> {
         // In one job with the removal, so that no write comes between.
         let limit = self.options.times.read;
-        let queue = self.run("status", limit, Effect::Queue, |guest, store| {
+        let queue = self.run("status", limit, Access::Queue, |guest, store| {
             guest.edge_sync_shard_queue().call_status(store)
         })?;
         if !discard_unsent && (queue.queued > 0 || queue.rejected > 0) {
@@ -657,7 +657,7 @@ impl ShardState {
         match promoted {
             Ok(opened) => {
                 self.is_full = false;
-                self.took(staged, &opened);
+                self.adopt(staged, &opened);
                 Ok(opened)
             }
             Err(error) => {

@@ -11,7 +11,7 @@ pub(crate) struct Position {
     pub(crate) last: u64,
 }
 
-/// Where the shard is, as its owner tells; none while it cannot lend copies.
+/// Where the shard is, as its actor tells; none while it cannot lend copies.
 #[derive(Debug, Default)]
 pub(crate) struct Standing(Mutex<Option<Position>>);
 

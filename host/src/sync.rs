@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use edge_sync_clock::now_ms;
 use edge_sync_upload as upload;
 use edge_sync_upload::{
     Answer, Batch, Binding, Class, Failure, Limits, NoAnswer, NoAnswerKind, Permissions, Request,
@@ -10,7 +11,6 @@ use edge_sync_upload::{
 };
 
 use crate::cancel::Cancel;
-use crate::clock::now_ms;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::progress::Progress;

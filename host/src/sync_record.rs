@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use edge_sync_clock::now_ms;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::reports::{PullReport, RestoreReport};
 use crate::types::{FailureClass, QueueStatus};

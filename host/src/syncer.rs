@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use edge_sync_clock::now_ms;
 use edge_sync_upload::{Step, Uploader};
 
 use crate::cancel::Cancel;
-use crate::clock::now_ms;
 use crate::courier::Courier;
 use crate::error::{Error, Result};
 use crate::events::{Event, Hub};

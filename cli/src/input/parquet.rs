@@ -14,8 +14,9 @@ use parquet::record::{Field, Row};
 use serde_json::{Map, Number, Value, json};
 
 use super::columns::{Point, Role, Roles};
+use super::incoming::Incoming;
 use super::source::Source;
-use super::{Incoming, Spot};
+use super::spot::Spot;
 use crate::arguments::Columns;
 
 /// How rows are counted.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edge_sync_host::Error;
 
-use super::Spot;
 use super::locate::mistake;
 use super::source::{Source, UTF8_MARK, text, utf16};
+use super::spot::Spot;
 
 /// Longest point that is read: a request is no longer.
 const MAX_POINT_BYTES: usize = 32 << 20;

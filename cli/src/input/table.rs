@@ -11,9 +11,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::body::id_json;
 use super::columns::{Point, Role, Roles};
+use super::incoming::Incoming;
 use super::source::{Source, UTF8_MARK, utf16};
-use super::{Incoming, Spot, id_json};
+use super::spot::Spot;
 use crate::arguments::{Columns, Format};
 
 /// How rows are counted.

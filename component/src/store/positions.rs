@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use edge_sync_clock::now_ms;
 use edge_sync_log::RejectedOperation;
 
 use super::Store;
 use crate::bindings::types::SequenceRange;
-use crate::clock::now_ms;
 use crate::error::{Error, Result, describe, invalid};
 
 /// How long an acknowledgement may stay in memory only. Losing one costs a second upload of

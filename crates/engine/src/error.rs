@@ -134,6 +134,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn bad_snapshot(message: impl Into<String>) -> Self {
+        Self::BadSnapshot(message.into())
+    }
+
     pub(crate) fn refused(status: u16, message: impl Into<String>) -> Self {
         Self::Refused {
             status,

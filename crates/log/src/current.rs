@@ -35,7 +35,7 @@ pub struct Current {
 }
 
 #[derive(Serialize)]
-struct Stored<'a> {
+struct CurrentFile<'a> {
     format: u32,
     #[serde(flatten)]
     current: &'a Current,
@@ -95,7 +95,7 @@ impl Current {
     }
 
     fn encode(&self, path: &Path) -> Result<Vec<u8>> {
-        let stored = Stored {
+        let stored = CurrentFile {
             format: FORMAT,
             current: self,
         };

@@ -7,11 +7,13 @@ use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use edge_sync_clock::now_ms;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::read::{Part, Reader};
+use crate::read::{Reader, Span};
 use crate::record::{self, MAX_PAYLOAD_BYTES, MAX_RECORD_BYTES};
 use crate::segment::{self, HEADER_BYTES, MAX_SEQUENCE, Marks};
 
@@ -311,7 +313,7 @@ impl Log {
             let (sequence, offset) = start
                 .filter(|_| at == place)
                 .unwrap_or((segment.first, HEADER_BYTES));
-            Part {
+            Span {
                 path: segment::path(&self.directory, segment.first),
                 seed: segment.seed,
                 sequence,
@@ -681,13 +683,4 @@ fn remove_segment_if_there(directory: &Path, first: u64) -> Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// Milliseconds since 1970; 0 on a device whose clock stands before that.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }

@@ -11,7 +11,7 @@ use crate::segment;
 
 /// A stretch of one segment that holds whole calls.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct Span {
     pub path: PathBuf,
     pub seed: u32,
     /// Sequence of the record at `offset`.
@@ -25,7 +25,7 @@ pub(crate) struct Part {
 /// Iterator over records, as [`crate::Log::read`] returns it.
 #[derive(Debug)]
 pub struct Reader {
-    parts: VecDeque<Part>,
+    parts: VecDeque<Span>,
     /// The file of the first part, if it is open.
     input: Option<BufReader<File>>,
     from: u64,
@@ -33,7 +33,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(parts: VecDeque<Part>, from: u64) -> Self {
+    pub(crate) fn new(parts: VecDeque<Span>, from: u64) -> Self {
         Self {
             parts,
             input: None,

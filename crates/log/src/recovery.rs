@@ -74,7 +74,7 @@ impl Log {
         }
         files::create_directory(directory)?;
         let mut report = OpenReport::default();
-        let mut found = Found::look(directory)?;
+        let mut found = FoundSegments::look(directory)?;
 
         let Some(last) = found.segments.pop_back() else {
             // A log without a header in any segment is one that was being begun.
@@ -161,7 +161,7 @@ impl OpenReport {
 }
 
 /// The segments of a directory, before anything is changed.
-pub(crate) struct Found {
+pub(crate) struct FoundSegments {
     /// Connected, oldest first.
     pub(crate) segments: VecDeque<FoundSegment>,
     /// Older segments that a restart of the log replaced.
@@ -186,7 +186,7 @@ impl FoundSegment {
     }
 }
 
-impl Found {
+impl FoundSegments {
     pub(crate) fn look(directory: &Path) -> Result<Self> {
         let firsts = segment::list(directory)?;
         let mut found = Self {

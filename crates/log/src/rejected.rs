@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use edge_sync_clock::now_ms;
+
 use crate::error::{Error, Result};
 use crate::log::{Durability, Log, LogOptions};
 use crate::read::Reader;
@@ -360,14 +362,14 @@ impl Index {
             let record = record?;
             let bytes = record.payload.len() as u64;
             match decode(&record).ok_or_else(|| unreadable(directory, &record))? {
-                Stored::Entry(entry) => index.insert(
+                RejectedRecord::Entry(entry) => index.insert(
                     entry.sequence,
                     record.sequence,
                     bytes,
                     entry.status,
                     &entry.message,
                 ),
-                Stored::Tombstone(sequence) => index.remove(sequence),
+                RejectedRecord::Tombstone(sequence) => index.remove(sequence),
             }
         }
         Ok(index)
@@ -499,7 +501,7 @@ fn record_at(log: &Log, place: u64) -> Result<Record> {
 
 fn entry_of(directory: &Path, record: &Record) -> Result<RejectedOperation> {
     match decode(record) {
-        Some(Stored::Entry(entry)) => Ok(entry),
+        Some(RejectedRecord::Entry(entry)) => Ok(entry),
         _ => Err(unreadable(directory, record)),
     }
 }
@@ -509,7 +511,7 @@ fn stored_message(message: &str) -> &str {
     &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
-enum Stored {
+enum RejectedRecord {
     Entry(RejectedOperation),
     Tombstone(u64),
 }
@@ -538,10 +540,10 @@ fn encode_entry(entry: &RejectedOperation) -> Vec<u8> {
 }
 
 fn encode_tombstone(sequence: u64) -> Vec<u8> {
-    encode_head(TOMBSTONE, 0, 0, sequence, crate::log::now_ms())
+    encode_head(TOMBSTONE, 0, 0, sequence, now_ms())
 }
 
-fn decode(record: &Record) -> Option<Stored> {
+fn decode(record: &Record) -> Option<RejectedRecord> {
     let (head, rest) = record.payload.split_first_chunk::<HEAD_BYTES>()?;
     let [kind, _, s0, s1, m0, m1, m2, m3, times @ ..] = head;
     let (sequence, rejected_ms) = times.split_at(8);
@@ -550,7 +552,7 @@ fn decode(record: &Record) -> Option<Stored> {
         ENTRY => {
             let length = usize::try_from(u32::from_le_bytes([*m0, *m1, *m2, *m3])).ok()?;
             let (message, operation) = rest.split_at_checked(length)?;
-            Some(Stored::Entry(RejectedOperation {
+            Some(RejectedRecord::Entry(RejectedOperation {
                 sequence,
                 status: u16::from_le_bytes([*s0, *s1]),
                 message: String::from_utf8(message.to_vec()).ok()?,
@@ -558,7 +560,7 @@ fn decode(record: &Record) -> Option<Stored> {
                 operation: operation.to_vec(),
             }))
         }
-        TOMBSTONE => Some(Stored::Tombstone(sequence)),
+        TOMBSTONE => Some(RejectedRecord::Tombstone(sequence)),
         _ => None,
     }
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::read::{Part, Reader};
+use crate::read::{Reader, Span};
 use crate::record;
-use crate::recovery::Found;
+use crate::recovery::FoundSegments;
 use crate::segment::{self, HEADER_BYTES};
 
 /// How often to look again because the owner was changing the segments.
@@ -66,7 +66,7 @@ impl View {
         if firsts.is_empty() {
             return Ok(view);
         }
-        let found = Found::look(directory)?;
+        let found = FoundSegments::look(directory)?;
         view.next = found.half_made.unwrap_or(1);
         let Some(last) = found.segments.back() else {
             return Ok(view);
@@ -116,7 +116,7 @@ impl View {
         let from = from.max(self.first());
         let parts = (self.place_of(from)..self.segments.len()).filter_map(|place| {
             let seen = self.segments.get(place)?;
-            Some(Part {
+            Some(Span {
                 path: segment::path(&self.directory, seen.first),
                 seed: seen.seed,
                 sequence: seen.first,

@@ -107,7 +107,7 @@ impl FileRecord {
 }
 
 #[derive(Serialize)]
-struct Stored<'a> {
+struct MirrorFile<'a> {
     format: u32,
     #[serde(flatten)]
     content: &'a Recorded,
@@ -171,7 +171,7 @@ impl Mirror {
 
     fn write(&self, path: &Path) -> Result<()> {
         let failed = |source| Error::io("write", path, source);
-        let stored = Stored {
+        let stored = MirrorFile {
             format: FORMAT,
             content: &self.content,
         };

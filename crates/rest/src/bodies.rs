@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::load::{Load, too_slow};
-use crate::room::Held;
+use crate::room::Reservation;
 use crate::{Error, Result};
 
 /// Bytes of an encoded body that are decoded in one go.
@@ -30,7 +30,7 @@ pub(crate) async fn read(
     mut body: Body,
     limit: usize,
     load: Option<&Load>,
-) -> Result<(Vec<u8>, Held)> {
+) -> Result<(Vec<u8>, Reservation)> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
@@ -45,7 +45,7 @@ pub(crate) async fn read(
         )));
     }
     let mut pace = Pace::new(load.map(|load| load.limits.body_grace));
-    let mut held = Held::default();
+    let mut held = Reservation::default();
     let mut bytes = Vec::new();
     let mut refused = None;
     if let (Some(load), Some(length)) = (load, length)
@@ -88,7 +88,7 @@ pub(crate) async fn read(
             load.count_body();
             refused = Some(error);
             bytes = Vec::new();
-            held = Held::default();
+            held = Reservation::default();
             continue;
         }
         bytes.extend_from_slice(&data);
@@ -103,10 +103,10 @@ pub(crate) async fn read(
 async fn decoded(
     headers: &HeaderMap,
     bytes: Vec<u8>,
-    mut held: Held,
+    mut held: Reservation,
     limit: usize,
     load: Option<&Load>,
-) -> Result<(Vec<u8>, Held)> {
+) -> Result<(Vec<u8>, Reservation)> {
     let encoding = headers
         .get(header::CONTENT_ENCODING)
         .map(|value| value.as_bytes().to_ascii_lowercase());

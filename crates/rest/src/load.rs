@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::room::{Held, Room};
+use crate::room::{Reservation, Room};
 use crate::turns::{Access, Turn, Turns};
 use crate::{Error, Result};
 
@@ -98,8 +98,8 @@ impl Load {
     }
 
     /// Takes room for a body of `bytes`.
-    pub(crate) fn hold_body(&self, bytes: usize) -> Result<Held> {
-        let mut held = Held::default();
+    pub(crate) fn hold_body(&self, bytes: usize) -> Result<Reservation> {
+        let mut held = Reservation::default();
         self.room
             .hold(&mut held, bytes)
             .inspect_err(|_| self.count_body())?;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::app::{App, ContentTypes, Options};
 use crate::bodies;
 use crate::load::Load;
-use crate::room::Held;
+use crate::room::Reservation;
 use crate::turns::Access;
 use crate::{Backend, Error, Result, envelope};
 
@@ -171,7 +171,7 @@ fn mark_acknowledged(result: &mut Value) {
 pub(crate) struct Text {
     text: String,
     #[allow(dead_code, reason = "kept for as long as the text")]
-    held: Held,
+    held: Reservation,
 }
 
 impl std::ops::Deref for Text {

@@ -30,7 +30,7 @@ pub(crate) struct Room {
 
 /// Room that a body has; dropping it gives it back.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Reservation {
     small: Option<OwnedSemaphorePermit>,
     large: Option<OwnedSemaphorePermit>,
 }
@@ -66,7 +66,7 @@ impl Room {
     }
 
     /// Sees to it that `held` is enough for `bytes`, of which all or none have come.
-    pub(crate) fn hold(&self, held: &mut Held, bytes: usize) -> Result<()> {
+    pub(crate) fn hold(&self, held: &mut Reservation, bytes: usize) -> Result<()> {
         let (part, has) = if bytes <= self.small_body {
             (&self.small, &mut held.small)
         } else {
@@ -95,7 +95,7 @@ impl Room {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Bytes of a large body that there is room for already.
     pub(crate) fn large_bytes(&self) -> usize {
         self.large

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Something in the tree.
-pub(crate) struct Found {
+pub(crate) struct TreeEntry {
     /// Relative to the tree, with `/` between names.
     pub(crate) path: String,
     pub(crate) is_folder: bool,
 }
 
 /// What is below `tree`, folders before what is in them, names in order.
-pub(crate) fn list(tree: &Path) -> Result<Vec<Found>> {
+pub(crate) fn list(tree: &Path) -> Result<Vec<TreeEntry>> {
     let mut found = Vec::new();
     list_below(tree, "", &mut found)?;
     Ok(found)
 }
 
-fn list_below(tree: &Path, folder: &str, found: &mut Vec<Found>) -> Result<()> {
+fn list_below(tree: &Path, folder: &str, found: &mut Vec<TreeEntry>) -> Result<()> {
     let path = tree.join(folder);
     let mut entries = Vec::new();
     for entry in fs::read_dir(&path).map_err(Error::io("list", &path))? {
@@ -43,7 +43,7 @@ fn list_below(tree: &Path, folder: &str, found: &mut Vec<Found>) -> Result<()> {
             "" => name,
             _ => format!("{folder}/{name}"),
         };
-        found.push(Found {
+        found.push(TreeEntry {
             path: path.clone(),
             is_folder,
         });

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::history::History;
 use crate::optimizations::Optimized;
 use crate::parts::Parts;
-use crate::strict_mode::{Effect, Held, StrictMode, WriteRate};
+use crate::strict_mode::{CollectionSize, StrictMode, WriteRate, WriteSummary};
 
 /// The bodies of `PATCH /collections/{c}` since the creation, as a list of texts.
 const CHANGES_FILE: &str = "changes.json";
@@ -180,7 +180,7 @@ impl Collection {
             serde_json::from_str(body).map_err(Error::body_format)?
         };
         let config = self.config()?;
-        let effects = Effect::of(method, path, &body);
+        let effects = WriteSummary::of(method, path, &body);
         let mode = StrictMode::of(&config);
         {
             let shard = self.shard()?;
@@ -303,7 +303,7 @@ impl Collection {
 }
 
 /// What a collection holds, for its limits.
-fn held(shard: &Shard, config: &Value) -> Result<Held> {
+fn held(shard: &Shard, config: &Value) -> Result<CollectionSize> {
     let info = shard.info().map_err(refusal)?;
     let vectors = match &config["vectors"] {
         Value::Object(one) if one.contains_key("size") => vec![&config["vectors"]],
@@ -314,7 +314,7 @@ fn held(shard: &Shard, config: &Value) -> Result<Held> {
         .into_iter()
         .filter_map(|vector| vector["size"].as_u64())
         .sum();
-    Ok(Held {
+    Ok(CollectionSize {
         points: info.points,
         vector_bytes: info.points * dimensions * 4,
         payload_indexes: info.payload_schema.as_object().map_or(0, Map::len),

@@ -10,16 +10,16 @@ use serde_json::Value;
 
 /// One operation of a write request, as far as limits are about it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Effect {
+pub(super) struct WriteSummary {
     /// Points that are listed.
     pub(super) listed: usize,
     /// Selects points by this.
     pub(super) filter: Option<Value>,
-    kind: EffectKind,
+    kind: WriteSummaryKind,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum EffectKind {
+enum WriteSummaryKind {
     Upsert,
     UpdateVectors,
     CreateIndex,
@@ -27,9 +27,9 @@ enum EffectKind {
     Other,
 }
 
-impl Effect {
+impl WriteSummary {
     /// The operations of a request, in order.
-    pub(super) fn of(method: &str, path: &str, body: &Value) -> Vec<Effect> {
+    pub(super) fn of(method: &str, path: &str, body: &Value) -> Vec<WriteSummary> {
         match (method, path) {
             ("POST", "/points/batch") => body["operations"]
                 .as_array()
@@ -38,26 +38,28 @@ impl Effect {
                 .filter_map(|operation| operation.as_object()?.iter().next())
                 .map(|(kind, body)| {
                     let kind = match kind.as_str() {
-                        "upsert" => EffectKind::Upsert,
-                        "update_vectors" => EffectKind::UpdateVectors,
-                        _ => EffectKind::Other,
+                        "upsert" => WriteSummaryKind::Upsert,
+                        "update_vectors" => WriteSummaryKind::UpdateVectors,
+                        _ => WriteSummaryKind::Other,
                     };
-                    Effect::of_body(kind, body)
+                    WriteSummary::of_body(kind, body)
                 })
                 .collect(),
-            ("PUT", "/points") => vec![Effect::of_body(EffectKind::Upsert, body)],
-            ("PUT", "/points/vectors") => vec![Effect::of_body(EffectKind::UpdateVectors, body)],
-            ("PUT", "/index") => vec![Effect {
-                kind: EffectKind::CreateIndex,
-                ..Effect::default()
+            ("PUT", "/points") => vec![WriteSummary::of_body(WriteSummaryKind::Upsert, body)],
+            ("PUT", "/points/vectors") => {
+                vec![WriteSummary::of_body(WriteSummaryKind::UpdateVectors, body)]
+            }
+            ("PUT", "/index") => vec![WriteSummary {
+                kind: WriteSummaryKind::CreateIndex,
+                ..WriteSummary::default()
             }],
-            _ => vec![Effect::of_body(EffectKind::Other, body)],
+            _ => vec![WriteSummary::of_body(WriteSummaryKind::Other, body)],
         }
     }
 
-    fn of_body(kind: EffectKind, body: &Value) -> Effect {
+    fn of_body(kind: WriteSummaryKind, body: &Value) -> WriteSummary {
         let length = |list: &Value| list.as_array().map(Vec::len);
-        Effect {
+        WriteSummary {
             listed: length(&body["points"])
                 .or_else(|| length(&body["batch"]["ids"]))
                 .unwrap_or(0),
@@ -68,18 +70,21 @@ impl Effect {
 
     /// Whether it writes whole points.
     pub(super) fn is_upsert(&self) -> bool {
-        self.kind == EffectKind::Upsert
+        self.kind == WriteSummaryKind::Upsert
     }
 
     /// Whether it adds to what is stored.
     fn stores(&self) -> bool {
-        matches!(self.kind, EffectKind::Upsert | EffectKind::UpdateVectors)
+        matches!(
+            self.kind,
+            WriteSummaryKind::Upsert | WriteSummaryKind::UpdateVectors
+        )
     }
 }
 
 /// What a collection holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
+pub(super) struct CollectionSize {
     pub(super) points: u64,
     pub(super) vector_bytes: u64,
     pub(super) payload_indexes: usize,
@@ -108,9 +113,13 @@ impl StrictMode {
     }
 
     /// Checks one operation before any of its request is applied.
-    pub(super) fn check(&self, effect: &Effect, held: impl Fn() -> Result<Held>) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        effect: &WriteSummary,
+        held: impl Fn() -> Result<CollectionSize>,
+    ) -> Result<()> {
         let batch = match effect.kind {
-            EffectKind::Upsert => "upsert limit",
+            WriteSummaryKind::Upsert => "upsert limit",
             _ => "update limit",
         };
         if effect.stores() {
@@ -138,7 +147,7 @@ impl StrictMode {
                 )));
             }
         }
-        if effect.kind == EffectKind::CreateIndex
+        if effect.kind == WriteSummaryKind::CreateIndex
             && let Some(limit) = self.max_payload_index_count
             && held()?.payload_indexes >= limit
         {
@@ -273,7 +282,7 @@ mod tests {
             {"delete": {"points": [1, 2, 3]}},
             {"set_payload": {"payload": {}, "filter": {"must": [{"has_id": [1, 2]}]}}},
         ]});
-        let effects = Effect::of("POST", "/points/batch", &body);
+        let effects = WriteSummary::of("POST", "/points/batch", &body);
         let listed: Vec<_> = effects.iter().map(|effect| effect.listed).collect();
         assert_eq!(listed, [2, 3, 0]);
         assert!(effects[0].stores() && !effects[1].stores());
@@ -305,7 +314,7 @@ mod tests {
     fn a_mode_that_is_not_enabled_refuses_nothing() {
         let mode = StrictMode::of(&json!({"strict_mode_config": {"max_points_count": 1}}));
         assert!(WriteRate::of(&mode).is_none());
-        let effect = Effect::of("PUT", "/points", &json!({"points": [{"id": 1}]})).remove(0);
+        let effect = WriteSummary::of("PUT", "/points", &json!({"points": [{"id": 1}]})).remove(0);
         mode.check(&effect, || unreachable!("nothing to compare with"))
             .expect("no limit");
     }

@@ -22,7 +22,7 @@ use crate::expected::{Expected, Rejected, Violation};
 use crate::filesystem::GUEST_ROOT;
 use crate::front::Front;
 use crate::guest::{Ended, Instance, Program};
-use crate::model::{DIMENSIONS, Effect, Fate, Point, STAMP, State, Write};
+use crate::model::{DIMENSIONS, Fate, Point, PointChange, STAMP, State, Write};
 use crate::server::{Happening, Limits, Server, Snapshot};
 use crate::world::Shared;
 
@@ -473,7 +473,7 @@ impl Life {
                 } else if !self.slips.no_barrier {
                     carry(shard, None)?;
                 }
-                download(shard, &Source::Snapshot(*source))?;
+                download(shard, &DownloadSource::Snapshot(*source))?;
                 self.note_snapshot(before, self.expected.logged);
                 // What the switch is to keep of the writes before the barrier is in the snapshot.
                 let shared = self.world.lock().server.shared();
@@ -495,7 +495,7 @@ impl Life {
                 self.fetched = None;
                 let before = self.world.lock().server.snapshots.len();
                 carry(shard, Some(barrier))?;
-                download(shard, &Source::Snapshot(*source))?;
+                download(shard, &DownloadSource::Snapshot(*source))?;
                 let world = self.world.lock();
                 let snapshot = world.server.snapshots.get(before..).and_then(<[_]>::last);
                 self.expected.snapshot = snapshot.map(|it| (barrier, Arc::clone(it)));
@@ -779,7 +779,7 @@ impl Life {
         };
         let before = optimizer(shard)?;
         let made = self.world.lock().server.snapshots.len();
-        let brings = download(shard, &Source::Changes(offer.manifest.clone()))?;
+        let brings = download(shard, &DownloadSource::Changes(offer.manifest.clone()))?;
         let after = optimizer(shard)?;
         fetched.settled = before == after && !after.running;
         fetched.partial = brings == Brings::Partial;
@@ -1465,7 +1465,7 @@ impl Trouble {
 }
 
 /// What writes come to, point by point.
-fn fates(effects: impl Iterator<Item = (u64, Effect)>) -> BTreeMap<u64, Fate> {
+fn fates(effects: impl Iterator<Item = (u64, PointChange)>) -> BTreeMap<u64, Fate> {
     let mut fates: BTreeMap<u64, Fate> = BTreeMap::new();
     for (id, effect) in effects {
         fates.entry(id).or_default().then(&effect);
@@ -1711,22 +1711,22 @@ fn carry(shard: &mut Instance, until: Option<u64>) -> Result<(), Failed> {
 }
 
 /// What is downloaded.
-enum Source {
+enum DownloadSource {
     Snapshot(SnapshotSource),
     /// What changed since this manifest.
     Changes(String),
 }
 
-fn download(shard: &mut Instance, from: &Source) -> Result<Brings, Failed> {
+fn download(shard: &mut Instance, from: &DownloadSource) -> Result<Brings, Failed> {
     let file = format!("{GUEST_ROOT}/{SNAPSHOT}");
     let download: ResourceAny = persist(|| {
         shard.call(|guest, store| {
             let courier = guest.edge_sync_shard_courier();
             match from {
-                Source::Snapshot(source) => {
+                DownloadSource::Snapshot(source) => {
                     courier.call_start_download(store, &address(), 0, *source, &file)
                 }
-                Source::Changes(manifest) => {
+                DownloadSource::Changes(manifest) => {
                     courier.call_start_partial(store, &address(), 0, manifest, &file)
                 }
             }

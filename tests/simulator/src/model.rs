@@ -84,7 +84,7 @@ impl State {
 
 /// What a write does to one point.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub enum PointChange {
     /// It is this point.
     Upsert(Arc<Point>),
     /// It is gone.
@@ -97,14 +97,14 @@ pub enum Effect {
     Remove(Vec<String>),
 }
 
-impl Effect {
+impl PointChange {
     /// Does it to the point `id`; changes of a payload need one.
     pub fn apply(&self, points: &mut BTreeMap<u64, Point>, id: u64) {
         match self {
-            Effect::Upsert(point) => {
+            PointChange::Upsert(point) => {
                 points.insert(id, (**point).clone());
             }
-            Effect::Delete => {
+            PointChange::Delete => {
                 points.remove(&id);
             }
             change => {
@@ -117,10 +117,10 @@ impl Effect {
 
     fn apply_to_payload(&self, payload: &mut Map<String, Value>) {
         match self {
-            Effect::Upsert(_) | Effect::Delete => {}
-            Effect::Set(changes) => payload.extend(changes.clone()),
-            Effect::Overwrite(whole) => *payload = whole.clone(),
-            Effect::Remove(keys) => {
+            PointChange::Upsert(_) | PointChange::Delete => {}
+            PointChange::Set(changes) => payload.extend(changes.clone()),
+            PointChange::Overwrite(whole) => *payload = whole.clone(),
+            PointChange::Remove(keys) => {
                 for key in keys {
                     payload.shift_remove(key);
                 }
@@ -153,15 +153,15 @@ enum Base {
 
 impl Fate {
     /// One more write.
-    pub fn then(&mut self, effect: &Effect) {
+    pub fn then(&mut self, effect: &PointChange) {
         match effect {
-            Effect::Upsert(point) => {
+            PointChange::Upsert(point) => {
                 *self = Fate {
                     base: Base::Written((**point).clone()),
                     ..Fate::default()
                 };
             }
-            Effect::Delete => {
+            PointChange::Delete => {
                 *self = Fate {
                     base: Base::Deleted,
                     ..Fate::default()
@@ -173,23 +173,23 @@ impl Fate {
                     return;
                 }
                 match change {
-                    Effect::Set(changes) => {
+                    PointChange::Set(changes) => {
                         let changes = changes.iter();
                         let changes =
                             changes.map(|(key, value)| (key.clone(), Some(value.clone())));
                         self.changes.extend(changes);
                     }
-                    Effect::Overwrite(whole) => {
+                    PointChange::Overwrite(whole) => {
                         self.overwritten = true;
                         let whole = whole.iter();
                         let whole = whole.map(|(key, value)| (key.clone(), Some(value.clone())));
                         self.changes = whole.collect();
                     }
-                    Effect::Remove(keys) => {
+                    PointChange::Remove(keys) => {
                         let keys = keys.iter().map(|key| (key.clone(), None));
                         self.changes.extend(keys);
                     }
-                    Effect::Upsert(_) | Effect::Delete => {}
+                    PointChange::Upsert(_) | PointChange::Delete => {}
                 }
             }
         }
@@ -268,20 +268,20 @@ impl Write {
     }
 
     /// What it does to each point, in order.
-    pub fn effects(&self) -> Vec<(u64, Effect)> {
+    pub fn effects(&self) -> Vec<(u64, PointChange)> {
         let upserts = |points: &[(u64, Point)]| -> Vec<_> {
             let points = points.iter();
             points
-                .map(|(id, point)| (*id, Effect::Upsert(Arc::new(point.clone()))))
+                .map(|(id, point)| (*id, PointChange::Upsert(Arc::new(point.clone()))))
                 .collect()
         };
-        let deletions = |ids: &[u64]| ids.iter().map(|id| (*id, Effect::Delete)).collect();
+        let deletions = |ids: &[u64]| ids.iter().map(|id| (*id, PointChange::Delete)).collect();
         match self {
             Write::Upsert(points) => upserts(points),
             Write::Delete(ids) => deletions(ids),
             Write::SetPayload(ids, payload) => ids
                 .iter()
-                .map(|id| (*id, Effect::Set(payload.clone())))
+                .map(|id| (*id, PointChange::Set(payload.clone())))
                 .collect(),
             Write::Batch(points, ids) => {
                 let deletions: Vec<_> = deletions(ids);
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(done(&batch, 12), [0; 0]);
     }
 
-    fn fate(effects: &[&Effect]) -> Fate {
+    fn fate(effects: &[&PointChange]) -> Fate {
         let mut fate = Fate::default();
         effects.iter().for_each(|effect| fate.then(effect));
         fate
@@ -335,14 +335,14 @@ mod tests {
     fn writes_that_are_repeated_to_their_end_come_to_the_same() {
         let mark = |mark: u64| {
             let payload = json!({ MARK: mark });
-            Effect::Set(payload.as_object().cloned().unwrap_or_default())
+            PointChange::Set(payload.as_object().cloned().unwrap_or_default())
         };
         let (one, two) = (mark(1), mark(2));
-        let upsert = Effect::Upsert(Arc::new(Point::stamped(7)));
+        let upsert = PointChange::Upsert(Arc::new(Point::stamped(7)));
         for writes in [
-            vec![&upsert, &one, &Effect::Delete, &two],
+            vec![&upsert, &one, &PointChange::Delete, &two],
             vec![&one, &two],
-            vec![&Effect::Delete, &one],
+            vec![&PointChange::Delete, &one],
             vec![&one, &upsert],
         ] {
             for from in 0..writes.len() {
@@ -354,10 +354,10 @@ mod tests {
         assert_ne!(fate(&[&one, &two]), fate(&[&one]));
         assert_ne!(fate(&[&one, &two]), fate(&[&two, &one]));
         assert_ne!(
-            fate(&[&upsert, &Effect::Delete]),
-            fate(&[&Effect::Delete, &upsert])
+            fate(&[&upsert, &PointChange::Delete]),
+            fate(&[&PointChange::Delete, &upsert])
         );
-        assert_ne!(fate(&[&Effect::Delete]), fate(&[]));
+        assert_ne!(fate(&[&PointChange::Delete]), fate(&[]));
         assert_eq!(fate(&[&upsert, &one]).without_marks(), fate(&[&upsert]));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::model::{Effect, Point, State};
+use crate::model::{Point, PointChange, State};
 
 /// Points of a list that the server changes before it looks whether all of them were there.
 const CHANGED_AT_ONCE: usize = 32;
@@ -39,7 +39,7 @@ impl Fault {
 pub(super) enum Operation {
     Upsert(Vec<(Id, Point)>),
     Delete(Selector),
-    Change(Selector, Effect),
+    Change(Selector, PointChange),
     CreateIndex(String, String),
     DeleteIndex(String),
 }
@@ -147,17 +147,19 @@ fn of_points(name: &str, body: &Value) -> Result<Operation, Fault> {
     Ok(match name {
         "upsert" => Operation::Upsert(points(body)?),
         "delete" => Operation::Delete(selector(body)?),
-        "set_payload" => Operation::Change(selector(body)?, Effect::Set(object(&body["payload"])?)),
+        "set_payload" => {
+            Operation::Change(selector(body)?, PointChange::Set(object(&body["payload"])?))
+        }
         "overwrite_payload" => Operation::Change(
             selector(body)?,
-            Effect::Overwrite(object(&body["payload"])?),
+            PointChange::Overwrite(object(&body["payload"])?),
         ),
         "delete_payload" => {
             let keys = body["keys"].as_array().into_iter().flatten();
             let keys = keys.filter_map(|key| key.as_str().map(str::to_owned));
-            Operation::Change(selector(body)?, Effect::Remove(keys.collect()))
+            Operation::Change(selector(body)?, PointChange::Remove(keys.collect()))
         }
-        "clear_payload" => Operation::Change(selector(body)?, Effect::Overwrite(Map::new())),
+        "clear_payload" => Operation::Change(selector(body)?, PointChange::Overwrite(Map::new())),
         _ => return Err(no_variant("UpdateOperation")),
     })
 }
@@ -248,26 +250,31 @@ impl Operation {
     pub(super) fn apply(
         &self,
         state: &mut State,
-        effects: &mut Vec<(u64, Effect)>,
+        effects: &mut Vec<(u64, PointChange)>,
     ) -> Result<(), Fault> {
         match self {
             Operation::Upsert(points) => {
                 for (id, point) in points {
                     if let Id::Number(id) = id {
-                        effect(state, *id, Effect::Upsert(Arc::new(point.clone())), effects);
+                        effect(
+                            state,
+                            *id,
+                            PointChange::Upsert(Arc::new(point.clone())),
+                            effects,
+                        );
                     }
                 }
             }
             Operation::Delete(Selector::Found(ids)) => {
                 for id in ids.iter().filter(|id| state.points.contains_key(id)) {
-                    effects.push((*id, Effect::Delete));
+                    effects.push((*id, PointChange::Delete));
                 }
                 state.points.retain(|id, _| !ids.contains(id));
             }
             Operation::Delete(Selector::Listed(ids)) => {
                 for id in ids {
                     if let Id::Number(id) = id {
-                        effect(state, *id, Effect::Delete, effects);
+                        effect(state, *id, PointChange::Delete, effects);
                     }
                 }
             }
@@ -313,7 +320,7 @@ impl Operation {
     }
 }
 
-fn effect(state: &mut State, id: u64, effect: Effect, effects: &mut Vec<(u64, Effect)>) {
+fn effect(state: &mut State, id: u64, effect: PointChange, effects: &mut Vec<(u64, PointChange)>) {
     effect.apply(&mut state.points, id);
     effects.push((id, effect));
 }

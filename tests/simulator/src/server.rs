@@ -19,10 +19,10 @@ use serde_json::{Map, Value, json};
 
 use crate::exchange::{Answer, Asked};
 use crate::front::Front;
-use crate::model::{Effect, Point, STAMP, State};
+use crate::model::{Point, PointChange, STAMP, State};
 use crate::operation::{self, Fault, Operation};
 use crate::partial;
-use crate::shard::{Done, Files, History, Maker, Shown};
+use crate::shard::{Files, History, Maker, ShardChange, Shown};
 
 /// Makes a shard snapshot of a collection: its creation request and what it holds.
 pub type SnapshotMaker = Arc<dyn Fn(&Value, &State) -> Vec<u8> + Send + Sync>;
@@ -113,7 +113,7 @@ enum Snapshots {
 const OTHERS: usize = usize::MAX;
 
 /// What one request did, point by point.
-pub type Effects = Arc<Vec<(u64, Effect)>>;
+pub type Effects = Arc<Vec<(u64, PointChange)>>;
 
 /// One server with one collection, `/collections/c`.
 #[derive(Clone)]
@@ -260,14 +260,14 @@ impl Server {
         self.version += 1;
         let upserts = points
             .iter()
-            .map(|(id, point)| (*id, Effect::Upsert(Arc::new(point.clone()))));
-        let deletions = deleted.iter().map(|id| (*id, Effect::Delete));
+            .map(|(id, point)| (*id, PointChange::Upsert(Arc::new(point.clone()))));
+        let deletions = deleted.iter().map(|id| (*id, PointChange::Delete));
         for effects in [upserts.collect::<Vec<_>>(), deletions.collect()] {
             self.operations += 1;
             for (id, effect) in effects {
                 self.writers.entry(id).or_default().insert(OTHERS);
                 effect.apply(&mut Arc::make_mut(&mut self.state).points, id);
-                self.history.push(Done::Point(id, effect));
+                self.history.push(ShardChange::Point(id, effect));
             }
             self.history.tick();
         }
@@ -320,13 +320,13 @@ impl Server {
             Happening::OptimizationEnds => {
                 if self.optimizing.take().is_some() {
                     self.optimized += 1;
-                    self.history.push(Done::Optimize);
+                    self.history.push(ShardChange::Optimize);
                 }
             }
             Happening::Restart => {
                 self.optimizing = None;
                 self.forgotten = self.optimized;
-                self.history.push(Done::Restart);
+                self.history.push(ShardChange::Restart);
             }
             Happening::Loses304(loses) => self.loses_304 = loses,
             Happening::Others(points, deleted) => self.write(&points, &deleted),
@@ -768,7 +768,7 @@ impl Server {
         let arrived: Vec<Arrived> = effects
             .iter()
             .filter_map(|(id, effect)| {
-                let Effect::Upsert(point) = effect else {
+                let PointChange::Upsert(point) = effect else {
                     return None;
                 };
                 let stamp = point
@@ -801,7 +801,7 @@ impl Server {
     fn apply(
         &mut self,
         operation: &Operation,
-        effects: &mut Vec<(u64, Effect)>,
+        effects: &mut Vec<(u64, PointChange)>,
     ) -> Result<(), Fault> {
         if operation.names_no_point() {
             return Err(Fault::new(400, "Bad request: Empty update request"));
@@ -832,19 +832,21 @@ impl Server {
     fn change(
         &mut self,
         operation: &Operation,
-        effects: &mut Vec<(u64, Effect)>,
+        effects: &mut Vec<(u64, PointChange)>,
     ) -> Result<(), Fault> {
         let before = effects.len();
         let outcome = operation.apply(Arc::make_mut(&mut self.state), effects);
         for (id, effect) in &effects[before..] {
-            self.history.push(Done::Point(*id, effect.clone()));
+            self.history.push(ShardChange::Point(*id, effect.clone()));
         }
         match operation {
             Operation::CreateIndex(field, schema) => {
-                let done = Done::CreateIndex(field.clone(), schema.clone());
+                let done = ShardChange::CreateIndex(field.clone(), schema.clone());
                 self.history.push(done);
             }
-            Operation::DeleteIndex(field) => self.history.push(Done::DeleteIndex(field.clone())),
+            Operation::DeleteIndex(field) => {
+                self.history.push(ShardChange::DeleteIndex(field.clone()))
+            }
             Operation::Upsert(_) | Operation::Delete(_) | Operation::Change(..) => {}
         }
         self.history.tick();

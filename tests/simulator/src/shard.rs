@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::Content;
-use crate::model::Effect;
+use crate::model::PointChange;
 
 /// How many shards' files are kept.
 const KEPT: usize = 60;
@@ -35,9 +35,9 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// One thing that was done to a shard.
 #[derive(Clone, Debug)]
-pub enum Done {
+pub enum ShardChange {
     /// A change of one point.
-    Point(u64, Effect),
+    Point(u64, PointChange),
     /// A payload index, by field and type.
     CreateIndex(String, String),
     /// No payload index any more.
@@ -51,7 +51,7 @@ pub enum Done {
 /// What was done to a shard since it was made.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    done: Arc<Vec<Done>>,
+    done: Arc<Vec<ShardChange>>,
     /// Of all of it, so that equal histories are found again.
     digest: Digest,
     /// Operations that had a tick of the server's clock.
@@ -62,7 +62,7 @@ pub struct History {
 
 impl History {
     /// One more.
-    pub(super) fn push(&mut self, done: Done) {
+    pub(super) fn push(&mut self, done: ShardChange) {
         self.digest = digest_after(self.digest, &done);
         Arc::make_mut(&mut self.done).push(done);
     }
@@ -92,7 +92,7 @@ impl History {
 }
 
 /// Of a history with one thing more.
-fn digest_after(digest: Digest, done: &Done) -> Digest {
+fn digest_after(digest: Digest, done: &ShardChange) -> Digest {
     let mut hash = Sha256::new();
     hash.update(digest);
     hash.update(format!("{done:?}"));
@@ -262,7 +262,12 @@ struct Replayed {
 }
 
 impl Replayed {
-    fn of(maker: &Maker, config: &Value, made: u64, history: &[Done]) -> Result<Replayed, Failed> {
+    fn of(
+        maker: &Maker,
+        config: &Value,
+        made: u64,
+        history: &[ShardChange],
+    ) -> Result<Replayed, Failed> {
         for _ in 0..ATTEMPTS {
             if let Some(replayed) = Replayed::tried(maker, config, made, history)? {
                 return Ok(replayed);
@@ -276,7 +281,7 @@ impl Replayed {
         maker: &Maker,
         config: &Value,
         made: u64,
-        history: &[Done],
+        history: &[ShardChange],
     ) -> Result<Option<Replayed>, Failed> {
         let folder = tempfile::tempdir()?;
         let path = shard_folder(folder.path());
@@ -290,21 +295,21 @@ impl Replayed {
         for done in history {
             digest = digest_after(digest, done);
             match done {
-                Done::Point(id, effect) => shard.apply(operations(&shard, *id, effect)?)?,
-                Done::CreateIndex(field, schema) => {
+                ShardChange::Point(id, effect) => shard.apply(operations(&shard, *id, effect)?)?,
+                ShardChange::CreateIndex(field, schema) => {
                     built.forget(field, Some(schema));
                     shard.apply(vec![Operation::CreatePayloadIndex {
                         field: field.clone(),
                         schema: json!(schema),
                     }])?;
                 }
-                Done::DeleteIndex(field) => {
+                ShardChange::DeleteIndex(field) => {
                     built.forget(field, None);
                     shard.apply(vec![Operation::DeletePayloadIndex {
                         field: field.clone(),
                     }])?;
                 }
-                Done::Optimize => {
+                ShardChange::Optimize => {
                     shard.optimize()?;
                     shard.flush()?;
                     names.settle(&path.join("segments"))?;
@@ -312,14 +317,14 @@ impl Replayed {
                         return Ok(None);
                     }
                 }
-                Done::Restart => {
+                ShardChange::Restart => {
                     shard.flush()?;
                     drop(shard);
                     settle_fields(&path.join("segments"))?;
                     shard = Shard::load_as(&path, &config)?;
                 }
             }
-            if matches!(done, Done::Optimize | Done::CreateIndex(..)) {
+            if matches!(done, ShardChange::Optimize | ShardChange::CreateIndex(..)) {
                 shard.flush()?;
                 built.note(maker, digest, &names, &path.join("segments"))?;
             }
@@ -375,10 +380,10 @@ fn with_small_segments(config: &Value) -> Value {
     config
 }
 
-fn operations(shard: &Shard, id: u64, effect: &Effect) -> Result<Vec<Operation>, Failed> {
+fn operations(shard: &Shard, id: u64, effect: &PointChange) -> Result<Vec<Operation>, Failed> {
     let ids = vec![PointId::Num(id)];
     let operation = match effect {
-        Effect::Upsert(point) => {
+        PointChange::Upsert(point) => {
             let point = Point {
                 id: PointId::Num(id),
                 vectors: [(String::new(), Vector::Dense(point.vector.clone()))].into(),
@@ -386,18 +391,18 @@ fn operations(shard: &Shard, id: u64, effect: &Effect) -> Result<Vec<Operation>,
             };
             return Ok(shard.prepare_upsert(vec![point])?);
         }
-        Effect::Delete => Operation::DeletePoints { ids },
-        Effect::Set(payload) => Operation::SetPayload {
+        PointChange::Delete => Operation::DeletePoints { ids },
+        PointChange::Set(payload) => Operation::SetPayload {
             ids,
             payload: payload.clone(),
             key: None,
         },
-        Effect::Overwrite(payload) => Operation::OverwritePayload {
+        PointChange::Overwrite(payload) => Operation::OverwritePayload {
             ids,
             payload: payload.clone(),
             key: None,
         },
-        Effect::Remove(keys) => Operation::DeletePayload {
+        PointChange::Remove(keys) => Operation::DeletePayload {
             ids,
             keys: keys.clone(),
         },
@@ -588,7 +593,7 @@ mod tests {
     fn upsert(history: &mut History, ids: impl IntoIterator<Item = u64>) {
         for id in ids {
             let point = ModelPoint::stamped(id + history.ticks);
-            history.push(Done::Point(id, Effect::Upsert(Arc::new(point))));
+            history.push(ShardChange::Point(id, PointChange::Upsert(Arc::new(point))));
             history.tick();
         }
     }
@@ -606,8 +611,8 @@ mod tests {
     fn a_history_gives_the_same_bytes_again() {
         let config = serde_json::from_str(CONFIG).unwrap();
         let mut history = History::default();
-        history.push(Done::CreateIndex("kind".into(), "keyword".into()));
-        history.push(Done::CreateIndex("n".into(), "integer".into()));
+        history.push(ShardChange::CreateIndex("kind".into(), "keyword".into()));
+        history.push(ShardChange::CreateIndex("n".into(), "integer".into()));
         upsert(&mut history, 1..=90);
         let maker = Maker::default();
         let mut first = Vec::new();
@@ -643,11 +648,11 @@ mod tests {
             assert_eq!(built(&one), usize::from(step > 0), "step {step}");
             first.push(one);
             match step {
-                0 => history.push(Done::Optimize),
+                0 => history.push(ShardChange::Optimize),
                 _ => {
                     upsert(&mut history, 80..=100);
-                    history.push(Done::Point(1, Effect::Delete));
-                    history.push(Done::Restart);
+                    history.push(ShardChange::Point(1, PointChange::Delete));
+                    history.push(ShardChange::Restart);
                 }
             }
         }
@@ -658,11 +663,11 @@ mod tests {
         let config = serde_json::from_str(CONFIG).unwrap();
         let mut history = History::default();
         upsert(&mut history, 1..=90);
-        history.push(Done::Optimize);
+        history.push(ShardChange::Optimize);
         let maker = Maker::default();
         let before = maker.files(&shown(&config, &history, None));
         let frozen = history.clone();
-        history.push(Done::Point(1, Effect::Delete));
+        history.push(ShardChange::Point(1, PointChange::Delete));
         history.tick();
         let during = maker.files(&shown(&config, &history, Some(&frozen)));
         let changes = during

@@ -9,7 +9,7 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 use uuid::Uuid;
 
 use super::content::{open_archive, sum_is_right};
-use super::{SnapshotLimits, bad};
+use super::limits::SnapshotLimits;
 use crate::error::{Error, Result};
 
 /// Tar's unit.
@@ -87,7 +87,7 @@ pub(super) fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<(Opti
                 .chain(shards)
                 .map(|shard| shard.unwrap_or_else(|| "one without a number".to_owned()))
                 .collect();
-            return Err(bad(format!(
+            return Err(Error::bad_snapshot(format!(
                 "it is a collection snapshot of {} shards ({}), and a device holds one shard; make \
                  a snapshot of the shard that is wanted instead: \
                  POST /collections/{{collection}}/shards/{{shard}}/snapshots",
@@ -99,7 +99,7 @@ pub(super) fn check_archive(path: &Path, limits: SnapshotLimits) -> Result<(Opti
         (None, _) => None,
     };
     if entries.segment_states == 0 {
-        return Err(bad(if entries.collection {
+        return Err(Error::bad_snapshot(if entries.collection {
             "it is a collection snapshot without a shard in it"
         } else {
             "there are no segments in it"
@@ -157,7 +157,7 @@ fn check_entries(
             Place::Collection => {
                 entries.collection = true;
                 if header.entry_type() != EntryType::Regular {
-                    return Err(bad(format!("{shown}: not a plain file")));
+                    return Err(Error::bad_snapshot(format!("{shown}: not a plain file")));
                 }
                 archive.skip(stored, &shown)?;
                 continue;
@@ -168,7 +168,9 @@ fn check_entries(
         match header.entry_type() {
             EntryType::Directory => {
                 if stored != 0 {
-                    return Err(bad(format!("{name}: a directory with contents")));
+                    return Err(Error::bad_snapshot(format!(
+                        "{name}: a directory with contents"
+                    )));
                 }
                 entries.directory(name, &parts)?;
             }
@@ -185,7 +187,9 @@ fn check_entries(
                         };
                         check_entries(&mut inner, entries, Some(&folder)).map_err(|error| {
                             match error {
-                                Error::BadSnapshot(what) => bad(format!("in {name}: {what}")),
+                                Error::BadSnapshot(what) => {
+                                    Error::bad_snapshot(format!("in {name}: {what}"))
+                                }
                                 other => other,
                             }
                         })?;
@@ -197,7 +201,9 @@ fn check_entries(
                 }
             }
             EntryType::GNUSparse if archived_segment(&parts).is_some() => {
-                return Err(bad(format!("{name}: an archive with holes")));
+                return Err(Error::bad_snapshot(format!(
+                    "{name}: an archive with holes"
+                )));
             }
             EntryType::GNUSparse => {
                 let size = archive.sparse_map(&header, stored, name)?;
@@ -205,7 +211,7 @@ fn check_entries(
                 archive.skip(stored, name)?;
             }
             other => {
-                return Err(bad(format!(
+                return Err(Error::bad_snapshot(format!(
                     "{name}: entries of type {other:?} have no place in a snapshot"
                 )));
             }
@@ -244,7 +250,7 @@ enum Ends {
 
 impl Archive<'_> {
     fn damaged(&self, what: &str) -> Error {
-        bad(format!(
+        Error::bad_snapshot(format!(
             "damaged or cut off before byte {}: {what}",
             self.offset
         ))
@@ -319,7 +325,7 @@ impl Archive<'_> {
 
     /// Reads a sparse entry's map to its end, checks it, and returns the file's full size.
     fn sparse_map(&mut self, header: &Header, stored: u64, name: &str) -> Result<u64> {
-        let wrong = || bad(format!("{name}: its map of holes makes no sense"));
+        let wrong = || Error::bad_snapshot(format!("{name}: its map of holes makes no sense"));
         let gnu = header.as_gnu().ok_or_else(wrong)?;
         let size = gnu.real_size().map_err(|_| wrong())?;
         let mut end = 0_u64;
@@ -361,7 +367,7 @@ impl Archive<'_> {
     fn skip_rest(&mut self, size: u64, read: u64, name: &str) -> Result<()> {
         let padded = size
             .checked_next_multiple_of(BLOCK as u64)
-            .ok_or_else(|| bad(format!("{name}: impossibly large")))?
+            .ok_or_else(|| Error::bad_snapshot(format!("{name}: impossibly large")))?
             - read;
         let skipped = io::copy(&mut Read::take(&mut *self.reader, padded), &mut io::sink())
             .map_err(|error| self.failed(&error))?;
@@ -376,7 +382,7 @@ impl Archive<'_> {
 
 /// The parts of a name, if it stays where a snapshot's files belong.
 pub(super) fn checked_name(name: &str) -> Result<Vec<&str>> {
-    let wrong = |why: &str| bad(format!("{name:?}: {why}"));
+    let wrong = |why: &str| Error::bad_snapshot(format!("{name:?}: {why}"));
     if name.len() as u64 > MAX_NAME {
         return Err(wrong("the name is too long"));
     }
@@ -393,7 +399,7 @@ pub(super) fn checked_name(name: &str) -> Result<Vec<&str>> {
     match parts.as_slice() {
         [top, ..] if TOP_LEVEL.contains(top) => {}
         [other] if other.ends_with(".snapshot") => {
-            return Err(bad(format!(
+            return Err(Error::bad_snapshot(format!(
                 "it is a snapshot of a whole server, with {other} in it; make one of the collection \
                  or of its shard instead"
             )));
@@ -437,7 +443,7 @@ impl Entries {
     fn count(&mut self, offset: u64) -> Result<()> {
         self.count += 1;
         if self.count > self.limits.entries {
-            return Err(bad(format!(
+            return Err(Error::bad_snapshot(format!(
                 "more than {} entries before byte {offset}",
                 self.limits.entries
             )));
@@ -449,10 +455,14 @@ impl Entries {
         let path = parts.join("/");
         self.parents(name, parts)?;
         if self.files.contains(&path) {
-            return Err(bad(format!("{name}: a file and a directory")));
+            return Err(Error::bad_snapshot(format!(
+                "{name}: a file and a directory"
+            )));
         }
         if !["segments", "wal"].contains(&parts.first().copied().unwrap_or_default()) {
-            return Err(bad(format!("{name}: a directory where a file belongs")));
+            return Err(Error::bad_snapshot(format!(
+                "{name}: a directory where a file belongs"
+            )));
         }
         // A directory may be made by the files in it before its own entry comes.
         self.directories.insert(path);
@@ -463,17 +473,19 @@ impl Entries {
         let path = parts.join("/");
         self.parents(name, parts)?;
         if self.directories.contains(&path) {
-            return Err(bad(format!("{name}: a file and a directory")));
+            return Err(Error::bad_snapshot(format!(
+                "{name}: a file and a directory"
+            )));
         }
         if !self.files.insert(path) {
-            return Err(bad(format!("{name}: twice in the archive")));
+            return Err(Error::bad_snapshot(format!("{name}: twice in the archive")));
         }
         self.bytes = self
             .bytes
             .checked_add(size)
             .filter(|bytes| *bytes <= self.limits.total_bytes)
             .ok_or_else(|| {
-                bad(format!(
+                Error::bad_snapshot(format!(
                     "{name}: the files are larger than {} bytes together",
                     self.limits.total_bytes
                 ))
@@ -493,7 +505,7 @@ impl Entries {
             }
             path.push_str(part);
             if self.files.contains(&path) {
-                return Err(bad(format!("{name}: below a file")));
+                return Err(Error::bad_snapshot(format!("{name}: below a file")));
             }
             if !self.directories.contains(&path) {
                 self.directories.insert(path.clone());

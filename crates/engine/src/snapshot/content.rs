@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 use tar::Header;
 
-use super::{SnapshotLimits, bad};
+use super::limits::SnapshotLimits;
 use crate::error::{Error, Result};
 
 /// How much is looked at; an error that came instead of a snapshot is shorter.
@@ -55,7 +55,7 @@ pub(super) fn open_archive(path: &Path, limits: SnapshotLimits) -> Result<Box<dy
         ("gzip", Box::new(MultiGzDecoder::new(file)))
     } else if head.starts_with(ZSTD) {
         let decoder = zstd::stream::read::Decoder::with_buffer(file).map_err(|error| {
-            bad(format!(
+            Error::bad_snapshot(format!(
                 "compressed with zstd, which does not begin: {error}"
             ))
         })?;
@@ -63,7 +63,7 @@ pub(super) fn open_archive(path: &Path, limits: SnapshotLimits) -> Result<Box<dy
     } else if is_archive(&head) {
         return Ok(Box::new(file));
     } else {
-        return Err(bad(format!("it is {}", named(&head))));
+        return Err(Error::bad_snapshot(format!("it is {}", named(&head))));
     };
     let decoded = BufReader::with_capacity(
         1 << 16,
@@ -75,10 +75,13 @@ pub(super) fn open_archive(path: &Path, limits: SnapshotLimits) -> Result<Box<dy
     );
     let (head, decoded) = peek(decoded).map_err(|error| match error.raw_os_error() {
         Some(_) => unreadable(path, &error),
-        None => bad(format!("it is compressed ({format}) and damaged: {error}")),
+        None => Error::bad_snapshot(format!("it is compressed ({format}) and damaged: {error}")),
     })?;
     if !is_archive(&head) {
-        return Err(bad(format!("it is {format}, and in that {}", named(&head))));
+        return Err(Error::bad_snapshot(format!(
+            "it is {format}, and in that {}",
+            named(&head)
+        )));
     }
     Ok(Box::new(decoded))
 }

@@ -29,33 +29,14 @@
 
 mod check;
 mod content;
+mod limits;
 mod unpack;
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+pub use limits::SnapshotLimits;
 
-/// Bounds on what a snapshot may unpack to.
-#[derive(Debug, Clone, Copy)]
-pub struct SnapshotLimits {
-    /// Archive entries, those of archives within the archive included.
-    pub entries: u64,
-    /// Bytes of all files together, holes included.
-    pub total_bytes: u64,
-    /// Bytes of the archive itself once a compressed one is decoded.
-    pub decoded_bytes: u64,
-}
-
-impl Default for SnapshotLimits {
-    /// 100,000 entries, 1 TiB, 64 GiB.
-    fn default() -> Self {
-        Self {
-            entries: 100_000,
-            total_bytes: 1 << 40,
-            decoded_bytes: 64 << 30,
-        }
-    }
-}
+use crate::error::Result;
 
 /// Unpacks a snapshot of one shard into `target`, for [`crate::Shard::load`]: a streamed or a stored
 /// one of a shard, or one of a collection that has a single shard, each of them compressed or not.
@@ -72,8 +53,4 @@ pub fn unpack_snapshot(file: &Path, target: &Path, limits: SnapshotLimits) -> Re
     let (shard, segments) = check::check_archive(file, limits)?;
     unpack::unpack(file, target, limits, shard.as_deref())?;
     Ok(segments)
-}
-
-fn bad(message: impl Into<String>) -> Error {
-    Error::BadSnapshot(message.into())
 }

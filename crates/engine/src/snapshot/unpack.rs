@@ -9,7 +9,7 @@ use tar::{Archive, EntryType};
 
 use super::check::{Place, archived_segment, checked_name, place};
 use super::content::open_archive;
-use super::{SnapshotLimits, bad};
+use super::limits::SnapshotLimits;
 use crate::error::{Error, Result};
 
 /// What servers that kept a key-value store beside a segment's files added. It has no reader any
@@ -108,7 +108,7 @@ fn plain<R: Read>(reader: R) -> Archive<R> {
 
 fn entry_name<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String> {
     String::from_utf8(entry.path_bytes().into_owned())
-        .map_err(|_| bad("an entry's name is not UTF-8"))
+        .map_err(|_| Error::bad_snapshot("an entry's name is not UTF-8"))
 }
 
 /// The folder that is filled.
@@ -148,7 +148,7 @@ impl Output<'_> {
                     .map(drop)
                     .map_err(|error| self.failed(&error))
             }
-            other => Err(bad(format!(
+            other => Err(Error::bad_snapshot(format!(
                 "entries of type {other:?} have no place in a snapshot"
             ))),
         }
@@ -168,7 +168,7 @@ impl Output<'_> {
     fn failed(&self, error: &io::Error) -> Error {
         match system_error(error) {
             Some(error) => Error::storage("unpack the snapshot into", self.target, error),
-            None => bad(format!(
+            None => Error::bad_snapshot(format!(
                 "{} cannot be unpacked: {error}",
                 self.archive.display()
             )),

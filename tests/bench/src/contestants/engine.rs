@@ -7,7 +7,7 @@ use edge_sync_engine as engine;
 use edge_sync_snapshots::{Layout, create};
 use serde_json::json;
 
-use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
+use super::contestant::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// The engine behind this project's REST layer, natively: what the component runs, without WASM,
 /// log and host.

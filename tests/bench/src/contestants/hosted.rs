@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use edge_sync_host as host;
 use serde_json::{Value, json};
 
-use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
+use super::contestant::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// The component through the host library, with its log.
 pub struct Hosted {

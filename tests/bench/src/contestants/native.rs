@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Contestant, Found, Record, Result, Shape, State, open, timed};
+use super::contestant::{Contestant, Found, Record, Result, Shape, State, open, timed};
 
 /// `qdrant-edge` as an application uses it, its write-ahead log off.
 pub struct Raw {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use edge_sync_clients::python;
 use serde_json::{Value, json};
 
-use super::{Contestant, Found, Record, Result, Shape, State};
+use super::contestant::{Contestant, Found, Record, Result, Shape, State};
 
 const PROGRAM: &str = include_str!("../../../clients/python/contestant.py");
 

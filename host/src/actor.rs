@@ -16,14 +16,14 @@ use crate::error::{Error, Result};
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
-pub(crate) struct Owner<S> {
+pub(crate) struct Actor<S> {
     what: &'static str,
     jobs: Option<mpsc::Sender<Job<S>>>,
     thread: Option<JoinHandle<Option<S>>>,
     value: Arc<Mutex<Option<S>>>,
     /// What callers run their calls on; none where all calls go to the thread. Locked after the value.
     stack: Option<Mutex<CallStack>>,
-    /// Set when the value is wanted back at the end. Otherwise it is dropped on the owner's
+    /// Set when the value is wanted back at the end. Otherwise it is dropped on the actor's
     /// thread, since dropping may call the guest, which needs the stack.
     wanted: Arc<AtomicBool>,
     /// Calls that were sent and have not ended.
@@ -55,38 +55,38 @@ impl Drop for Counted {
     }
 }
 
-/// What an owner does when nothing was asked of it for a while.
+/// What an actor does when nothing was asked of it for a while.
 struct Idle<S> {
     after: Duration,
     then: fn(&mut S),
 }
 
-impl<S: Send + 'static> Owner<S> {
-    /// `what` names the thread, and the owner in errors.
-    pub(crate) fn spawn(what: &'static str, value: S) -> Result<Owner<S>> {
-        Owner::start(what, value, None)
+impl<S: Send + 'static> Actor<S> {
+    /// `what` names the thread, and the actor in errors.
+    pub(crate) fn spawn(what: &'static str, value: S) -> Result<Actor<S>> {
+        Actor::start(what, value, None)
     }
 
-    /// [`Owner::spawn`]; whoever calls while no other call is there runs it on its own thread.
-    pub(crate) fn spawn_lending(what: &'static str, value: S) -> Result<Owner<S>> {
-        let mut owner = Owner::start(what, value, None)?;
-        owner.stack = CallStack::new()
+    /// [`Actor::spawn`]; whoever calls while no other call is there runs it on its own thread.
+    pub(crate) fn spawn_lending(what: &'static str, value: S) -> Result<Actor<S>> {
+        let mut actor = Actor::start(what, value, None)?;
+        actor.stack = CallStack::new()
             .map_err(Error::io("get a stack for", what))?
             .map(Mutex::new);
-        Ok(owner)
+        Ok(actor)
     }
 
-    /// [`Owner::spawn`]; `then` is called when nothing was asked of it for as long as `after`.
+    /// [`Actor::spawn`]; `then` is called when nothing was asked of it for as long as `after`.
     pub(crate) fn spawn_idle(
         what: &'static str,
         value: S,
         after: Duration,
         then: fn(&mut S),
-    ) -> Result<Owner<S>> {
-        Owner::start(what, value, Some(Idle { after, then }))
+    ) -> Result<Actor<S>> {
+        Actor::start(what, value, Some(Idle { after, then }))
     }
 
-    fn start(what: &'static str, value: S, idle: Option<Idle<S>>) -> Result<Owner<S>> {
+    fn start(what: &'static str, value: S, idle: Option<Idle<S>>) -> Result<Actor<S>> {
         let waiting = Arc::new(AtomicUsize::new(0));
         let (jobs, inbox) = mpsc::channel::<Job<S>>();
         let wanted = Arc::new(AtomicBool::new(false));
@@ -105,7 +105,7 @@ impl<S: Send + 'static> Owner<S> {
                 value.filter(|_| is_sound && give_back.load(Ordering::Acquire))
             })
             .map_err(Error::io("start a thread for", what))?;
-        Ok(Owner {
+        Ok(Actor {
             what,
             jobs: Some(jobs),
             thread: Some(thread),
@@ -124,7 +124,7 @@ impl<S: Send + 'static> Owner<S> {
     /// Runs `job` after those sent before it, and does not wait for it.
     pub(crate) fn tell(&self, job: impl FnOnce(&mut S) + Send + 'static) {
         let counted = Counted::begin(&self.waiting);
-        // An owner that is gone needs to be told nothing.
+        // An actor that is gone needs to be told nothing.
         let _ = self.send(Box::new(move |state| {
             job(state);
             drop(counted);
@@ -171,7 +171,7 @@ impl<S: Send + 'static> Owner<S> {
         .unwrap_or_else(|_| Err(closed()))
     }
 
-    /// [`Owner::call`] for async callers. The job runs even if the future is dropped.
+    /// [`Actor::call`] for async callers. The job runs even if the future is dropped.
     pub(crate) fn call_async<R, F>(
         &self,
         job: F,
@@ -248,9 +248,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<S> Drop for Owner<S> {
+impl<S> Drop for Actor<S> {
     /// Waits for the thread, so that what the value holds (a lock, unflushed data) is released
-    /// when the owner is gone.
+    /// when the actor is gone.
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take()
@@ -267,10 +267,10 @@ mod tests {
 
     #[test]
     fn calls_run_in_order_on_one_thread_and_the_value_comes_back() {
-        let owner = Owner::spawn("test", Vec::new()).unwrap();
+        let actor = Actor::spawn("test", Vec::new()).unwrap();
         let threads: Vec<_> = (0..10)
             .map(|n| {
-                owner
+                actor
                     .call(move |values: &mut Vec<i32>| {
                         values.push(n);
                         Ok(std::thread::current().id())
@@ -279,12 +279,12 @@ mod tests {
             })
             .collect();
         assert!(threads.iter().all(|id| *id == threads[0]));
-        assert_eq!(owner.into_inner().unwrap(), (0..10).collect::<Vec<_>>());
+        assert_eq!(actor.into_inner().unwrap(), (0..10).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_caller_runs_its_call_itself_unless_another_is_there() {
-        let owner = Arc::new(Owner::spawn_lending("test", Vec::new()).unwrap());
+        let actor = Arc::new(Actor::spawn_lending("test", Vec::new()).unwrap());
         let here = std::thread::current().id();
         let push = |n| {
             move |values: &mut Vec<i32>| {
@@ -292,41 +292,41 @@ mod tests {
                 Ok(std::thread::current().id())
             }
         };
-        assert_eq!(owner.call(push(0)).unwrap(), here);
+        assert_eq!(actor.call(push(0)).unwrap(), here);
         // In the order sent, though the first of these holds the thread up.
         let (go_on, held_up) = mpsc::channel::<()>();
-        owner.tell(move |values| {
+        actor.tell(move |values| {
             held_up.recv().unwrap();
             values.push(1);
         });
-        let other = Arc::clone(&owner);
+        let other = Arc::clone(&actor);
         let caller = std::thread::spawn(move || {
             let at = other.call(push(2)).unwrap();
             (at, std::thread::current().id())
         });
-        while owner.waiting() < 2 {
+        while actor.waiting() < 2 {
             std::thread::yield_now();
         }
         go_on.send(()).unwrap();
         let (at, caller) = caller.join().unwrap();
         assert!(at != caller && at != here);
-        let owner = Arc::into_inner(owner).unwrap();
-        assert_eq!(owner.into_inner().unwrap(), [0, 1, 2]);
+        let actor = Arc::into_inner(actor).unwrap();
+        assert_eq!(actor.into_inner().unwrap(), [0, 1, 2]);
     }
 
     #[test]
     fn within_a_runtime_the_thread_runs_the_call() {
-        let owner = Owner::spawn_lending("test", ()).unwrap();
+        let actor = Actor::spawn_lending("test", ()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let at = runtime.block_on(async { owner.call(|()| Ok(std::thread::current().id())) });
+        let at = runtime.block_on(async { actor.call(|()| Ok(std::thread::current().id())) });
         assert_ne!(at.unwrap(), std::thread::current().id());
     }
 
     #[test]
     fn calls_of_many_threads_are_all_made() {
-        let owner = Owner::spawn_lending("test", 0).unwrap();
+        let actor = Actor::spawn_lending("test", 0).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -335,12 +335,12 @@ mod tests {
                             *value += 1;
                             Ok(())
                         };
-                        owner.call(add).unwrap();
+                        actor.call(add).unwrap();
                     }
                 });
             }
         });
-        assert_eq!(owner.into_inner().unwrap(), 4000);
+        assert_eq!(actor.into_inner().unwrap(), 4000);
     }
 
     #[test]
@@ -352,22 +352,22 @@ mod tests {
                 _ => deep(left - 1) + usize::from(frame[127] == left),
             }
         }
-        let owner = Arc::new(Owner::spawn_lending("test", ()).unwrap());
+        let actor = Arc::new(Actor::spawn_lending("test", ()).unwrap());
         let small = Builder::new()
             .stack_size(256 << 10)
-            .spawn(move || owner.call(|()| Ok(deep(crate::component::GUEST_STACK_BYTES / 1024))));
+            .spawn(move || actor.call(|()| Ok(deep(crate::component::GUEST_STACK_BYTES / 1024))));
         assert!(small.unwrap().join().unwrap().unwrap() > 0);
     }
 
     #[test]
     fn a_panicking_call_is_an_error_for_it_and_those_after() {
-        for spawn in [Owner::spawn, Owner::spawn_lending] {
-            let owner = spawn("test", ()).unwrap();
-            let outcome: Result<()> = owner.call(|_| panic!("deliberate"));
+        for spawn in [Actor::spawn, Actor::spawn_lending] {
+            let actor = spawn("test", ()).unwrap();
+            let outcome: Result<()> = actor.call(|_| panic!("deliberate"));
             assert!(matches!(outcome, Err(Error::Closed("test"))));
-            assert!(matches!(owner.call(|_| Ok(())), Err(Error::Closed("test"))));
-            owner.tell(|_| ());
-            assert!(matches!(owner.into_inner(), Err(Error::Closed("test"))));
+            assert!(matches!(actor.call(|_| Ok(())), Err(Error::Closed("test"))));
+            actor.tell(|_| ());
+            assert!(matches!(actor.into_inner(), Err(Error::Closed("test"))));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The host's clock.
+//! The time of day, as everything here writes it down.
 
 use std::time::SystemTime;
 
-/// Milliseconds since 1970; 0 where the clock stands before that.
+/// Milliseconds since 1970 (UTC); 0 where the clock stands before that.
 pub fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -7,13 +7,13 @@ use crate::directory::Directory;
 use crate::error::Result;
 
 /// One of the shards that are pulled.
-pub struct Part {
+pub struct PulledShard {
     pub origin: Origin,
     pub offer: Offer,
     pub doubts: Vec<String>,
 }
 
-impl Part {
+impl PulledShard {
     /// Looks at the mirror in `generation`, if there is one.
     pub fn begin(directory: &Directory, generation: Option<u64>, origin: Origin) -> Result<Self> {
         let mut doubts = Vec::new();
@@ -50,7 +50,7 @@ impl Part {
     }
 
     /// What to ask with.
-    pub fn told(&self) -> wit::Offer {
+    pub fn to_wit(&self) -> wit::Offer {
         wit::Offer {
             manifest: self.offer.manifest().to_json(),
             whole: self.offer.is_whole(),
@@ -62,7 +62,7 @@ impl Part {
 
 /// An answer and what it answers.
 pub struct Answer<'a> {
-    pub part: &'a Part,
+    pub shard: &'a PulledShard,
     /// None: nothing is new.
     pub archive: Option<&'a Archive>,
     /// The server did not optimize while it sent the files.
