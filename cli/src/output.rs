@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use console::style;
-use edge_sync_host::{Error, FailureClass, ServerFailure};
+use edge_sync_host::{Error, FailureClass, ServerFailure, failure_class_name};
 use indicatif::{
     HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
@@ -321,7 +321,7 @@ pub fn describe(error: &Error) -> Value {
             add("offset", json!(corruption.offset));
         }
         Error::Server(failure) => {
-            add("class", json!(class_name(failure.class)));
+            add("class", json!(failure_class_name(failure.class)));
             add("status", json!(failure.status));
             add("request", json!(failure.request));
             add("retry_after_ms", json!(failure.retry_after_ms));
@@ -353,17 +353,6 @@ pub fn describe(error: &Error) -> Value {
         _ => {}
     }
     value
-}
-
-fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Retry => "retry",
-        FailureClass::Stop => "stop",
-        FailureClass::Reject => "reject",
-        FailureClass::TooLarge => "too-large",
-        FailureClass::Unclear => "unclear",
-        FailureClass::Missing => "missing",
-    }
 }
 
 /// What a person can do about it.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use edge_sync_engine as engine;
+use edge_sync_upload as upload;
 
+use crate::bindings::courier::Answer;
+use crate::bindings::queue::UploadRequest;
 use crate::bindings::restore::PlannedOptimization;
 use crate::bindings::shard::{
     ScoredPoint, ScrollRequest, SearchRequest, Selection, StoredPoint, Target,
@@ -187,5 +190,39 @@ pub fn planned_out(planned: engine::PlannedOptimization) -> PlannedOptimization 
     PlannedOptimization {
         optimizer: planned.optimizer,
         segments: planned.segments,
+    }
+}
+
+impl From<UploadRequest> for upload::Request {
+    fn from(request: UploadRequest) -> Self {
+        Self::new(&request.method, request.path, request.body)
+    }
+}
+
+impl From<Answer> for upload::Answer {
+    fn from(answer: Answer) -> Self {
+        Self {
+            status: answer.status,
+            request: answer.request,
+            host: answer.host,
+            retry_after: answer.retry_after,
+            location: answer.location,
+            content_encoding: answer.content_encoding,
+            body: answer.body,
+        }
+    }
+}
+
+impl From<upload::Answer> for Answer {
+    fn from(answer: upload::Answer) -> Self {
+        Self {
+            status: answer.status,
+            request: answer.request,
+            host: answer.host,
+            retry_after: answer.retry_after,
+            location: answer.location,
+            content_encoding: answer.content_encoding,
+            body: answer.body,
+        }
     }
 }

@@ -428,18 +428,10 @@ impl courier::Guest for Component {
     ) -> Result<courier::Answer> {
         let request = edge_sync_upload::Request {
             server_wide,
-            ..crate::sync::request_of(request)
+            ..request.into()
         };
         match crate::courier::Server::new(server)?.exchange(&request)? {
-            Ok(answer) => Ok(courier::Answer {
-                status: answer.status,
-                request: answer.request,
-                host: answer.host,
-                retry_after: answer.retry_after,
-                location: answer.location,
-                content_encoding: answer.content_encoding,
-                body: answer.body,
-            }),
+            Ok(answer) => Ok(answer.into()),
             Err(no) => {
                 let failure = edge_sync_upload::verdict::no_answer(&no);
                 Err(crate::courier::server_error(failure))
@@ -448,22 +440,12 @@ impl courier::Guest for Component {
     }
 
     fn judge(request: queue::UploadRequest, answer: courier::Answer) -> Result<bool> {
-        let answer = edge_sync_upload::Answer {
-            status: answer.status,
-            request: answer.request,
-            host: answer.host,
-            retry_after: answer.retry_after,
-            location: answer.location,
-            content_encoding: answer.content_encoding,
-            body: answer.body,
-        };
-        let request = crate::sync::request_of(request);
-        let now = now_ms();
-        crate::courier::settle(edge_sync_upload::judge_write(&request, &answer, now))
+        let verdict = edge_sync_upload::judge_write(&request.into(), &answer.into(), now_ms());
+        crate::courier::settle(verdict)
     }
 
     fn send(server: courier::Server, request: queue::UploadRequest) -> Result<bool> {
-        crate::courier::Server::new(server)?.send(&crate::sync::request_of(request))
+        crate::courier::Server::new(server)?.send(&request.into())
     }
 
     fn optimizer(server: courier::Server) -> Result<courier::OptimizerState> {

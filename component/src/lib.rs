@@ -8,8 +8,8 @@
 //! the exchange with a Qdrant server, `placement` where its shards are, `download` a snapshot on its
 //! way, `tenant` the points of one tenant among those of others, `ledger` the snapshots to
 //! delete from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
-//! replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the `wasi:cli/run` command line. The rest of this
-//! file and `convert` are glue.
+//! replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the
+//! `wasi:cli/run` command line. The rest of this file and `convert` are glue.
 
 mod binding;
 mod bindings;

@@ -73,7 +73,7 @@ impl Queue for &mut Store {
                 operations: batch.operations,
                 points: batch.points,
                 rest: batch.rest,
-                request: request_of(batch.request),
+                request: batch.request.into(),
             }),
         )
     }
@@ -125,10 +125,6 @@ impl Network for &Server {
 }
 
 /// A request as the upload machine knows it.
-pub fn request_of(request: wit::UploadRequest) -> Request {
-    Request::new(&request.method, request.path, request.body)
-}
-
 fn standing_of(standing: wit::QueueStanding) -> Standing {
     Standing {
         acknowledged: standing.acknowledged,

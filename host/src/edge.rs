@@ -74,7 +74,8 @@ pub fn has_shard(directory: impl AsRef<Path>) -> bool {
 /// A shard, kept in step with a collection on a server if there is one.
 ///
 /// Clones are handles to the same. Dropping the last ends the background worker after the exchange
-/// under way, gives up an optimization that nobody asked for, then flushes and closes the shard; what is not uploaded stays queued on disk.
+/// under way, gives up an optimization that nobody asked for, then flushes and closes the shard; what is not
+/// uploaded stays queued on disk.
 ///
 /// Each call that may take long has a twin for async callers, which any executor can run: it is carried
 /// out on a thread of its own. If the future is dropped, the call stops at the next good moment, as with

@@ -347,6 +347,18 @@ impl From<Guest> for Error {
     }
 }
 
+/// What a program reads of a failure: `retry`, `stop`, `reject`, `too-large`, `unclear` or `missing`.
+pub fn failure_class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Retry => "retry",
+        FailureClass::Stop => "stop",
+        FailureClass::Reject => "reject",
+        FailureClass::TooLarge => "too-large",
+        FailureClass::Unclear => "unclear",
+        FailureClass::Missing => "missing",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,7 +40,8 @@ pub enum Event {
         /// The generation in force.
         generation: u64,
     },
-    /// The shard was optimized without being asked for it ([`Builder::auto_optimize`](crate::Builder::auto_optimize)).
+    /// The shard was optimized without being asked for it
+    /// ([`Builder::auto_optimize`](crate::Builder::auto_optimize)).
     Optimized {
         /// The generation in force.
         generation: u64,

@@ -19,7 +19,7 @@ pub struct HttpLimits {
     pub snapshot_first_byte: Duration,
     /// Longest silence within an answer. Default: 30 s.
     pub between_bytes: Duration,
-    /// Largest answer, in bytes. The component itself reads 16 MiB at most. Default: 64 MiB.
+    /// Largest answer, in bytes. Default: 16 MiB, which is the most that the component reads.
     pub response_bytes: u64,
     /// Largest snapshot, in bytes. Default: 64 GiB.
     pub snapshot_bytes: u64,
@@ -32,7 +32,7 @@ impl Default for HttpLimits {
             first_byte: Duration::from_secs(60),
             snapshot_first_byte: Duration::from_secs(900),
             between_bytes: Duration::from_secs(30),
-            response_bytes: 64 << 20,
+            response_bytes: 16 << 20,
             snapshot_bytes: 64 << 30,
         }
     }

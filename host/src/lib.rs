@@ -68,7 +68,8 @@
 //!
 //! Every call blocks the calling thread. Those that may take long have a twin whose name ends in `_async`
 //! and whose arguments are the same, on [`Component`], [`Shard`], [`EdgeSync`] and [`Peek`] alike; any
-//! executor can run these, tokio or another. Nothing here needs a runtime of the caller's. Handles can be cloned and shared between threads.
+//! executor can run these, tokio or another. Nothing here needs a runtime of the caller's. Handles can be
+//! cloned and shared between threads.
 //!
 //! # What runs where
 //!
@@ -85,10 +86,11 @@
 //!
 //! Each instance answers one call after the other. A call to the shard runs on its caller's thread while no
 //! other is under way, with a stack of its own; otherwise, within an async runtime, and for the other
-//! instances, on a thread that is the instance's. A call that traps, or runs past its time or memory limit, costs that call only: the instance is made anew, the
-//! shard opened again, and a write that was not answered taken back. A shard that cannot be loaded,
-//! because there is too little memory or disk for it, still hands out what waits for upload. The contract
-//! with the component is the WIT package `edge-sync:shard`.
+//! instances, on a thread that is the instance's. A call that traps, or runs past its time or memory limit,
+//! costs that call only: the instance is made anew, the shard opened again, and a write that was not
+//! answered taken back. A shard that cannot be loaded, because there is too little memory or disk for it,
+//! still hands out what waits for upload. The contract with the component is the WIT package
+//! `edge-sync:shard`.
 //!
 //! # When something fails
 //!
@@ -169,7 +171,7 @@ pub use component::{Component, ComponentOptions, OnCompile};
 pub use courier::{Courier, ServerSettings};
 pub use device::{DEVICE_HEADER, device_id};
 pub use edge::{BoundServer, Builder, EdgeSync, bound_server, has_shard};
-pub use error::{Error, Result};
+pub use error::{Error, Result, failure_class_name};
 pub use events::{Event, Events};
 pub use holder::Holder;
 pub use http_limits::HttpLimits;

@@ -33,8 +33,8 @@ const RETRIED_A_CALL: u32 = 500;
 /// A shard in a data directory. Clones are handles to the same shard; when the last is dropped,
 /// the shard is flushed and closed and the directory released.
 ///
-/// Calls wait for those before them, but for reads that go to a reader ([`ShardOptions::readers`]). Each has a twin for async callers, whose call is carried out
-/// even if the future is dropped.
+/// Calls wait for those before them, but for reads that go to a reader ([`ShardOptions::readers`]). Each has
+/// a twin for async callers, whose call is carried out even if the future is dropped.
 #[derive(Clone)]
 pub struct Shard {
     inner: Arc<Inner>,
@@ -310,8 +310,8 @@ impl Shard {
         self.inner.actor.call(ShardState::shed_memory)
     }
 
-    /// Any request of Qdrant's points API, and `PATCH` of the collection's parameters: `path` below `/collections/{c}` with its query string,
-    /// and body. Answers the REST `result`.
+    /// Any request of Qdrant's points API, and `PATCH` of the collection's parameters: `path` below
+    /// `/collections/{c}` with its query string, and body. Answers the REST `result`.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<String> {
         self.ask("request", method, path, request_call(method, path, body))
     }
@@ -545,7 +545,8 @@ fn is_empty(directory: &Path) -> Result<bool> {
 }
 
 /// Makes each WIT function a method and its async twin. `[limit access]` are the field of
-/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to the actor, and how the guest gets it.
+/// [`TimeLimits`] that applies, and what the call works on; each argument says how it is owned for the way to
+/// the actor, and how the guest gets it.
 macro_rules! calls {
     ($(
         $(#[$doc:meta])*

@@ -5,9 +5,9 @@ use std::path::Path;
 use edge_sync_clock::now_ms;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, failure_class_name};
 use crate::reports::{PullReport, RestoreReport};
-use crate::types::{FailureClass, QueueStatus};
+use crate::types::QueueStatus;
 
 /// The component leaves names that begin with a dot alone.
 const FILE_NAME: &str = ".sync-status.json";
@@ -110,21 +110,10 @@ impl FailureNote {
             kind: error.kind().to_owned(),
             class: error
                 .failure_class()
-                .map(|class| class_name(class).to_owned()),
+                .map(|class| failure_class_name(class).to_owned()),
             message: error.to_string(),
             at_ms: now_ms(),
         }
-    }
-}
-
-pub(crate) fn class_name(class: FailureClass) -> &'static str {
-    match class {
-        FailureClass::Retry => "retry",
-        FailureClass::Stop => "stop",
-        FailureClass::Reject => "reject",
-        FailureClass::TooLarge => "too-large",
-        FailureClass::Unclear => "unclear",
-        FailureClass::Missing => "missing",
     }
 }
 
@@ -251,7 +240,7 @@ fn is_setting(failure: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ServerFailure;
+    use crate::types::{FailureClass, ServerFailure};
 
     fn failure() -> Error {
         Error::Internal("a failure".into())

@@ -32,7 +32,7 @@ impl Repository {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = manifest
             .parent()
-            .context("xtask/ is at the root of disks")?;
+            .context("xtask/ has no folder above it")?;
         Self::at(root)
     }
 

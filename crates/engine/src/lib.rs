@@ -1,10 +1,10 @@
 //! The local shard: everything that touches the qdrant-edge engine.
 //!
 //! Maps Qdrant's REST JSON (schema of Qdrant 1.19) to the engine's types, in one place:
-//! [`parse_request`] turns a request into a [`ReadRequest`], a [`Write`] or [`Changes`], [`Shard::read`] answers
-//! the former, and [`Shard::prepare`] turns the latter into [`Operation`]s that are logged, applied
-//! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field,
-//! unless a request is to be read as a server reads it ([`Strictness::Server`]).
+//! [`parse_request`] turns a request into a [`ReadRequest`], a [`Write`] or [`Changes`], [`Shard::read`]
+//! answers the former, and [`Shard::prepare`] turns the latter into [`Operation`]s that are logged, applied
+//! with [`Shard::apply`], and uploaded. Unknown or misspelt fields are errors that name the field, unless a
+//! request is to be read as a server reads it ([`Strictness::Server`]).
 //!
 //! The engine's own write-ahead log is off: what is not flushed is lost in a crash, and the
 //! caller's log replays it. Applying an operation again is harmless.
