@@ -166,7 +166,7 @@ struct Search {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct NamedVector {
     name: Raw,
     vector: Raw,
 }
@@ -176,7 +176,7 @@ impl Older for Search {
         if !self.vector.get().starts_with('{') {
             return Ok((self.vector, None));
         }
-        let Named { name, vector } = read(self.vector.get())?;
+        let NamedVector { name, vector } = read(self.vector.get())?;
         Ok((vector, Some(name)))
     }
 }

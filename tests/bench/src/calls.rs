@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::contestants::{Contestant, Contestants, Hosted, Record, Result, Shape};
-use crate::data::{Data, Kind as DataKind};
+use crate::data::{Data, Dataset};
 use crate::engines::order;
 use crate::figures::{Figure, Measured};
 use crate::report::{Row, Samples, Table, Times, Unit, machine, median};
@@ -66,7 +66,7 @@ pub fn measure(
     (dimensions, calls): (usize, usize),
     repetitions: usize,
 ) -> Result<Calls> {
-    let data = Data::make(DataKind::Random, 1, dimensions, 1, 1);
+    let data = Data::make(Dataset::Random, 1, dimensions, 1, 1);
     let (Some(record), Some(query)) = (data.records.first(), data.queries.first()) else {
         return Err("there is no point".into());
     };
@@ -80,7 +80,7 @@ pub fn measure(
         shard.upsert(std::slice::from_ref(record))?;
         shards.push(shard);
     }
-    let own = Own::create(contestants, folder, record)?;
+    let own = Variants::create(contestants, folder, record)?;
     let (mut search, mut upsert) = (Times::default(), Times::default());
     let mut of_own: Vec<(&'static str, Samples)> = Vec::new();
     for repetition in 0..repetitions.max(1) {
@@ -126,13 +126,13 @@ pub fn measure(
 }
 
 /// The component in other clothes.
-struct Own {
+struct Variants {
     logs_os: Hosted,
     logs_always: Hosted,
     served: Served,
 }
 
-impl Own {
+impl Variants {
     fn create(contestants: &Contestants, folder: &Path, record: &Record) -> Result<Self> {
         let shape = Shape::of(record.vector.len());
         let create = |name: &str, durability| {

@@ -144,11 +144,11 @@ impl fmt::Display for Throughput {
 }
 
 /// Errors that go from one thread to another.
-type Asked<T> = std::result::Result<T, String>;
+type Answered<T> = std::result::Result<T, String>;
 
 /// A client: what it searches with, or writes with.
-type Search<'a> = Box<dyn FnMut(&[f32]) -> Asked<()> + 'a>;
-type Write<'a> = Box<dyn FnMut(&[Record]) -> Asked<()> + 'a>;
+type Search<'a> = Box<dyn FnMut(&[f32]) -> Answered<()> + 'a>;
+type Write<'a> = Box<dyn FnMut(&[Record]) -> Answered<()> + 'a>;
 
 /// Where clients come in.
 trait Door: Sync {
@@ -170,7 +170,7 @@ impl<C: Contestant + Sync> Door for Within<C> {
     }
 }
 
-fn told<T>(outcome: Result<T>) -> Asked<()> {
+fn told<T>(outcome: Result<T>) -> Answered<()> {
     outcome.map(drop).map_err(|error| error.to_string())
 }
 
@@ -198,7 +198,7 @@ impl Door for Served {
 
 fn answered(
     outcome: std::result::Result<(u16, Value), edge_sync_clients::rest::NoAnswer>,
-) -> Asked<()> {
+) -> Answered<()> {
     match outcome.map_err(|error| error.to_string())? {
         (200, _) => Ok(()),
         (status, answer) => Err(format!("{status}: {answer}")),
@@ -399,7 +399,7 @@ fn search(
     queries: &[Vec<f32>],
     number: usize,
     end: &AtomicBool,
-) -> Asked<Vec<f64>> {
+) -> Answered<Vec<f64>> {
     let mut waited = Vec::new();
     for query in queries.iter().cycle().skip(number) {
         if end.load(Ordering::Relaxed) {
@@ -412,7 +412,7 @@ fn search(
     Ok(waited)
 }
 
-fn write(mut client: Write<'_>, new: &[Record], end: &AtomicBool) -> Asked<Vec<f64>> {
+fn write(mut client: Write<'_>, new: &[Record], end: &AtomicBool) -> Answered<Vec<f64>> {
     let mut waited = Vec::new();
     let mut due = Instant::now();
     for batch in new.chunks(WRITTEN).cycle() {

@@ -11,7 +11,7 @@ use crate::contestants::Record;
 
 /// Kinds of vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum Dataset {
     /// Every coordinate by itself: the worst case of an index, since all points are about as far
     /// from each other.
     Random,
@@ -22,7 +22,7 @@ pub enum Kind {
     Digits,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Random => "random vectors",
@@ -61,7 +61,13 @@ pub struct Data {
 
 impl Data {
     /// So many points and queries; digits as many as there are, at most.
-    pub fn make(kind: Kind, points: usize, dimensions: usize, queries: usize, seed: u64) -> Self {
+    pub fn make(
+        kind: Dataset,
+        points: usize,
+        dimensions: usize,
+        queries: usize,
+        seed: u64,
+    ) -> Self {
         let mut source = Source::new(kind, dimensions, seed);
         let records = source.records(0..points as u64);
         // What is left of the digits.
@@ -83,11 +89,11 @@ impl Data {
 /// Makes vectors, one after the other.
 #[derive(Debug)]
 pub enum Source {
-    /// [`Kind::Random`].
+    /// [`Dataset::Random`].
     Random(Rng, usize),
-    /// [`Kind::Clusters`].
+    /// [`Dataset::Clusters`].
     Clusters(Rng, Box<Space>),
-    /// [`Kind::Digits`]: those that are left, the next one last.
+    /// [`Dataset::Digits`]: those that are left, the next one last.
     Digits(Vec<Vec<f32>>),
 }
 
@@ -102,11 +108,11 @@ pub struct Space {
 
 impl Source {
     /// One that begins anew.
-    pub fn new(kind: Kind, dimensions: usize, seed: u64) -> Self {
+    pub fn new(kind: Dataset, dimensions: usize, seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         match kind {
-            Kind::Random => Self::Random(random, dimensions),
-            Kind::Clusters => {
+            Dataset::Random => Self::Random(random, dimensions),
+            Dataset::Clusters => {
                 // So that a coordinate is about 1.
                 let scale = 1.0 / (LATENT as f32).sqrt();
                 let mut of = |count: usize, scale: f32| -> Vec<f32> {
@@ -126,7 +132,7 @@ impl Source {
                 };
                 Self::Clusters(random, Box::new(space))
             }
-            Kind::Digits => Self::Digits(digit_vectors().0),
+            Dataset::Digits => Self::Digits(digit_vectors().0),
         }
     }
 
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_makes_the_same_data_and_another_does_not() {
-        for kind in [Kind::Random, Kind::Clusters] {
+        for kind in [Dataset::Random, Dataset::Clusters] {
             let vectors = |seed| {
                 let data = Data::make(kind, 20, 32, 5, seed);
                 assert_eq!((data.records.len(), data.queries.len()), (20, 5));
@@ -229,12 +235,12 @@ mod tests {
             };
             data.queries.iter().map(of).sum::<f32>() / 20.0
         };
-        assert!(contrast(Kind::Clusters) > 1.5 * contrast(Kind::Random));
+        assert!(contrast(Dataset::Clusters) > 1.5 * contrast(Dataset::Random));
     }
 
     #[test]
     fn digits_that_are_searched_for_are_not_written() {
-        let data = Data::make(Kind::Digits, 5_000, 1, 5_000, 1);
+        let data = Data::make(Dataset::Digits, 5_000, 1, 5_000, 1);
         assert_eq!((data.records.len(), data.queries.len()), (1_500, 297));
         assert_eq!(data.dimensions(), 64);
         let all = digits::load();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edge_sync_host::{Durability, ShardOptions};
 
-use crate::contestants::{Contestant, Contestants, Engine, Kind, Result, Shape, State};
+use crate::contestants::{Contestant, ContestantKind, Contestants, Engine, Result, Shape, State};
 use crate::data::Data;
 use crate::report::{Report, Samples, Times, Unit, machine, median};
 
@@ -136,7 +136,7 @@ impl Measured {
 /// One repetition.
 struct Turn<'a> {
     contestants: &'a Contestants,
-    kinds: Vec<Kind>,
+    kinds: Vec<ContestantKind>,
     data: &'a Data,
     batch: usize,
     folder: &'a Path,
@@ -159,7 +159,7 @@ impl Turn<'_> {
 
         let (exact, exact_ids) = self.search(&shards, true)?;
         measured.exact.add(&self.kinds, &exact);
-        let reference = self.found_by(Kind::Native, &exact_ids)?;
+        let reference = self.found_by(ContestantKind::Native, &exact_ids)?;
         for (kind, ids) in self.kinds.iter().zip(&exact_ids) {
             let agreement = overlap(reference, ids);
             // Scores differ in their last digits, so close neighbours may swap; not more.
@@ -170,7 +170,7 @@ impl Turn<'_> {
                 )
                 .into());
             }
-            if *kind == Kind::Component {
+            if *kind == ContestantKind::Component {
                 measured.agreement.push(agreement);
             }
         }
@@ -203,7 +203,7 @@ impl Turn<'_> {
         drop(shards);
 
         let snapshot = self.folder.join("shard.snapshot");
-        Engine::open(&self.at("shard", Kind::Engine))?.snapshot(&snapshot)?;
+        Engine::open(&self.at("shard", ContestantKind::Engine))?.snapshot(&snapshot)?;
         measured.snapshot_bytes = std::fs::metadata(&snapshot)?.len();
         measured.restore.add(&self.kinds, &self.restore(&snapshot)?);
         Ok(())
@@ -216,7 +216,7 @@ impl Turn<'_> {
             let folder = self.folder.join(name);
             let shape = self.shape();
             self.contestants
-                .create(Kind::Component, &folder, shape, &options)
+                .create(ContestantKind::Component, &folder, shape, &options)
         };
         let one = vec![create("always-ones")?];
         let seconds = self.ones(&one)?;
@@ -234,13 +234,13 @@ impl Turn<'_> {
         Shape::of(self.data.dimensions())
     }
 
-    fn at(&self, name: &str, kind: Kind) -> std::path::PathBuf {
+    fn at(&self, name: &str, kind: ContestantKind) -> std::path::PathBuf {
         self.folder.join(format!("{name}-{kind:?}"))
     }
 
     fn create(&self, name: &str) -> Result<Shards> {
         let options = ShardOptions::default().durability(Durability::Os);
-        let create = |kind: &Kind| {
+        let create = |kind: &ContestantKind| {
             let folder = self.at(name, *kind);
             std::fs::create_dir(&folder)?;
             self.contestants
@@ -249,7 +249,7 @@ impl Turn<'_> {
         self.kinds.iter().map(create).collect()
     }
 
-    fn found_by<'b>(&self, kind: Kind, found: &'b [Found]) -> Result<&'b Found> {
+    fn found_by<'b>(&self, kind: ContestantKind, found: &'b [Found]) -> Result<&'b Found> {
         let at = self.kinds.iter().position(|it| *it == kind);
         at.and_then(|at| found.get(at))
             .ok_or_else(|| format!("{} is not there", kind.name()).into())

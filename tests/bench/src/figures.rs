@@ -45,7 +45,7 @@ pub trait Measured: Serialize + Display {
 }
 
 /// Any of them.
-pub trait Told: Display {
+pub trait Reportable: Display {
     /// See [`Measured::figures`].
     fn numbers(&self) -> Vec<Figure>;
 
@@ -56,7 +56,7 @@ pub trait Told: Display {
     fn json(&self) -> Result<Value>;
 }
 
-impl<M: Measured> Told for M {
+impl<M: Measured> Reportable for M {
     fn numbers(&self) -> Vec<Figure> {
         self.figures()
     }

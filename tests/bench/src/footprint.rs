@@ -13,7 +13,7 @@ use edge_sync_host::{Component, Durability, Shard, ShardOptions};
 use edge_sync_numbers::{bytes, grouped};
 use serde::{Deserialize, Serialize};
 
-use crate::contestants::{Contestant, Contestants, Kind, Python, Result, Shape};
+use crate::contestants::{Contestant, ContestantKind, Contestants, Python, Result, Shape};
 use crate::data::{self, Source};
 use crate::engines::{LIMIT, order};
 use crate::figures::{Figure, Measured};
@@ -40,7 +40,7 @@ print(EdgeShard.load(sys.argv[1]).info().points_count, flush=True)
 #[derive(Debug, Clone, Copy)]
 pub struct Filling {
     /// Kind of the vectors.
-    pub data: data::Kind,
+    pub data: data::Dataset,
     /// How many points.
     pub points: usize,
     /// Dimensions of their vectors.
@@ -64,7 +64,7 @@ pub enum Stage {
 
 /// What a process of its own tells: its memory, at the stops of its stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Told {
+pub struct Stops {
     stops: Vec<Memory>,
     linear: Option<u64>,
 }
@@ -201,13 +201,13 @@ impl fmt::Display for Footprint {
 /// # Errors
 /// A process fails, or the system does not tell its memory.
 pub fn measure(
-    kinds: &[Kind],
+    kinds: &[ContestantKind],
     component: &Path,
     folder: &Path,
     filling: Filling,
     repetitions: usize,
 ) -> Result<Footprint> {
-    let alone = |kind: Kind, stage: Stage, name: &str| -> Result<Told> {
+    let alone = |kind: ContestantKind, stage: Stage, name: &str| -> Result<Stops> {
         let told = this_program(kind, stage, component, &folder.join(name), filling)?.output()?;
         let said = String::from_utf8_lossy(&told.stdout);
         serde_json::from_str(&said).map_err(|error| {
@@ -223,7 +223,7 @@ pub fn measure(
         let opened = alone(kind, Stage::Open, &name)?;
         let empty = alone(kind, Stage::Empty, &format!("empty-{name}"))?;
         let at =
-            |told: &Told, stop: usize| told.stops.get(stop).copied().ok_or("a stop is missing");
+            |told: &Stops, stop: usize| told.stops.get(stop).copied().ok_or("a stop is missing");
         memory.push(Row {
             who: kind.name(),
             filling_peak: at(&filled, 0)?.peak,
@@ -233,17 +233,17 @@ pub fn measure(
             empty: at(&empty, 0)?,
         });
     }
-    let shard = |kind: Kind| folder.join(format!("{kind:?}"));
-    let empty = |kind: Kind| folder.join(format!("empty-{kind:?}"));
-    let served = Served::start(&empty(Kind::Component), &[])?;
+    let shard = |kind: ContestantKind| folder.join(format!("{kind:?}"));
+    let empty = |kind: ContestantKind| folder.join(format!("empty-{kind:?}"));
+    let served = Served::start(&empty(ContestantKind::Component), &[])?;
     std::thread::sleep(SETTLE);
     let of_served = Memory::of(Some(served.process())).ok_or("the system does not tell memory")?;
     drop(served);
 
-    let mut starts: Vec<(String, Kind, PathBuf)> = Vec::new();
-    for &kind in kinds.iter().filter(|kind| **kind != Kind::Engine) {
+    let mut starts: Vec<(String, ContestantKind, PathBuf)> = Vec::new();
+    for &kind in kinds.iter().filter(|kind| **kind != ContestantKind::Engine) {
         let name = match kind {
-            Kind::Component => "`edge-sync count`".to_owned(),
+            ContestantKind::Component => "`edge-sync count`".to_owned(),
             other => format!("a program with {}", other.name()),
         };
         starts.push((format!("{name}, empty shard"), kind, empty(kind)));
@@ -285,7 +285,7 @@ pub fn measure(
 /// # Errors
 /// Whatever the contestant says, or the system does not tell the process's memory.
 pub fn alone(
-    kind: Kind,
+    kind: ContestantKind,
     stage: Stage,
     component: Option<&Path>,
     directory: &Path,
@@ -295,8 +295,8 @@ pub fn alone(
     let options = ShardOptions::default().durability(Durability::Os);
     let shape = Shape::of(filling.dimensions);
     let mut source = Source::new(filling.data, filling.dimensions, filling.seed);
-    let mut told = Told::default();
-    let stop = |told: &mut Told, shard: &dyn Contestant| -> Result<()> {
+    let mut told = Stops::default();
+    let stop = |told: &mut Stops, shard: &dyn Contestant| -> Result<()> {
         let memory = Memory::of(shard.process()).ok_or("the system does not tell memory")?;
         told.stops.push(memory);
         told.linear = shard.linear_memory()?;
@@ -344,7 +344,7 @@ pub fn alone(
 }
 
 fn this_program(
-    kind: Kind,
+    kind: ContestantKind,
     stage: Stage,
     component: &Path,
     directory: &Path,
@@ -369,23 +369,23 @@ fn this_program(
 }
 
 fn first_answer(
-    kind: Kind,
+    kind: ContestantKind,
     component: &Path,
     directory: &Path,
     filling: Filling,
 ) -> Result<Command> {
     Ok(match kind {
-        Kind::Component => {
+        ContestantKind::Component => {
             let mut command = Command::new(command()?);
             command.arg("--data-dir").arg(directory).arg("count");
             command
         }
-        Kind::Python => {
+        ContestantKind::Python => {
             let mut command = Command::new(Python::find()?);
             command.args(["-c", FIRST_IN_PYTHON]).arg(directory);
             command
         }
-        Kind::Native | Kind::Engine => {
+        ContestantKind::Native | ContestantKind::Engine => {
             this_program(kind, Stage::First, component, directory, filling)?
         }
     })

@@ -219,7 +219,7 @@ fn row(
 
 /// What one client saw.
 #[derive(Default)]
-struct Asked {
+struct Exchanged {
     reads: Vec<f64>,
     writes: Vec<f64>,
     refused: u64,
@@ -231,10 +231,10 @@ fn ask(
     points: u64,
     dimensions: usize,
     end: &AtomicBool,
-) -> std::result::Result<Asked, String> {
+) -> std::result::Result<Exchanged, String> {
     let client = served.client();
     let mut random = Rng::with_seed(number);
-    let mut asked = Asked::default();
+    let mut asked = Exchanged::default();
     for turn in number.. {
         if end.load(Ordering::Relaxed) {
             break;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser};
-use edge_sync_bench::contestants::{Contestants, Kind, Result};
+use edge_sync_bench::contestants::{ContestantKind, Contestants, Result};
 use edge_sync_bench::data::{self, Data};
-use edge_sync_bench::figures::{Comparison, Told};
+use edge_sync_bench::figures::{Comparison, Reportable};
 use edge_sync_bench::footprint::{Filling, Stage};
 use edge_sync_bench::profiled::{self, Work};
 use edge_sync_bench::{
@@ -45,8 +45,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 128)]
     dimensions: usize,
     /// Kind of the vectors.
-    #[arg(long, value_enum, default_value_t = data::Kind::Random)]
-    data: data::Kind,
+    #[arg(long, value_enum, default_value_t = data::Dataset::Random)]
+    data: data::Dataset,
     /// Points in each write.
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch: usize,
@@ -110,7 +110,7 @@ struct Arguments {
     component: Option<PathBuf>,
     /// What a process does that this program starts: one contestant, whose memory is looked at.
     #[arg(long, value_enum, hide = true, requires_all = ["stage", "directory"])]
-    alone: Option<Kind>,
+    alone: Option<ContestantKind>,
     #[arg(long, value_enum, hide = true)]
     stage: Option<Stage>,
 }
@@ -152,10 +152,11 @@ fn run(arguments: &Arguments) -> Result<String> {
         return footprint::alone(kind, stage, component, directory, arguments.filling());
     }
     if let Some(work) = arguments.profile {
-        let contestants = Contestants::only(Kind::Component, arguments.component.as_deref())?;
+        let contestants =
+            Contestants::only(ContestantKind::Component, arguments.component.as_deref())?;
         let place = folder(arguments.directory.as_deref())?;
         let (data, is_quick) = (arguments.data(), arguments.quick);
-        let kind = Kind::Component;
+        let kind = ContestantKind::Component;
         return profiled::run(&contestants, kind, work, place.path(), &data, is_quick);
     }
     // Read before anything is measured: a wrong file is told at once.
@@ -173,7 +174,7 @@ fn run(arguments: &Arguments) -> Result<String> {
 }
 
 /// What was measured, as it is asked for.
-fn told(measured: &dyn Told, earlier: Option<&str>, as_json: bool) -> Result<String> {
+fn told(measured: &dyn Reportable, earlier: Option<&str>, as_json: bool) -> Result<String> {
     let comparison = match earlier {
         Some(earlier) => Some(Comparison::with(earlier, measured.numbers())?),
         None => None,
@@ -190,7 +191,7 @@ fn told(measured: &dyn Told, earlier: Option<&str>, as_json: bool) -> Result<Str
 }
 
 impl Arguments {
-    fn measure(&self) -> Result<Box<dyn Told>> {
+    fn measure(&self) -> Result<Box<dyn Reportable>> {
         let directory = self.directory.as_deref();
         let place = folder(directory)?;
         let (folder, shape) = (place.path(), (self.points, self.dimensions));

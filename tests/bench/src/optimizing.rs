@@ -9,7 +9,7 @@ use edge_sync_host::{Component, Durability, ShardOptions};
 use edge_sync_numbers::grouped;
 use serde::Serialize;
 
-use crate::contestants::{Contestant, Hosted, Kind, Raw, Record, Result, Shape};
+use crate::contestants::{Contestant, ContestantKind, Hosted, Raw, Record, Result, Shape};
 use crate::data::Data;
 use crate::engines::LIMIT;
 use crate::figures::{Figure, Measured};
@@ -165,8 +165,8 @@ pub fn measure(
         dimensions: data.dimensions(),
         repetitions,
         rows: vec![
-            native.row(Kind::Native.name()),
-            hosted.row(Kind::Component.name()),
+            native.row(ContestantKind::Native.name()),
+            hosted.row(ContestantKind::Component.name()),
         ],
     })
 }
@@ -210,7 +210,7 @@ impl Waited {
             })
         });
         let (before, beside) = (before?, beside?);
-        let p99 = |asked: &Asked| Latencies::of(asked.searches.clone()).p99;
+        let p99 = |asked: &Timings| Latencies::of(asked.searches.clone()).p99;
         self.p99_ratio.add(p99(&beside) / p99(&before));
         let elapsed = beside.elapsed.ok_or("nothing was optimized")?;
         self.optimize.add(elapsed.as_secs_f64());
@@ -236,7 +236,7 @@ impl Waited {
     }
 }
 
-struct Asked {
+struct Timings {
     searches: Vec<f64>,
     writes: Vec<f64>,
     elapsed: Option<Duration>,
@@ -248,7 +248,7 @@ fn asked<C: Contestant + Sync>(
     queries: &[Vec<f32>],
     written: &[Record],
     work: impl FnOnce() -> std::result::Result<Option<Duration>, String>,
-) -> Result<Asked> {
+) -> Result<Timings> {
     let end = AtomicBool::new(false);
     let (searches, writes, elapsed) = std::thread::scope(|scope| {
         let ended = &end;
@@ -266,7 +266,7 @@ fn asked<C: Contestant + Sync>(
         (searches.join(), writes.join(), elapsed)
     });
     let panicked = |_| "a client panicked";
-    Ok(Asked {
+    Ok(Timings {
         searches: searches.map_err(panicked)??,
         writes: writes.map_err(panicked)??,
         elapsed: elapsed?,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use edge_sync_host::{Durability, ShardOptions};
 
-use crate::contestants::{Contestants, Engine, Kind, Result, Shape};
+use crate::contestants::{ContestantKind, Contestants, Engine, Result, Shape};
 use crate::data::Data;
 use crate::engines::LIMIT;
 
@@ -38,7 +38,7 @@ const QUICK_TIME: Duration = Duration::from_millis(200);
 /// Whatever fails first.
 pub fn run(
     contestants: &Contestants,
-    kind: Kind,
+    kind: ContestantKind,
     work: Work,
     folder: &Path,
     data: &Data,
@@ -65,7 +65,7 @@ pub fn run(
     if work == Work::Restore {
         let native = folder.join("native");
         std::fs::create_dir(&native)?;
-        let shard = contestants.create(Kind::Engine, &native, shape, &options)?;
+        let shard = contestants.create(ContestantKind::Engine, &native, shape, &options)?;
         for batch in data.records.chunks(100) {
             shard.upsert(batch)?;
         }

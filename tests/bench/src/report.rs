@@ -6,7 +6,7 @@ use std::fmt;
 use edge_sync_numbers::{bytes, grouped};
 use serde::Serialize;
 
-use crate::contestants::Kind;
+use crate::contestants::ContestantKind;
 use crate::figures::{Figure, Measured};
 
 /// How a time is shown. Samples are always seconds for one unit of work.
@@ -180,23 +180,23 @@ pub struct Times {
 
 impl Times {
     /// Those of one contestant.
-    pub fn of(&self, kind: Kind) -> &Samples {
+    pub fn of(&self, kind: ContestantKind) -> &Samples {
         match kind {
-            Kind::Native => &self.native,
-            Kind::Engine => &self.engine,
-            Kind::Component => &self.component,
-            Kind::Python => &self.python,
+            ContestantKind::Native => &self.native,
+            ContestantKind::Engine => &self.engine,
+            ContestantKind::Component => &self.component,
+            ContestantKind::Python => &self.python,
         }
     }
 
     /// Adds a repetition's seconds for one unit of work, in the order of `kinds`.
-    pub fn add(&mut self, kinds: &[Kind], seconds: &[f64]) {
+    pub fn add(&mut self, kinds: &[ContestantKind], seconds: &[f64]) {
         for (kind, seconds) in kinds.iter().zip(seconds) {
             let samples = match kind {
-                Kind::Native => &mut self.native,
-                Kind::Engine => &mut self.engine,
-                Kind::Component => &mut self.component,
-                Kind::Python => &mut self.python,
+                ContestantKind::Native => &mut self.native,
+                ContestantKind::Engine => &mut self.engine,
+                ContestantKind::Component => &mut self.component,
+                ContestantKind::Python => &mut self.python,
             };
             samples.add(*seconds);
         }
@@ -252,12 +252,17 @@ pub struct Table<'a>(pub &'a [Row]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const KINDS: [Kind; 4] = [Kind::Native, Kind::Engine, Kind::Component, Kind::Python];
-        let names = KINDS.map(Kind::name).join(" | ");
+        const KINDS: [ContestantKind; 4] = [
+            ContestantKind::Native,
+            ContestantKind::Engine,
+            ContestantKind::Component,
+            ContestantKind::Python,
+        ];
+        let names = KINDS.map(ContestantKind::name).join(" | ");
         writeln!(
             f,
             "| work | {names} | component takes, × native | × {} |",
-            Kind::Python.name()
+            ContestantKind::Python.name()
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
         for row in self.0 {
@@ -309,7 +314,7 @@ pub struct Report {
 
 impl Measured for Report {
     fn figures(&self) -> Vec<Figure> {
-        let recall = self.recall.get(Kind::Component.name());
+        let recall = self.recall.get(ContestantKind::Component.name());
         let mut figures: Vec<Figure> = self.rows.iter().flat_map(Row::figures).collect();
         figures.extend(recall.map(|recall| Figure::single("recall after optimize", *recall)));
         figures.push(Figure::single(

@@ -7,7 +7,7 @@ use edge_sync_host::{Durability, ShardOptions};
 use edge_sync_numbers::{bytes, grouped};
 use serde::Serialize;
 
-use crate::contestants::{Contestants, Engine, Kind, Result, Shape};
+use crate::contestants::{ContestantKind, Contestants, Engine, Result, Shape};
 use crate::data::{self, Data};
 use crate::engines::{LIMIT, order};
 use crate::figures::{Figure, Measured};
@@ -67,7 +67,7 @@ impl fmt::Display for Sizes {
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
     /// Kind of the vectors.
-    pub data: data::Kind,
+    pub data: data::Dataset,
     /// Their dimensions.
     pub dimensions: usize,
     /// Points in each write.
@@ -165,9 +165,9 @@ fn repeat(
     of: &mut OfSize,
 ) -> Result<()> {
     let mut kinds = contestants.kinds();
-    kinds.retain(|kind| *kind != Kind::Engine);
+    kinds.retain(|kind| *kind != ContestantKind::Engine);
     let options = ShardOptions::default().durability(Durability::Os);
-    let at = |name: &str, kind: Kind| folder.join(format!("{name}-{kind:?}"));
+    let at = |name: &str, kind: ContestantKind| folder.join(format!("{name}-{kind:?}"));
     let mut shards = Vec::new();
     for kind in &kinds {
         let folder = at("shard", *kind);
@@ -203,7 +203,7 @@ fn repeat(
     of.load.add(&kinds, &times);
     drop(shards);
     let snapshot = folder.join("shard.snapshot");
-    Engine::open(&at("shard", Kind::Native))?.snapshot(&snapshot)?;
+    Engine::open(&at("shard", ContestantKind::Native))?.snapshot(&snapshot)?;
     for n in order(kinds.len(), first) {
         let kind = kinds[n];
         let taken = contestants.restore(kind, &snapshot, &at("restored", kind))?;

@@ -2,7 +2,7 @@
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Request<'a> {
     /// HTTP method.
     pub method: &'a str,
     /// Path and query.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::exchange::{Answer, Asked};
+use crate::exchange::{Answer, Request};
 use crate::faults::{CallKind, Fault, HttpFault};
 use crate::front;
 use crate::server::refusal;
@@ -59,7 +59,7 @@ impl WasiHttpHooks for Wire {
                 })
                 .and_then(|from| from.parse().ok());
             let content_type = parts.headers.get("content-type");
-            let asked = Asked {
+            let asked = Request {
                 method: parts.method.as_str(),
                 uri: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
                 content_type: content_type.and_then(|value| value.to_str().ok()),
@@ -86,7 +86,7 @@ impl WasiHttpHooks for Wire {
 }
 
 /// One exchange: the answer, and whether it is cut off at its end.
-fn exchange(world: &Shared, asked: &Asked<'_>) -> Result<(Answer, bool), HttpError> {
+fn exchange(world: &Shared, asked: &Request<'_>) -> Result<(Answer, bool), HttpError> {
     // The instance is stopped at its next call: an exchange runs beside it and cannot trap.
     let stopped = |Stopped| HttpError::ConnectionTerminated;
     let mut world = world.lock();

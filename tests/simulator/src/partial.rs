@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tower::ServiceExt as _;
 
-use crate::exchange::{Answer, Asked};
+use crate::exchange::{Answer, Request};
 use crate::shard::Files;
 
 /// A server of nothing but one shard's files.
@@ -53,7 +53,7 @@ impl Backend for OfFiles {
 }
 
 /// The answer to a request for what changed since the manifest in its body.
-pub(super) fn answer(files: &Arc<Files>, lineage: Lineage, asked: &Asked<'_>) -> Answer {
+pub(super) fn answer(files: &Arc<Files>, lineage: Lineage, asked: &Request<'_>) -> Answer {
     let backend = OfFiles {
         files: Arc::clone(files),
         lineage,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use edge_sync_snapshots::Layout;
 use serde_json::{Map, Value, json};
 
-use crate::exchange::{Answer, Asked};
+use crate::exchange::{Answer, Request};
 use crate::front::Front;
 use crate::model::{Point, PointChange, STAMP, State};
 use crate::operation::{self, Fault, Operation};
@@ -407,8 +407,8 @@ impl Server {
     }
 
     /// Answers one request.
-    pub fn answer(&mut self, asked: &Asked<'_>) -> Answer {
-        let Asked {
+    pub fn answer(&mut self, asked: &Request<'_>) -> Answer {
+        let Request {
             method,
             uri,
             range_from,
@@ -587,7 +587,7 @@ impl Server {
     }
 
     /// A partial snapshot.
-    fn changes(&mut self, asked: &Asked<'_>) -> Answer {
+    fn changes(&mut self, asked: &Request<'_>) -> Answer {
         let Snapshots::OfHistory(maker) = &self.maker else {
             // What follows is a request for a snapshot of everything.
             return plain(404, "");

@@ -11,6 +11,44 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Map, Number, Value, json};
 
+#[test]
+fn the_shards_points_are_counted_once_wherever_they_are() {
+    let (_dir, shard) = created(&json!({
+        "vectors": { "size": 2, "distance": "Dot" },
+        "optimizers_config": { "default_segment_number": 2, "indexing_threshold": 1 },
+    }));
+    let check = |shard: &Shard, expected: u64, when: &str| {
+        assert_eq!(shard.count(None).expect("counts"), expected, "{when}");
+        assert_eq!(shard.info().expect("info").points, expected, "{when}");
+    };
+    let put = |ids: std::ops::Range<u64>| {
+        let points: Vec<_> = ids
+            .map(|id| json!({ "id": id, "vector": [id, 1], "payload": { "n": id } }))
+            .collect();
+        write(&shard, "PUT", "/points", &json!({ "points": points })).expect("upserts");
+    };
+    put(0..1000);
+    check(&shard, 1000, "in one segment");
+    shard.optimize().expect("optimizes");
+    assert!(shard.info().expect("info").indexed_vectors > 0);
+    check(&shard, 1000, "in an index");
+    // They move to another segment.
+    put(900..1100);
+    check(&shard, 1100, "overwritten");
+    let body = json!({ "payload": { "m": 1 }, "filter": { "must": [{ "key": "n", "range": { "lt": 100 } }] } });
+    write(&shard, "POST", "/points/payload", &body).expect("sets payloads");
+    let body = json!({ "points": [{ "id": 200, "vector": [7, 7] }] });
+    write(&shard, "PUT", "/points/vectors", &body).expect("changes vectors");
+    check(&shard, 1100, "changed");
+    let body = json!({ "points": (50..950).collect::<Vec<_>>() });
+    write(&shard, "POST", "/points/delete", &body).expect("deletes");
+    check(&shard, 200, "deleted");
+    shard.flush().expect("flushes");
+    check(&shard, 200, "flushed");
+    shard.optimize().expect("optimizes");
+    check(&shard, 200, "optimized again");
+}
+
 fn id() -> impl Strategy<Value = PointId> {
     prop_oneof![
         (0..6_u64).prop_map(PointId::Num),

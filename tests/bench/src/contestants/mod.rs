@@ -21,7 +21,7 @@ pub use python::Python;
 
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Kind {
+pub enum ContestantKind {
     /// [`Raw`].
     Native,
     /// [`Engine`].
@@ -32,7 +32,7 @@ pub enum Kind {
     Python,
 }
 
-impl Kind {
+impl ContestantKind {
     /// As the tables call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -65,26 +65,26 @@ impl Contestants {
     ///
     /// # Errors
     /// The component does not load, or there is no Python.
-    pub fn only(kind: Kind, component: Option<&Path>) -> Result<Self> {
+    pub fn only(kind: ContestantKind, component: Option<&Path>) -> Result<Self> {
         Ok(Self {
             component: match kind {
-                Kind::Component => Some(Component::load(Component::find(component)?)?),
+                ContestantKind::Component => Some(Component::load(Component::find(component)?)?),
                 _ => None,
             },
             python: match kind {
-                Kind::Python => Some(Python::find()?),
+                ContestantKind::Python => Some(Python::find()?),
                 _ => None,
             },
         })
     }
 
     /// Who can take part here.
-    pub fn kinds(&self) -> Vec<Kind> {
+    pub fn kinds(&self) -> Vec<ContestantKind> {
         kinds(self.python.is_some())
     }
 
     /// The same, and nothing is loaded.
-    pub fn find_kinds() -> Vec<Kind> {
+    pub fn find_kinds() -> Vec<ContestantKind> {
         kinds(python().is_some())
     }
 
@@ -94,21 +94,21 @@ impl Contestants {
     /// Whatever its engine says.
     pub fn create(
         &self,
-        kind: Kind,
+        kind: ContestantKind,
         directory: &Path,
         shape: Shape,
         options: &ShardOptions,
     ) -> Result<Box<dyn Contestant>> {
         Ok(match kind {
-            Kind::Native => Box::new(Raw::create(directory, shape)?),
-            Kind::Engine => Box::new(Engine::create(directory, shape)?),
-            Kind::Component => Box::new(Hosted::create(
+            ContestantKind::Native => Box::new(Raw::create(directory, shape)?),
+            ContestantKind::Engine => Box::new(Engine::create(directory, shape)?),
+            ContestantKind::Component => Box::new(Hosted::create(
                 self.component()?,
                 directory,
                 shape,
                 options.clone(),
             )?),
-            Kind::Python => Box::new(Python::create(self.python()?, directory, shape)?),
+            ContestantKind::Python => Box::new(Python::create(self.python()?, directory, shape)?),
         })
     }
 
@@ -118,17 +118,17 @@ impl Contestants {
     /// Whatever its engine says.
     pub fn open(
         &self,
-        kind: Kind,
+        kind: ContestantKind,
         directory: &Path,
         options: &ShardOptions,
     ) -> Result<Box<dyn Contestant>> {
         Ok(match kind {
-            Kind::Native => Box::new(Raw::open(directory)?),
-            Kind::Engine => Box::new(Engine::open(directory)?),
-            Kind::Component => {
+            ContestantKind::Native => Box::new(Raw::open(directory)?),
+            ContestantKind::Engine => Box::new(Engine::open(directory)?),
+            ContestantKind::Component => {
                 Box::new(Hosted::open(self.component()?, directory, options.clone())?)
             }
-            Kind::Python => Box::new(Python::open(self.python()?, directory)?),
+            ContestantKind::Python => Box::new(Python::open(self.python()?, directory)?),
         })
     }
 
@@ -136,12 +136,17 @@ impl Contestants {
     ///
     /// # Errors
     /// Whatever its engine says.
-    pub fn restore(&self, kind: Kind, snapshot: &Path, directory: &Path) -> Result<Duration> {
+    pub fn restore(
+        &self,
+        kind: ContestantKind,
+        snapshot: &Path,
+        directory: &Path,
+    ) -> Result<Duration> {
         match kind {
-            Kind::Native => Raw::restore(snapshot, directory),
-            Kind::Engine => Engine::restore(snapshot, directory),
-            Kind::Component => Hosted::restore(self.component()?, snapshot, directory),
-            Kind::Python => Python::restore(self.python()?, snapshot, directory),
+            ContestantKind::Native => Raw::restore(snapshot, directory),
+            ContestantKind::Engine => Engine::restore(snapshot, directory),
+            ContestantKind::Component => Hosted::restore(self.component()?, snapshot, directory),
+            ContestantKind::Python => Python::restore(self.python()?, snapshot, directory),
         }
     }
 
@@ -165,12 +170,16 @@ impl Contestants {
 /// A Python that has the package; a message says why there is none.
 fn python() -> Option<PathBuf> {
     Python::find()
-        .inspect_err(|why| eprintln!("without {}: {why}", Kind::Python.name()))
+        .inspect_err(|why| eprintln!("without {}: {why}", ContestantKind::Python.name()))
         .ok()
 }
 
-fn kinds(has_python: bool) -> Vec<Kind> {
-    let mut kinds = vec![Kind::Native, Kind::Engine, Kind::Component];
-    kinds.extend(has_python.then_some(Kind::Python));
+fn kinds(has_python: bool) -> Vec<ContestantKind> {
+    let mut kinds = vec![
+        ContestantKind::Native,
+        ContestantKind::Engine,
+        ContestantKind::Component,
+    ];
+    kinds.extend(has_python.then_some(ContestantKind::Python));
     kinds
 }
