@@ -30,9 +30,7 @@ impl Repository {
     pub fn of_this_program() -> Result<Self> {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = manifest
-            .parent()
-            .context("xtask/ has no folder above it")?;
+        let root = manifest.parent().context("xtask/ has no folder above it")?;
         Self::at(root)
     }
 
