@@ -7,8 +7,8 @@
 //! wait again, `binding` which collection it is for, `http` one exchange over the network, `courier`
 //! the exchange with a Qdrant server, `placement` where its shards are, `download` a snapshot on its
 //! way, `tenant` the points of one tenant among those of others, `ledger` the snapshots to
-//! delete from the server, `settled` whether a snapshot can be trusted, `restore` how a generation is
-//! replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the
+//! delete from the server, `settled` whether a snapshot can be trusted, `pull` and `pulled_shard` what to ask
+//! for and what of the answer to take, `restore` how a generation is replaced, `optimize` the copy of one that is optimized beside it, `sync` the whole in one call, `cli` the
 //! `wasi:cli/run` command line. The rest of this file and `convert` are glue.
 
 mod binding;

@@ -28,10 +28,10 @@ const MEMORY_FACTOR: u64 = 4;
 const AHEAD: u64 = 4 << 20;
 
 thread_local! {
-    static LOOK: Cell<Probe> = const { Cell::new(Probe { left: 0, memory: 0, maps: 0 }) };
+    static PROBE: Cell<Probe> = const { Cell::new(Probe { left: 0, memory: 0, maps: 0 }) };
 }
 
-/// The last look for memory, and how things stood after it.
+/// The last probe for memory, and how things stood after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Probe {
     /// What is left of its [`AHEAD`].
@@ -83,12 +83,12 @@ pub fn check_memory(limit: Option<u64>, bytes: u64) -> Result<()> {
     }))
 }
 
-/// Whether the last look was for so much more, which is taken off then.
+/// Whether the last probe was for so much more, which is taken off then.
 fn is_left(taken: u64) -> bool {
-    let look = LOOK.get();
-    match look.left.checked_sub(taken) {
-        Some(left) if look.still_holds() => {
-            LOOK.set(Probe { left, ..look });
+    let probe = PROBE.get();
+    match probe.left.checked_sub(taken) {
+        Some(left) if probe.still_holds() => {
+            PROBE.set(Probe { left, ..probe });
             true
         }
         _ => false,
@@ -98,7 +98,7 @@ fn is_left(taken: u64) -> bool {
 /// Whether there is so much, and perhaps some more for what comes.
 fn is_found(needed: u64) -> bool {
     let has_more = are_to_be_had(needed.saturating_add(AHEAD));
-    LOOK.set(Probe::that_found(if has_more { AHEAD } else { 0 }));
+    PROBE.set(Probe::that_found(if has_more { AHEAD } else { 0 }));
     has_more || are_to_be_had(needed)
 }
 

@@ -124,7 +124,7 @@ impl Network for &Server {
     }
 }
 
-/// A request as the upload machine knows it.
+/// How the queue stands, as the upload machine knows it.
 fn standing_of(standing: wit::QueueStanding) -> Standing {
     Standing {
         acknowledged: standing.acknowledged,

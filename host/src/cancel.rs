@@ -36,6 +36,11 @@ impl Cancel {
         self.0.is_cancelled()
     }
 
+    /// Returns once it is cancelled.
+    pub(crate) async fn cancelled(&self) {
+        self.0.cancelled().await;
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::Cancelled);

@@ -15,7 +15,7 @@ use crate::http_limits::HttpLimits;
 use crate::no_answer::{self, NoAnswer};
 use crate::origin::Origin;
 
-/// How often an exchange that waits looks whether it was cancelled.
+/// How often a body that is waited for looks whether it was cancelled.
 const CANCEL_LOOK: Duration = Duration::from_millis(200);
 
 /// What an instance may do with wasi-http.
@@ -155,7 +155,7 @@ async fn send(
     let exchange = tokio::time::timeout(total, Box::pin(client.send(request)));
     let response = tokio::select! {
         answered = exchange => answered.unwrap_or_else(|_| Err(no_answer::silence()))?,
-        () = cancelled(&patience.cancel) => return Err(no_answer::cut()),
+        () = patience.cancel.cancelled() => return Err(no_answer::cut()),
     };
     let declared = response
         .headers()
@@ -178,13 +178,6 @@ async fn send(
         };
         limit_body(body.boxed_unsync(), response_bytes)
     }))
-}
-
-/// Returns once it is cancelled.
-async fn cancelled(cancel: &Cancel) {
-    while !cancel.is_cancelled() {
-        tokio::time::sleep(CANCEL_LOOK).await;
-    }
 }
 
 /// How long a body is waited for.

@@ -7,11 +7,11 @@
 //! that is as it was then gets the time that it had then, and every other file is young.
 //!
 //! The clone that was built last keeps the ages that its files have, for there cargo is right; but
-//! for an edit that is older than that build, as `mv` and `cp -p` make.
+//! for a file that is older than its last change, as after `mv` and `cp -p`, which is young.
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Metadata},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -36,6 +36,9 @@ const READ_BY_MACROS: &str = "wit";
 
 /// In a clone: when it was built last.
 const LAST_BUILD: &str = "target/last-build";
+
+/// How long a program may take that writes a file and then gives it its name.
+const CHANGE: Duration = Duration::from_millis(100);
 
 /// The last build's sources.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,15 +70,18 @@ pub fn age_sources(cache: &Cache, repository: &Repository) -> Result<()> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("the clock is before 1970")?;
-    let sources = Sources::of(repository, before.as_ref(), now)?;
+    // The clock may have been set back.
+    let now = before.as_ref().map_or(now, |before| now.max(before.built));
+    let mut sources = Sources::of(repository, before.as_ref(), now)?;
     let last_build = repository.root().join(LAST_BUILD);
+    let began = || last_build.metadata().and_then(|it| it.modified()).ok();
     // The last build, if it was of this clone.
     let here = before.as_ref().filter(|before| {
         let built = std::fs::read_to_string(&last_build);
         built.is_ok_and(|built| built == before.built.as_nanos().to_string())
     });
     let wrong = match before {
-        Some(_) => sources.wrong_ages(repository, here)?,
+        Some(_) => sources.wrong_ages(repository, here.zip(began()))?,
         // There will be no artifact for cargo to compare with.
         None => Vec::new(),
     };
@@ -125,25 +131,36 @@ impl Sources {
         Ok(Self { built: now, files })
     }
 
-    /// The files whose age would mislead cargo, and what it should be. `here`: the last build, if it
-    /// was of this clone.
+    /// The files whose age would mislead cargo, and what it should be. `here`: the last build and when
+    /// it began, if it was of this clone. What keeps its own age is recorded with that.
     fn wrong_ages(
-        &self,
+        &mut self,
         repository: &Repository,
-        here: Option<&Self>,
+        here: Option<(&Self, SystemTime)>,
     ) -> Result<Vec<(PathBuf, SystemTime)>> {
+        let now = self.built;
         let mut wrong = Vec::new();
-        for (path, source) in &self.files {
+        for (path, source) in &mut self.files {
             let file = repository.root().join(path);
-            let age = file
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .with_context(|| file.display().to_string())?;
+            let failed = || file.display().to_string();
+            let metadata = file.metadata().with_context(failed)?;
+            let age = metadata.modified().with_context(failed)?;
             let is_right = match here {
-                Some(last) => {
+                Some((last, began)) => {
                     let before = last.files.get(path);
                     let is_as_built = before.is_some_and(|before| before.digest == source.digest);
-                    is_as_built || age > UNIX_EPOCH + last.built
+                    let is_right = match changed(&metadata) {
+                        Some(changed) if is_as_built && changed <= began => true,
+                        // The age is that of the change.
+                        Some(changed) => changed <= age + CHANGE,
+                        None => is_as_built,
+                    };
+                    if !is_right {
+                        source.age = now;
+                    } else if !is_as_built {
+                        source.age = age.duration_since(UNIX_EPOCH).unwrap_or(now);
+                    }
+                    is_right
                 }
                 None => age == UNIX_EPOCH + source.age,
             };
@@ -184,6 +201,20 @@ impl Sources {
             files: files.lines().map(line).collect::<Option<_>>()?,
         })
     }
+}
+
+/// When a file's contents, age or name were last changed, where the system tells.
+#[cfg(unix)]
+fn changed(metadata: &Metadata) -> Option<SystemTime> {
+    use std::os::unix::fs::MetadataExt as _;
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    let rest = u64::try_from(metadata.ctime_nsec()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(rest))
+}
+
+#[cfg(not(unix))]
+fn changed(_metadata: &Metadata) -> Option<SystemTime> {
+    None
 }
 
 /// Makes cargo build again what the record cannot speak for.
@@ -315,6 +346,23 @@ mod tests {
         set_age(&one, "a.rs", built - Duration::from_secs(60));
         place.age_sources(&one);
         assert!(age(&one, "a.rs") > built);
+    }
+
+    #[test]
+    fn a_file_that_is_older_than_its_change_is_young() {
+        let place = Place::new();
+        let one = place.clone("one", &[("a.rs", "a"), ("b.rs", "b")]);
+        place.age_sources(&one);
+        // Later than the build began, and yet earlier than an artifact may be.
+        let built = SystemTime::now();
+        std::thread::sleep(3 * CHANGE);
+        std::fs::write(one.root().join("a.rs"), "another").expect("a file");
+        for path in ["a.rs", "b.rs"] {
+            set_age(&one, path, built);
+        }
+        place.age_sources(&one);
+        // `b.rs` is as it was, but cargo itself may have built another in between.
+        assert!(age(&one, "a.rs") > built && age(&one, "b.rs") > built);
     }
 
     #[test]

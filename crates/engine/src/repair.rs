@@ -32,7 +32,7 @@ impl Shard {
     ///
     /// Errors: storage errors.
     pub fn copies(&self) -> Result<u64> {
-        Ok(self.count_points(None, false)? as u64)
+        Ok(self.engine_info()?.points_count as u64)
     }
 
     /// Makes one point of each id that several segments hold. The copy of the highest version

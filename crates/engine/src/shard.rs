@@ -298,7 +298,7 @@ impl Shard {
     }
 
     /// Counts and payload schema. Looks at no point, so that it takes as long for many as for few: no
-    /// two segments hold the same point between calls, once [`Shard::remove_duplicates`] was done on
+    /// two segments hold the same point between calls that succeeded, once [`Shard::remove_duplicates`] was done on
     /// what a server sent.
     ///
     /// Errors: storage errors.
@@ -332,7 +332,7 @@ impl Shard {
         Ok(self.engine_info()?.segments_count as u64)
     }
 
-    fn engine_info(&self) -> Result<ShardInfo> {
+    pub(crate) fn engine_info(&self) -> Result<ShardInfo> {
         self.engine
             .info()
             .map_err(|error| from_engine("inspect the shard in", &self.dir, error))

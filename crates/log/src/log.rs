@@ -308,8 +308,8 @@ impl Log {
         let place = self.segment_of(from);
         // A failure shows again, with its place, when the segment is read.
         let start = self.start_of(place, from).ok();
-        let parts = self.segments().enumerate().skip(place);
-        let parts = parts.map(|(at, segment)| {
+        let spans = self.segments().enumerate().skip(place);
+        let spans = spans.map(|(at, segment)| {
             let (sequence, offset) = start
                 .filter(|_| at == place)
                 .unwrap_or((segment.first, HEADER_BYTES));
@@ -322,7 +322,7 @@ impl Log {
                 end_sequence: self.end_sequence(at),
             }
         });
-        Reader::new(parts.collect(), from)
+        Reader::new(spans.collect(), from)
     }
 
     /// Sequence of the oldest record; [`Log::next`] if there is none.

@@ -25,17 +25,17 @@ pub(crate) struct Span {
 /// Iterator over records, as [`crate::Log::read`] returns it.
 #[derive(Debug)]
 pub struct Reader {
-    parts: VecDeque<Span>,
-    /// The file of the first part, if it is open.
+    spans: VecDeque<Span>,
+    /// The file of the first span, if it is open.
     input: Option<BufReader<File>>,
     from: u64,
     failure: Option<Error>,
 }
 
 impl Reader {
-    pub(crate) fn new(parts: VecDeque<Span>, from: u64) -> Self {
+    pub(crate) fn new(spans: VecDeque<Span>, from: u64) -> Self {
         Self {
-            parts,
+            spans,
             input: None,
             from,
             failure: None,
@@ -52,38 +52,38 @@ impl Reader {
 
     fn advance(&mut self) -> Result<Option<Record>> {
         let mut payload = Vec::new();
-        while let Some(part) = self.parts.front_mut() {
-            if part.offset >= part.end {
-                if part.sequence != part.end_sequence {
+        while let Some(span) = self.spans.front_mut() {
+            if span.offset >= span.end {
+                if span.sequence != span.end_sequence {
                     let message = format!(
                         "the segment ends before sequence {}, and the next begins with {}",
-                        part.sequence, part.end_sequence
+                        span.sequence, span.end_sequence
                     );
-                    return Err(Error::corrupt(&part.path, part.offset, message));
+                    return Err(Error::corrupt(&span.path, span.offset, message));
                 }
-                self.parts.pop_front();
+                self.spans.pop_front();
                 self.input = None;
                 continue;
             }
             let input = match &mut self.input {
                 Some(input) => input,
-                closed => closed.insert(segment::reader_at(&part.path, part.offset)?),
+                closed => closed.insert(segment::reader_at(&span.path, span.offset)?),
             };
-            let header = record::read(input, part.seed, part.offset, part.end, &mut payload)
-                .map_err(|source| Error::io("read", &part.path, source))?
+            let header = record::read(input, span.seed, span.offset, span.end, &mut payload)
+                .map_err(|source| Error::io("read", &span.path, source))?
                 .and_then(|header| {
-                    if header.sequence == part.sequence {
+                    if header.sequence == span.sequence {
                         Ok(header)
                     } else {
                         Err(Fault::Sequence {
-                            expected: part.sequence,
+                            expected: span.sequence,
                             found: header.sequence,
                         })
                     }
                 })
-                .map_err(|fault| Error::corrupt(&part.path, part.offset, fault.to_string()))?;
-            part.offset += header.frame_bytes();
-            part.sequence += 1;
+                .map_err(|fault| Error::corrupt(&span.path, span.offset, fault.to_string()))?;
+            span.offset += header.frame_bytes();
+            span.sequence += 1;
             if header.sequence >= self.from {
                 return Ok(Some(Record {
                     sequence: header.sequence,
@@ -105,7 +105,7 @@ impl Iterator for Reader {
         }
         let next = self.advance().transpose();
         if matches!(next, Some(Err(_))) {
-            self.parts.clear();
+            self.spans.clear();
         }
         next
     }

@@ -114,7 +114,7 @@ impl View {
             });
         }
         let from = from.max(self.first());
-        let parts = (self.place_of(from)..self.segments.len()).filter_map(|place| {
+        let spans = (self.place_of(from)..self.segments.len()).filter_map(|place| {
             let seen = self.segments.get(place)?;
             Some(Span {
                 path: segment::path(&self.directory, seen.first),
@@ -125,7 +125,7 @@ impl View {
                 end_sequence: self.end_sequence(place),
             })
         });
-        Reader::new(parts.collect(), from)
+        Reader::new(spans.collect(), from)
     }
 
     /// Bytes in the files of the records above `sequence`, their headers included.

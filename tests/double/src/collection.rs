@@ -180,28 +180,28 @@ impl Collection {
             serde_json::from_str(body).map_err(Error::body_format)?
         };
         let config = self.config()?;
-        let effects = WriteSummary::of(method, path, &body);
+        let summaries = WriteSummary::of(method, path, &body);
         let mode = StrictMode::of(&config);
         {
             let shard = self.shard()?;
-            for effect in &effects {
-                mode.check(effect, || held(shard, &config))?;
+            for summary in &summaries {
+                mode.check(summary, || collection_size(shard, &config))?;
             }
         }
         let is_keyed = config["sharding_method"] == "custom";
         let mut receipts = Vec::new();
-        for (operation, effect) in write.operations().zip(&effects) {
+        for (operation, summary) in write.operations().zip(&summaries) {
             if !operation.is_of_the_collection() {
                 // Wrong dimensions of a new point are found before anything else.
-                if effect.is_upsert() {
+                if summary.is_upsert() {
                     self.check_dimensions(&operation)?;
                 }
                 if is_keyed {
                     return Err(Error::invalid("", "Shard key not specified"));
                 }
             }
-            let points = match &effect.filter {
-                None => effect.listed as u64,
+            let points = match &summary.filter {
+                None => summary.listed as u64,
                 Some(filter) => self.shard()?.count(Some(filter)).map_err(refusal)?,
             };
             if let Some(rate) = &mut self.rate {
@@ -303,7 +303,7 @@ impl Collection {
 }
 
 /// What a collection holds, for its limits.
-fn held(shard: &Shard, config: &Value) -> Result<CollectionSize> {
+fn collection_size(shard: &Shard, config: &Value) -> Result<CollectionSize> {
     let info = shard.info().map_err(refusal)?;
     let vectors = match &config["vectors"] {
         Value::Object(one) if one.contains_key("size") => vec![&config["vectors"]],

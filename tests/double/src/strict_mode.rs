@@ -15,11 +15,11 @@ pub(super) struct WriteSummary {
     pub(super) listed: usize,
     /// Selects points by this.
     pub(super) filter: Option<Value>,
-    kind: WriteSummaryKind,
+    kind: WriteKind,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum WriteSummaryKind {
+enum WriteKind {
     Upsert,
     UpdateVectors,
     CreateIndex,
@@ -38,26 +38,26 @@ impl WriteSummary {
                 .filter_map(|operation| operation.as_object()?.iter().next())
                 .map(|(kind, body)| {
                     let kind = match kind.as_str() {
-                        "upsert" => WriteSummaryKind::Upsert,
-                        "update_vectors" => WriteSummaryKind::UpdateVectors,
-                        _ => WriteSummaryKind::Other,
+                        "upsert" => WriteKind::Upsert,
+                        "update_vectors" => WriteKind::UpdateVectors,
+                        _ => WriteKind::Other,
                     };
                     WriteSummary::of_body(kind, body)
                 })
                 .collect(),
-            ("PUT", "/points") => vec![WriteSummary::of_body(WriteSummaryKind::Upsert, body)],
+            ("PUT", "/points") => vec![WriteSummary::of_body(WriteKind::Upsert, body)],
             ("PUT", "/points/vectors") => {
-                vec![WriteSummary::of_body(WriteSummaryKind::UpdateVectors, body)]
+                vec![WriteSummary::of_body(WriteKind::UpdateVectors, body)]
             }
             ("PUT", "/index") => vec![WriteSummary {
-                kind: WriteSummaryKind::CreateIndex,
+                kind: WriteKind::CreateIndex,
                 ..WriteSummary::default()
             }],
-            _ => vec![WriteSummary::of_body(WriteSummaryKind::Other, body)],
+            _ => vec![WriteSummary::of_body(WriteKind::Other, body)],
         }
     }
 
-    fn of_body(kind: WriteSummaryKind, body: &Value) -> WriteSummary {
+    fn of_body(kind: WriteKind, body: &Value) -> WriteSummary {
         let length = |list: &Value| list.as_array().map(Vec::len);
         WriteSummary {
             listed: length(&body["points"])
@@ -70,15 +70,12 @@ impl WriteSummary {
 
     /// Whether it writes whole points.
     pub(super) fn is_upsert(&self) -> bool {
-        self.kind == WriteSummaryKind::Upsert
+        self.kind == WriteKind::Upsert
     }
 
     /// Whether it adds to what is stored.
     fn stores(&self) -> bool {
-        matches!(
-            self.kind,
-            WriteSummaryKind::Upsert | WriteSummaryKind::UpdateVectors
-        )
+        matches!(self.kind, WriteKind::Upsert | WriteKind::UpdateVectors)
     }
 }
 
@@ -115,24 +112,27 @@ impl StrictMode {
     /// Checks one operation before any of its request is applied.
     pub(super) fn check(
         &self,
-        effect: &WriteSummary,
-        held: impl Fn() -> Result<CollectionSize>,
+        summary: &WriteSummary,
+        size: impl Fn() -> Result<CollectionSize>,
     ) -> Result<()> {
-        let batch = match effect.kind {
-            WriteSummaryKind::Upsert => "upsert limit",
+        let batch = match summary.kind {
+            WriteKind::Upsert => "upsert limit",
             _ => "update limit",
         };
-        if effect.stores() {
+        if summary.stores() {
             if let Some(limit) = self.upsert_max_batchsize
-                && effect.listed > limit
+                && summary.listed > limit
             {
                 return Err(strict(
-                    format!("Limit exceeded {} > {limit} for \"{batch}\"", effect.listed),
+                    format!(
+                        "Limit exceeded {} > {limit} for \"{batch}\"",
+                        summary.listed
+                    ),
                     format!("Reduce the \"{batch}\" parameter to or below {limit}."),
                 ));
             }
             if let Some(limit) = self.max_collection_vector_size_bytes
-                && held()?.vector_bytes >= limit
+                && size()?.vector_bytes >= limit
             {
                 let limit = limit as f32 / (1024.0 * 1024.0);
                 return Err(Error::BadRequest(format!(
@@ -140,23 +140,23 @@ impl StrictMode {
                 )));
             }
             if let Some(limit) = self.max_points_count
-                && held()?.points >= limit
+                && size()?.points >= limit
             {
                 return Err(Error::BadRequest(format!(
                     "Max points count limit of {limit} reached!"
                 )));
             }
         }
-        if effect.kind == WriteSummaryKind::CreateIndex
+        if summary.kind == WriteKind::CreateIndex
             && let Some(limit) = self.max_payload_index_count
-            && held()?.payload_indexes >= limit
+            && size()?.payload_indexes >= limit
         {
             return Err(strict(
                 format!("Collection already has the maximum number of payload indices ({limit})"),
                 "Please delete an existing index before creating a new one.",
             ));
         }
-        match &effect.filter {
+        match &summary.filter {
             Some(filter) => self.check_filter(filter),
             None => Ok(()),
         }
@@ -282,11 +282,11 @@ mod tests {
             {"delete": {"points": [1, 2, 3]}},
             {"set_payload": {"payload": {}, "filter": {"must": [{"has_id": [1, 2]}]}}},
         ]});
-        let effects = WriteSummary::of("POST", "/points/batch", &body);
-        let listed: Vec<_> = effects.iter().map(|effect| effect.listed).collect();
+        let summaries = WriteSummary::of("POST", "/points/batch", &body);
+        let listed: Vec<_> = summaries.iter().map(|summary| summary.listed).collect();
         assert_eq!(listed, [2, 3, 0]);
-        assert!(effects[0].stores() && !effects[1].stores());
-        assert_eq!(condition_sizes(effects[2].filter.as_ref().unwrap()), [2]);
+        assert!(summaries[0].stores() && !summaries[1].stores());
+        assert_eq!(condition_sizes(summaries[2].filter.as_ref().unwrap()), [2]);
     }
 
     #[test]
@@ -314,8 +314,8 @@ mod tests {
     fn a_mode_that_is_not_enabled_refuses_nothing() {
         let mode = StrictMode::of(&json!({"strict_mode_config": {"max_points_count": 1}}));
         assert!(WriteRate::of(&mode).is_none());
-        let effect = WriteSummary::of("PUT", "/points", &json!({"points": [{"id": 1}]})).remove(0);
-        mode.check(&effect, || unreachable!("nothing to compare with"))
+        let summary = WriteSummary::of("PUT", "/points", &json!({"points": [{"id": 1}]})).remove(0);
+        mode.check(&summary, || unreachable!("nothing to compare with"))
             .expect("no limit");
     }
 }

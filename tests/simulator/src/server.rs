@@ -841,8 +841,8 @@ impl Server {
         }
         match operation {
             Operation::CreateIndex(field, schema) => {
-                let done = ShardChange::CreateIndex(field.clone(), schema.clone());
-                self.history.push(done);
+                let change = ShardChange::CreateIndex(field.clone(), schema.clone());
+                self.history.push(change);
             }
             Operation::DeleteIndex(field) => {
                 self.history.push(ShardChange::DeleteIndex(field.clone()))

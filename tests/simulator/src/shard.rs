@@ -51,7 +51,7 @@ pub enum ShardChange {
 /// What was done to a shard since it was made.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    done: Arc<Vec<ShardChange>>,
+    changes: Arc<Vec<ShardChange>>,
     /// Of all of it, so that equal histories are found again.
     digest: Digest,
     /// Operations that had a tick of the server's clock.
@@ -62,9 +62,9 @@ pub struct History {
 
 impl History {
     /// One more.
-    pub(super) fn push(&mut self, done: ShardChange) {
-        self.digest = digest_after(self.digest, &done);
-        Arc::make_mut(&mut self.done).push(done);
+    pub(super) fn push(&mut self, change: ShardChange) {
+        self.digest = digest_after(self.digest, &change);
+        Arc::make_mut(&mut self.changes).push(change);
     }
 
     /// An operation has got its tick.
@@ -92,10 +92,10 @@ impl History {
 }
 
 /// Of a history with one thing more.
-fn digest_after(digest: Digest, done: &ShardChange) -> Digest {
+fn digest_after(digest: Digest, change: &ShardChange) -> Digest {
     let mut hash = Sha256::new();
     hash.update(digest);
-    hash.update(format!("{done:?}"));
+    hash.update(format!("{change:?}"));
     hash.finalize().into()
 }
 
@@ -218,11 +218,11 @@ impl Maker {
     }
 
     fn make(&self, shown: &Shown<'_>) -> Result<Files, Failed> {
-        let now = Replayed::of(self, shown.config, shown.made, &shown.now.done)?;
+        let now = Replayed::of(self, shown.config, shown.made, &shown.now.changes)?;
         let Some(frozen) = shown.frozen else {
             return Ok(now.into_files());
         };
-        let then = Replayed::of(self, shown.config, shown.made, &frozen.done)?;
+        let then = Replayed::of(self, shown.config, shown.made, &frozen.changes)?;
         let folder = tempfile::tempdir()?;
         let segments = shard_folder(folder.path()).join("segments");
         fs::create_dir_all(&segments)?;
@@ -292,9 +292,9 @@ impl Replayed {
         names.settle(&path.join("segments"))?;
         let mut built = Built::default();
         let mut digest = [0; 32];
-        for done in history {
-            digest = digest_after(digest, done);
-            match done {
+        for change in history {
+            digest = digest_after(digest, change);
+            match change {
                 ShardChange::Point(id, effect) => shard.apply(operations(&shard, *id, effect)?)?,
                 ShardChange::CreateIndex(field, schema) => {
                     built.forget(field, Some(schema));
@@ -324,7 +324,7 @@ impl Replayed {
                     shard = Shard::load_as(&path, &config)?;
                 }
             }
-            if matches!(done, ShardChange::Optimize | ShardChange::CreateIndex(..)) {
+            if matches!(change, ShardChange::Optimize | ShardChange::CreateIndex(..)) {
                 shard.flush()?;
                 built.note(maker, digest, &names, &path.join("segments"))?;
             }

@@ -76,24 +76,32 @@ impl Archive {
         let mut beside = self.path.as_os_str().to_owned();
         beside.push(".segment");
         let beside = PathBuf::from(beside);
-        let mut archive = Self::create(&beside)?;
+        let added = self.add_nested(&beside, folder, inner, name);
+        let removed = fs::remove_file(&beside);
+        added?;
+        removed.map_err(|error| Error::storage("remove", &beside, &error))
+    }
+
+    fn add_nested(&mut self, beside: &Path, folder: &Path, inner: &str, name: &str) -> Result<()> {
+        let mut archive = Self::create(beside)?;
         archive.folder(folder, inner)?;
-        archive.finish()?;
-        let failed = |error: io::Error| Error::storage("read", &beside, &error);
-        let file = File::open(&beside).map_err(failed)?;
+        archive.close()?;
+        let failed = |error: io::Error| Error::storage("read", beside, &error);
+        let file = File::open(beside).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len() - END_MARK;
-        self.append(name, EntryType::Regular, size, file.take(size))?;
-        fs::remove_file(&beside).map_err(|error| Error::storage("remove", &beside, &error))
+        self.append(name, EntryType::Regular, size, file.take(size))
     }
 
     /// Ends the archive and makes it durable.
     pub fn finish(self) -> Result<()> {
-        let file = self.builder.into_inner().and_then(|output| {
-            let file = output
-                .into_inner()
-                .map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()
-        });
+        let path = self.path.clone();
+        let synced = self.close()?.sync_all();
+        synced.map_err(|error| Error::storage("sync", &path, &error))
+    }
+
+    fn close(self) -> Result<File> {
+        let output = self.builder.into_inner();
+        let file = output.and_then(|it| it.into_inner().map_err(io::IntoInnerError::into_error));
         file.map_err(|error| Error::storage("write", &self.path, &error))
     }
 
@@ -192,4 +200,60 @@ pub fn listed(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
     entries.sort();
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_back_as_they_were_whatever_their_holes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = folder.path().join("files");
+        fs::create_dir_all(files.join("deeper")).expect("a folder");
+        // Pieces of data with holes before them, and what comes after the last.
+        let file = |pieces: u8, tail: usize| {
+            let mut bytes = Vec::new();
+            for piece in 0..pieces {
+                bytes.extend([0; 4096]);
+                bytes.extend([piece + 1; 4096]);
+            }
+            bytes.extend(vec![0; tail]);
+            bytes
+        };
+        let long = format!("deeper/{}", "n".repeat(150));
+        let contents: BTreeMap<String, Vec<u8>> = [
+            ("empty", file(0, 0)),
+            ("zeros", file(0, 100_000)),
+            ("small", vec![7; 100]),
+            ("in the header", file(4, 0)),
+            ("in a block more", file(5, 5000)),
+            ("in two blocks more", file(30, 4096)),
+            (long.as_str(), file(1, 1)),
+        ]
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .into();
+        for (name, bytes) in &contents {
+            fs::write(files.join(name), bytes).expect("a file");
+        }
+        let path = folder.path().join("archive");
+        let mut archive = Archive::create(&path).expect("an archive");
+        archive.folder(&files, "in").expect("its files");
+        archive.finish().expect("an end");
+        let held = fs::metadata(&path).expect("a file").len();
+        assert!(held < 250_000, "{held} bytes, holes were written out");
+
+        let mut read = tar::Archive::new(File::open(&path).expect("the archive"));
+        let mut found = BTreeMap::new();
+        for entry in read.entries().expect("entries") {
+            let mut entry = entry.expect("an entry");
+            let name = entry.path().expect("a name").display().to_string();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).expect("contents");
+            found.insert(name.trim_start_matches("in/").to_owned(), bytes);
+        }
+        assert!(found == contents, "{:?}", found.keys());
+    }
 }

@@ -141,21 +141,21 @@ fn write_changes_of(
     list_segments(&mut archive, &segments)?;
     for segment in &segments {
         let folder = format!("segments/{}/files", segment.name);
-        let Some(new) = new.get(&segment.name) else {
+        let Some(held) = new.get(&segment.name) else {
             continue;
         };
-        let old = old.get(&segment.name);
-        let mut manifest = serde_json::to_value(new)
+        let known = old.get(&segment.name);
+        let mut manifest = serde_json::to_value(held)
             .map_err(|error| Error::Internal(format!("segment manifest: {error}")))?;
         // A server writes them in the order of a hash map; here the same shard gives the same bytes.
         manifest.sort_all_objects();
         archive.json(&format!("{folder}/segment_manifest.json"), &manifest)?;
-        let mut files: Vec<_> = new.file_versions().collect();
+        let mut files: Vec<_> = held.file_versions().collect();
         files.sort_unstable();
-        for (file, version) in files {
-            if goes_out(old.and_then(|old| old.file_version(file)), version) {
-                let name = file.display();
-                archive.file(&segment.path.join(file), &format!("{folder}/{name}"))?;
+        for (path, version) in files {
+            if goes_out(known.and_then(|known| known.file_version(path)), version) {
+                let name = path.display();
+                archive.file(&segment.path.join(path), &format!("{folder}/{name}"))?;
             }
         }
         for name in [SEGMENT_STATE_FILE, "version.info"] {

@@ -11,14 +11,13 @@ use crate::openapi::Description;
 use crate::support::cluster;
 
 /// What only the double offers.
-pub(crate) const OFFERED: [&str; 8] = [
+pub(crate) const OFFERED: [&str; 7] = [
     "create_shard_key",
     "create_shard_snapshot",
     "delete_shard_key",
     "delete_shard_snapshot",
     "get_shard_snapshot",
     "list_shard_snapshots",
-    "list_snapshots",
     "stream_shard_snapshot",
 ];
 
@@ -128,6 +127,8 @@ fn every_operation_of_its_own_answers_in_the_described_shape() {
     let mut run = Run::start();
     let config = json!({"vectors": {"size": 3, "distance": "Dot"}});
     run.ok("PUT", "/collections/c", config);
+    run.ok("GET", "/cluster", Value::Null);
+    writes(&mut run);
     shard_keys(&mut run);
     snapshots(&mut run);
     not_offered(&mut run);
@@ -151,6 +152,23 @@ fn every_operation_of_its_own_answers_in_the_described_shape() {
         let never_asked = missing(refused, &run.refused);
         assert!(never_asked.is_empty(), "{never_asked:?}");
     }
+}
+
+/// As a server applies them: point by point, unlike a device.
+fn writes(run: &mut Run) {
+    let points =
+        json!({"points": [{"id": 1, "vector": [1, 2, 3]}, {"id": 2, "vector": [3, 2, 1]}]});
+    run.ok("PUT", "/collections/c/points?wait=true", points);
+    let operations = json!({"operations": [
+        {"set_payload": {"payload": {"a": 1}, "points": [1]}},
+        {"delete": {"points": [2]}},
+    ]});
+    run.ok("POST", "/collections/c/points/batch?wait=true", operations);
+    let filter = json!({"filter": {"must": [{"has_id": [1]}]}});
+    run.ok("POST", "/collections/c/points/delete?wait=true", filter);
+    // What a server does not know it ignores.
+    run.ok("PUT", "/collections/d", json!({"vectros": {}}));
+    run.ok("DELETE", "/collections/d", Value::Null);
 }
 
 fn shard_keys(run: &mut Run) {

@@ -368,6 +368,26 @@ fn tests_can_wait_for_a_request() {
 }
 
 #[test]
+fn a_write_with_a_bad_point_changes_nothing() {
+    let double = start();
+    let client = double.client();
+    for (vector, status) in [
+        (json!([]), 422),
+        (json!([1.0, 2.0, 3.0]), 400),
+        (json!([1.0, "x"]), 400),
+    ] {
+        let body =
+            json!({"points": [{"id": 2, "vector": [1.0, 2.0]}, {"id": 1, "vector": vector}]});
+        assert_eq!(
+            client.refusal("PUT", POINTS, Some(&body)).0,
+            status,
+            "{body}"
+        );
+        assert_eq!(count(&double), 0, "{body}");
+    }
+}
+
+#[test]
 fn the_double_can_be_dropped_inside_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

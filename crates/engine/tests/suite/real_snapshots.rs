@@ -246,6 +246,7 @@ fn a_snapshot_taken_while_the_optimizer_ran_has_its_copies_joined() {
     assert_eq!(shard.remove_duplicates().expect("repairs"), 100);
     assert_eq!(shard.remove_duplicates().expect("looks"), 0);
     assert_eq!(shard.read_through().expect("readable"), 8000);
+    assert_eq!(shard.info().expect("info").points, 8000);
 
     // What was deleted meanwhile is alive; nothing in the shard tells that. All else is the server's.
     let mut found = points(&shard);
