@@ -99,16 +99,10 @@ impl Run {
             self.problems.push(problem);
         }
         let bare = path.split('?').next().unwrap_or_default();
-        let template = self
+        let id = self
             .description
-            .template(method, bare)
-            .expect("an operation")
-            .to_owned();
-        let operations = self.description.operations();
-        let id = operations
-            .into_iter()
-            .find(|(m, t, _)| m == method && *t == template);
-        let id = id.map(|(_, _, id)| id).expect("an operation");
+            .operation(method, bare)
+            .expect("an operation");
         if status < 400 {
             self.succeeded.insert(id);
         } else {

@@ -55,6 +55,14 @@ impl Description {
         operations.collect()
     }
 
+    /// The id of the operation that a path belongs to.
+    pub fn operation(&self, method: &str, path: &str) -> Option<String> {
+        let template = self.template(method, path)?;
+        let mut operations = self.operations().into_iter();
+        let (_, _, id) = operations.find(|(m, t, _)| m == method && t == template)?;
+        Some(id)
+    }
+
     /// The template that a request path (without query string) falls under.
     pub fn template(&self, method: &str, path: &str) -> Option<&str> {
         let segments: Vec<_> = path.split('/').collect();
